@@ -1,0 +1,46 @@
+"""Installs vimonet_jax: `pip install -e .`, or `pip install -e '.[test]'`."""
+
+import setuptools
+
+INSTALL = [
+  'absl-py',
+  'array-record',
+  'av',  # video decoding with FFmpeg inside the wheel
+  'clu',  # parameter_overview only: metric_writers needs TensorFlow
+  'etils[epath]',
+  'flax>=0.12',
+  'grain>=0.2.18',
+  'jax>=0.10,<0.12',
+  'matplotlib',
+  'ml-collections',
+  'numpy>=2',
+  'optax>=0.2.8',
+  'orbax-checkpoint>=0.12',
+  'pillow',
+  'pycocoevalcap',  # BLEU, ROUGE-L and CIDEr; none of them needs Java
+  'scipy',
+  'sentencepiece',
+  'tensorboardX',
+  'tensorflow-datasets>=4.9.10',  # works without TensorFlow
+  'tqdm',
+]
+TEST = ['pytest', 'pytest-xdist']
+PARITY = ['torch', 'transformers', 'peft', 'safetensors']
+
+setuptools.setup(
+  name='vimonet_jax',
+  version='0.1.0',
+  description='ViMoNet in JAX: motion capture and video to language.',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['vimonet_jax*']),
+  install_requires=INSTALL,
+  extras_require={
+    'test': TEST,
+    'parity': PARITY,
+    'tpu': ['jax[tpu]'],
+    'cuda': ['jax[cuda12]'],
+    'demo': ['gradio'],
+    'dev': [*TEST, 'ruff'],
+  },
+)

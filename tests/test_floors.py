@@ -1,0 +1,119 @@
+"""Imports go down the floors, never up and never in a circle.
+
+The table below is the package's map (floor 0 at the bottom). A module may
+import lower floors and modules listed before it in its own group.
+"""
+
+import ast
+import pathlib
+
+PACKAGE = pathlib.Path(__file__).parents[1] / 'vimonet_jax'
+
+# One list per floor; each floor is a list of groups that do not see each
+# other; inside a group, later modules may import earlier ones.
+FLOORS = (
+  (
+    'motion.skeleton motion.features motion.bvh motion.amc motion.smpl '
+    'motion.readers motion.corrupt',
+    'chat_api',
+  ),
+  (
+    'synthetic.actions synthetic.scene synthetic.language synthetic.world '
+    'data.records data.text data.video data.sources data.builder '
+    'data.packing data.batches',
+    'models.lora models.llama models.clip_video models.motion_vqvae '
+    'models.translators models.vimonet',
+  ),
+  ('sharding checkpoint convert.mapping convert.tables',),
+  (
+    'train.losses train.optimizer train.stages train.loop',
+    'infer.generate infer.engine',
+  ),
+  (
+    'eval.judge eval.benchmarks eval.run eval.studies annotate '
+    'audit.watermark audit.provenance audit.bias convert.parity plan '
+    'report',
+  ),
+  ('apps.show apps.chat apps.features apps.demo apps.serve apps.monitor',),
+  ('pipeline main',),
+)
+# Neither sees the other: `main` builds a Stage and hands it to the loop.
+FORBIDDEN = {
+  ('train.stages', 'train.loop'),
+  ('train.loop', 'train.stages'),
+}
+
+
+def _places() -> dict[str, tuple[int, int, int]]:
+  return {
+    module: (floor, group, place)
+    for floor, groups in enumerate(FLOORS)
+    for group, names in enumerate(groups)
+    for place, module in enumerate(names.split())
+  }
+
+
+def _modules() -> dict[str, pathlib.Path]:
+  return {
+    '.'.join(path.relative_to(PACKAGE).with_suffix('').parts): path
+    for path in PACKAGE.rglob('*.py')
+    if path.name != '__init__.py'
+  }
+
+
+def _imports(path: pathlib.Path) -> set[str]:
+  """Modules of this package that a file imports anywhere, as dotted names."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom) and node.module:
+      found |= {f'{node.module}.{alias.name}' for alias in node.names}
+  return {
+    name.removeprefix('vimonet_jax.')
+    for name in found
+    if name.startswith('vimonet_jax.')
+  }
+
+
+def violations(imports: dict[str, set[str]]) -> list[str]:
+  """What in `imports` (module -> imported modules) breaks the map."""
+  places = _places()
+  found = []
+  for module, targets in sorted(imports.items()):
+    if module not in places:
+      found.append(f'{module} has no floor: add it to FLOORS')
+      continue
+    for target in sorted(targets):
+      if target not in places:
+        found.append(
+          f'{module} imports {target}: import modules, not names, and add '
+          'new modules to FLOORS'
+        )
+        continue
+      floor, group, place = places[module]
+      to_floor, to_group, to_place = places[target]
+      down = to_floor < floor
+      beside = (to_floor, to_group) == (floor, group) and to_place < place
+      if not (down or beside) or (module, target) in FORBIDDEN:
+        found.append(f'{module} must not import {target}')
+  return found
+
+
+def test_every_import_goes_down():
+  assert not violations(
+    {name: _imports(path) for name, path in _modules().items()}
+  )
+
+
+def test_an_upward_import_is_found():
+  assert violations({'motion.features': {'data.records'}})
+  assert violations({'models.llama': {'data.text'}})
+  assert violations({'train.loop': {'train.stages'}})
+  assert violations({'data.records': {'data.text'}})
+  assert violations({'a.new.file': set()})
+
+
+def test_init_files_are_empty():
+  for path in PACKAGE.rglob('__init__.py'):
+    assert not path.read_text().strip(), f'{path} must stay empty'

@@ -1,0 +1,139 @@
+"""The record: one conversation about one motion, one video, or both.
+
+Everything upstream (readers, builders, the synthetic world, annotation) makes
+records; everything downstream (batches, evaluation, the apps) reads them.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+FPS = 20
+MIN_MOTION_FRAMES = 40
+MAX_MOTION_FRAMES = 196
+FRAMES_PER_TOKEN = 4  # the motion encoder halves time twice
+
+
+@dataclasses.dataclass(frozen=True)
+class Turn:
+  """One question and its answer.
+
+  Attributes:
+    question: what the user asks; for captions an instruction ("Describe ...").
+    answer: the reference answer, a sentence.
+    domain: what the turn is about: one of `sequentiality`, `direction`,
+      `body_part`, `reasoning`, `hallucination`, `place`, `object`, `colour`,
+      `people`, `joint`, or `caption`.
+    fact: the part of the answer that can be checked, as it stands in the
+      answer ("left", "3", "kitchen", "yes"); empty where nothing can be.
+    choices: every fact that this kind of question could have had, the true one
+      included; a reply that names exactly the fact and no other choice is right.
+  """
+
+  question: str
+  answer: str
+  domain: str = ''
+  fact: str = ''
+  choices: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """One conversation.
+
+  Attributes:
+    id: unique within the source.
+    source: where it comes from, e.g. `vimos/synthetic`.
+    split: `train`, `val` or `test`.
+    motion: float32 [T, 263] HumanML3D features at 20 fps, *not* normalised:
+      the statistics belong to the motion encoder that will read them, so data
+      built once serves every encoder. T is a multiple of 4, at most 196.
+    joints: float32 [T + 1, 22, 3] metres, the body before feature extraction;
+      kept where it is known, for corruption and for pictures.
+    frames: uint8 [I, H, W, 3] sampled video frames.
+    turns: the conversation, in order.
+    provenance: licence, generator, prompt hash, parent id; plain JSON values.
+  """
+
+  id: str
+  source: str
+  split: str
+  motion: np.ndarray | None = None
+  joints: np.ndarray | None = None
+  frames: np.ndarray | None = None
+  turns: tuple[Turn, ...] = ()
+  provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    if self.motion is not None:
+      check_motion(self.motion, self.id)
+    if self.frames is not None and (
+      self.frames.dtype != np.uint8
+      or self.frames.ndim != 4
+      or self.frames.shape[-1] != 3
+    ):
+      raise ValueError(
+        f'Record {self.id}: expected frames as uint8 [I, H, W, 3], found '
+        f'{self.frames.dtype} {self.frames.shape}; decode them with '
+        'vimonet_jax.data.video.'
+      )
+
+
+def check_motion(motion: np.ndarray, name: str) -> None:
+  """Raises a ValueError that says what is wrong with [T, 263] features."""
+  if motion.ndim != 2 or motion.shape[1] != 263:
+    raise ValueError(
+      f'Record {name}: expected motion features [T, 263], found '
+      f'{list(motion.shape)}; make them with vimonet_jax.motion.features.'
+    )
+  if motion.shape[0] % FRAMES_PER_TOKEN or not (
+    0 < motion.shape[0] <= MAX_MOTION_FRAMES
+  ):
+    raise ValueError(
+      f'Record {name}: expected a multiple of {FRAMES_PER_TOKEN} motion '
+      f'frames, at most {MAX_MOTION_FRAMES}, found {motion.shape[0]}; trim '
+      'it with records.trim_motion.'
+    )
+  if not np.isfinite(motion).all():
+    raise ValueError(
+      f'Record {name}: expected finite motion features, found NaN or '
+      'infinity; check the source clip with --task=show.'
+    )
+
+
+def trim_motion(motion: np.ndarray) -> np.ndarray:
+  """Cuts features [T, 263] to at most 196 frames and a multiple of 4."""
+  length = min(len(motion), MAX_MOTION_FRAMES)
+  return motion[: length - length % FRAMES_PER_TOKEN]
+
+
+def turn_to_json(turn: Turn) -> dict[str, Any]:
+  return dataclasses.asdict(turn)
+
+
+def turn_from_json(fields: dict[str, Any]) -> Turn:
+  return Turn(**{**fields, 'choices': tuple(fields.get('choices', ()))})
+
+
+def write_json_lines(path: str, rows: Iterable[dict[str, Any]]) -> None:
+  """One JSON object a line; arrays stay out of these files."""
+  with open(path, 'w', encoding='utf-8') as f:
+    for row in rows:
+      f.write(json.dumps(row, ensure_ascii=False) + '\n')
+
+
+def read_json_lines(path: str) -> Iterator[dict[str, Any]]:
+  with open(path, encoding='utf-8') as f:
+    for number, line in enumerate(f, 1):
+      if not line.strip():
+        continue
+      try:
+        yield json.loads(line)
+      except json.JSONDecodeError as e:
+        raise ValueError(
+          f'{path}, line {number}: expected one JSON object a line, found '
+          f'{line[:40]!r}; mend or remove that line.'
+        ) from e
