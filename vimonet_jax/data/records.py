@@ -28,9 +28,11 @@ class Turn:
       `body_part`, `reasoning`, `hallucination`, `place`, `object`, `colour`,
       `people`, `joint`, or `caption`.
     fact: the part of the answer that can be checked, as it stands in the
-      answer ("left", "3", "kitchen", "yes"); empty where nothing can be.
-    choices: every fact that this kind of question could have had, the true one
-      included; a reply that names exactly the fact and no other choice is right.
+      answer ("left", "kitchen", "yes"); two parts that must both be there are
+      joined by "; " ("left; ball"); empty where nothing can be checked.
+    choices: every fact part that this kind of question could have had, the
+      true ones included; a reply is right when the choices that it names are
+      exactly the parts of the fact.
   """
 
   question: str
@@ -54,6 +56,10 @@ class Record:
     joints: float32 [T + 1, 22, 3] metres, the body before feature extraction;
       kept where it is known, for corruption and for pictures.
     frames: uint8 [I, H, W, 3] sampled video frames.
+    motion_text: words that stand in the prompt where motion tokens would; with
+      them a decoder learns to read media before there are any. Never together
+      with `motion`.
+    video_text: the same for the video.
     turns: the conversation, in order.
     provenance: licence, generator, prompt hash, parent id; plain JSON values.
   """
@@ -64,6 +70,8 @@ class Record:
   motion: np.ndarray | None = None
   joints: np.ndarray | None = None
   frames: np.ndarray | None = None
+  motion_text: str | None = None
+  video_text: str | None = None
   turns: tuple[Turn, ...] = ()
   provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
