@@ -16,6 +16,23 @@ MIN_MOTION_FRAMES = 40
 MAX_MOTION_FRAMES = 196
 FRAMES_PER_TOKEN = 4  # the motion encoder halves time twice
 
+# What a turn can be about, and the media that its answer must be read from.
+DOMAINS = {
+    'sequentiality': ('motion',),
+    'direction': ('motion',),
+    'body_part': ('motion',),
+    'reasoning': ('motion',),
+    'hallucination': ('motion',),
+    'place': ('video',),
+    'object': ('video',),
+    'colour': ('video',),
+    'people': ('video',),
+    'joint': ('motion', 'video'),
+    'motion_caption': ('motion',),
+    'video_caption': ('video',),
+    'joint_caption': ('motion', 'video'),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
@@ -24,9 +41,7 @@ class Turn:
   Attributes:
     question: what the user asks; for captions an instruction ("Describe ...").
     answer: the reference answer, a sentence.
-    domain: what the turn is about: one of `sequentiality`, `direction`,
-      `body_part`, `reasoning`, `hallucination`, `place`, `object`, `colour`,
-      `people`, `joint`, or `caption`.
+    domain: what the turn is about, a key of `DOMAINS`; empty when unknown.
     fact: the part of the answer that can be checked, as it stands in the
       answer ("left", "kitchen", "yes"); two parts that must both be there are
       joined by "; " ("left; ball"); empty where nothing can be checked.
