@@ -18,9 +18,10 @@ FLOORS = (
     'chat_api',
   ),
   (
-    'synthetic.actions synthetic.scene synthetic.language synthetic.world '
+    'synthetic.actions synthetic.scene synthetic.language '
+    'synthetic.questions synthetic.world '
     'data.records data.text data.video data.sources data.builder '
-    'data.packing data.batches',
+    'data.views data.packing data.batches',
     'models.lora models.llama models.clip_video models.motion_vqvae '
     'models.translators models.vimonet',
   ),

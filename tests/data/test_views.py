@@ -1,0 +1,62 @@
+import collections
+
+import numpy as np
+import pytest
+
+from vimonet_jax.data import records, views
+
+TURNS = tuple(
+  records.Turn(f'{domain}?', 'so', domain) for domain in records.DOMAINS
+)
+RECORD = records.Record(
+  'r',
+  'test',
+  'train',
+  motion_text='walking',
+  video_text='kitchen',
+  turns=TURNS,
+)
+
+
+def _draw(view, n=200):
+  rng = np.random.default_rng(0)
+  return [view(RECORD, rng) for _ in range(n)]
+
+
+@pytest.mark.parametrize('media', [('motion',), ('video',)])
+def test_a_view_never_asks_for_what_it_hides(media):
+  for record in _draw(views.View(media, caption_share=0.3)):
+    assert (record.motion_text is None) == ('motion' not in media)
+    assert (record.video_text is None) == ('video' not in media)
+    for turn in record.turns:
+      assert set(records.DOMAINS[turn.domain]) <= set(media)
+
+
+def test_no_turn_comes_twice():
+  for record in _draw(views.View(max_turns=4)):
+    assert len(record.turns) == 4
+    assert len(set(record.turns)) == 4
+
+
+def test_captions_come_alone_and_as_often_as_said():
+  drawn = _draw(views.View(caption_share=0.25), 2000)
+  captions = [r for r in drawn if r.turns[0].domain.endswith('_caption')]
+  assert all(len(r.turns) == 1 for r in captions)
+  assert 0.2 < len(captions) / len(drawn) < 0.3
+
+
+def test_weights_make_a_domain_come_first_more_often():
+  view = views.View(max_turns=1, domain_weights={'joint': 9.0})
+  counts = collections.Counter(r.turns[0].domain for r in _draw(view, 1000))
+  assert counts['joint'] == pytest.approx(500, abs=80)
+
+
+def test_a_record_without_an_answerable_turn_says_so():
+  record = records.Record('r', 'test', 'train', turns=TURNS[:1])
+  with pytest.raises(ValueError, match='that video can answer'):
+    views.View(('video',))(record, np.random.default_rng(0))
+
+
+def test_unknown_media_are_named():
+  with pytest.raises(ValueError, match='sound'):
+    views.View(('sound',))

@@ -1,0 +1,81 @@
+"""What a stage shows of a record: which media, and which of its turns.
+
+A view is a pure function of a record and a random generator. It never shows a
+question whose answer lies in a medium that it hides.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from vimonet_jax.data import records
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """Draws a conversation from a record.
+
+  Attributes:
+    media: the media that stay: of `motion` and `video`, none, one or both.
+    caption_share: how often the conversation is one caption instead of
+      questions, 0 to 1.
+    max_turns: most questions in a conversation.
+    domain_weights: how eagerly a domain is drawn, 1 where it is not named.
+  """
+
+  media: tuple[str, ...] = ('motion', 'video')
+  caption_share: float = 0.0
+  max_turns: int = 3
+  domain_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    if unknown := set(self.media) - {'motion', 'video'}:
+      raise ValueError(
+        'Expected media out of motion and video, found '
+        f'{", ".join(sorted(unknown))}.'
+      )
+
+  def __call__(
+    self, record: records.Record, rng: np.random.Generator
+  ) -> records.Record:
+    """The record with the drawn media and turns only.
+
+    Raises:
+      ValueError: the record has no turn that these media can answer.
+    """
+    turns = [turn for turn in record.turns if self._answers(turn)]
+    captions = [turn for turn in turns if turn.domain.endswith('_caption')]
+    asked = [turn for turn in turns if not turn.domain.endswith('_caption')]
+    if not turns:
+      raise ValueError(
+        f'Record {record.id}: expected a turn that '
+        f'{" and ".join(self.media) or "text"} can answer, found '
+        f'{len(record.turns)} turns of other domains; leave such records '
+        'out or choose other media.'
+      )
+    if captions and (not asked or rng.random() < self.caption_share):
+      drawn = [captions[int(rng.integers(len(captions)))]]
+    else:
+      weights = np.array([self.domain_weights.get(t.domain, 1) for t in asked])
+      order = rng.choice(
+        len(asked),
+        size=min(self.max_turns, len(asked)),
+        replace=False,
+        p=weights / weights.sum(),
+      )
+      drawn = [asked[i] for i in order]
+    return self.strip(dataclasses.replace(record, turns=tuple(drawn)))
+
+  def strip(self, record: records.Record) -> records.Record:
+    """The record without the media that this view hides."""
+    hidden = {}
+    if 'motion' not in self.media:
+      hidden |= {'motion': None, 'joints': None, 'motion_text': None}
+    if 'video' not in self.media:
+      hidden |= {'frames': None, 'video_text': None}
+    return dataclasses.replace(record, **hidden)
+
+  def _answers(self, turn: records.Turn) -> bool:
+    needed = records.DOMAINS.get(turn.domain, self.media)
+    return set(needed) <= set(self.media)

@@ -1,0 +1,196 @@
+"""Words for a program of actions in a scene: phrases, captions, stand-ins.
+
+Every sentence is made from facts that the world knows, so what is said can be
+checked. Questions and answers are in `questions.py`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vimonet_jax.data import records
+from vimonet_jax.synthetic import actions
+from vimonet_jax.synthetic import scene as scenes
+
+# One word form for each verb, used in questions and answers alike.
+GERUNDS = {
+    'walk': 'walking', 'run': 'running', 'march': 'marching',
+    'turn': 'turning', 'sidestep': 'sidestepping', 'jump': 'jumping',
+    'hop': 'hopping', 'squat': 'squatting', 'bend': 'bending',
+    'wave': 'waving', 'raise': 'raising', 'reach': 'reaching',
+    'punch': 'punching', 'kick': 'kicking', 'clap': 'clapping',
+    'push': 'pushing', 'throw': 'throwing', 'limp': 'limping',
+    'stumble': 'stumbling', 'spin': 'spinning', 'sit': 'sitting',
+    'lie': 'lying', 'fall': 'falling', 'rise': 'standing',
+    'getup': 'getting',
+}  # fmt: skip
+# What follows the gerund so that the phrase is English.
+_PARTICLES = {
+    'bend': 'down', 'raise': 'an arm', 'sit': 'down', 'lie': 'down',
+    'rise': 'up', 'getup': 'up',
+}  # fmt: skip
+SIDED_LIMBS = {
+    'wave': 'arm', 'raise': 'arm', 'reach': 'arm', 'punch': 'arm',
+    'throw': 'arm', 'kick': 'leg', 'hop': 'leg', 'limp': 'leg',
+}  # fmt: skip
+_PAIRED_LIMBS = {
+    'clap': 'both arms', 'push': 'both arms', 'jump': 'both legs',
+    'squat': 'both legs',
+}  # fmt: skip
+LIMBS = (
+    'left arm', 'right arm', 'left leg', 'right leg', 'both arms', 'both legs',
+)  # fmt: skip
+DIRECTIONS = ('forward', 'backward', 'left', 'right')
+NUMBERS = ('one', 'two', 'three')
+
+
+def phrase(verb: str) -> str:
+  """`walking`, `sitting down`."""
+  return ' '.join(filter(None, (GERUNDS[verb], _PARTICLES.get(verb))))
+
+
+def limb(action: actions.Action) -> str:
+  """The limb that an action is about, or nothing."""
+  if action.verb in SIDED_LIMBS:
+    return f'{action.side} {SIDED_LIMBS[action.verb]}'
+  return _PAIRED_LIMBS.get(action.verb, '')
+
+
+def direction(action: actions.Action) -> str:
+  """Where an action goes, or nothing; a turn goes to its side."""
+  if action.verb in ('turn', 'sidestep', 'spin'):
+    return action.side
+  return action.direction
+
+
+def times(count: int) -> str:
+  return 'one time' if count == 1 else f'{NUMBERS[count - 1]} times'
+
+
+def to_phrase(action: actions.Action) -> str:
+  """`forward`, `to the left`."""
+  where = direction(action)
+  return f'to the {where}' if where in ('left', 'right') else where
+
+
+def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
+  """One of the options, all alike."""
+  return options[int(rng.integers(len(options)))]
+
+
+def clause(action: actions.Action, rng: np.random.Generator) -> str:
+  """`walking forward slowly`, `waving with the left arm`."""
+  words = [phrase(action.verb)]
+  details = []
+  if direction(action):
+    details.append(to_phrase(action))
+  if action.verb in SIDED_LIMBS:
+    link = 'on' if action.verb in ('hop', 'limp') else 'with'
+    if action.verb == 'raise':
+      words, link = ['raising'], ''
+    details.append(f'{link} the {limb(action)}'.strip())
+  if action.speed:
+    details.append(action.speed)
+  if action.count:
+    details.append(times(action.count))
+  if len(details) > 1 and action.verb != 'raise' and rng.random() < 0.3:
+    details.reverse()
+  return ' '.join(words + details)
+
+
+def motion_sentence(
+  program: Sequence[actions.Action], rng: np.random.Generator
+) -> str:
+  """`The person is walking forward, then turning to the left.`"""
+  subject = pick(rng, ('The person is', 'A person is', 'Someone is'))
+  link = pick(rng, (', then ', ' and then ', ', after that '))
+  return f'{subject} {link.join(clause(a, rng) for a in program)}.'
+
+
+def video_sentence(scene: scenes.Scene, rng: np.random.Generator) -> str:
+  """`A person in a red shirt is in the kitchen near the ball. ...`"""
+  who = pick(rng, ('A person', 'The person', 'Someone'))
+  number = NUMBERS[scene.people - 1]
+  noun = 'person' if scene.people == 1 else 'people'
+  main = pick(rng, (
+      f'{who} in the {scene.place} wears a {scene.colour} shirt '
+      f'near the {scene.object}.',
+      f'{who} with a {scene.colour} shirt is in the {scene.place} '
+      f'beside the {scene.object}.',
+      f'The place is the {scene.place}, the shirt is {scene.colour}, '
+      f'the object is the {scene.object}.'))  # fmt: skip
+  count = pick(rng, (
+      f'There are {number} {noun}.' if scene.people > 1
+      else f'There is {number} {noun}.',
+      f'The number of people is {number}.'))  # fmt: skip
+  return f'{main} {count}'
+
+
+def captions(
+  program: Sequence[actions.Action],
+  scene: scenes.Scene,
+  rng: np.random.Generator,
+) -> tuple[records.Turn, ...]:
+  """One caption of the motion, one of the video, one of both."""
+  motion = motion_sentence(program, rng)
+  video = video_sentence(scene, rng)
+  return (
+      records.Turn(
+          pick(rng, ('Describe the motion.', 'What does the person do?')),
+          motion, 'motion_caption', 'caption',
+      ),
+      records.Turn(
+          pick(rng, ('Describe the video.', 'What does the video show?')),
+          video, 'video_caption', 'caption',
+      ),
+      records.Turn(
+          pick(rng, ('Describe the video and the motion.',
+                      'What happens, and where?')),
+          f'{video} {motion}', 'joint_caption', 'caption',
+      ),
+  )  # fmt: skip
+
+
+def motion_words(
+  program: Sequence[actions.Action],
+  lengths: Sequence[int],
+  rng: np.random.Generator,
+) -> str:
+  """What a motion encoder might say: each action's words, again and again.
+
+      walking walking forward walking slowly | waving left waving arm waving
+
+  Args:
+    program: the actions.
+    lengths: how many words each action gets.
+    rng: draws the words.
+  """
+  words = []
+  for action, length in zip(program, lengths, strict=True):
+    details = [
+      *direction(action).split(),
+      *limb(action).split(),
+      action.speed,
+      NUMBERS[action.count - 1] if action.count else '',
+    ]
+    details = [word for word in details if word]
+    for k in range(length):
+      if not details or k == 0 or rng.random() < 0.5:
+        words.append(GERUNDS[action.verb])
+      else:
+        words.append(pick(rng, details))
+  return ' '.join(words)
+
+
+def video_words(
+  scene: scenes.Scene, length: int, rng: np.random.Generator
+) -> str:
+  """What a video encoder might say: the scene's words in any order."""
+  facts = [
+    scene.place,
+    scene.object,
+    scene.colour,
+    NUMBERS[scene.people - 1],
+  ]
+  words = facts + [pick(rng, facts) for _ in range(length - len(facts))]
+  return ' '.join(words[i] for i in rng.permutation(len(words)))
