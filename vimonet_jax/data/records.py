@@ -42,6 +42,7 @@ class Turn:
     question: what the user asks; for captions an instruction ("Describe ...").
     answer: the reference answer, a sentence.
     domain: what the turn is about, a key of `DOMAINS`; empty when unknown.
+    kind: the kind of question within its domain, e.g. `first` or `count`.
     fact: the part of the answer that can be checked, as it stands in the
       answer ("left", "kitchen", "yes"); two parts that must both be there are
       joined by "; " ("left; ball"); empty where nothing can be checked.
@@ -53,6 +54,7 @@ class Turn:
   question: str
   answer: str
   domain: str = ''
+  kind: str = ''
   fact: str = ''
   choices: tuple[str, ...] = ()
 

@@ -162,23 +162,25 @@ def motion_words(
 
   Args:
     program: the actions.
-    lengths: how many words each action gets.
+    lengths: how many words each action gets, at least.
     rng: draws the words.
   """
   words = []
   for action, length in zip(program, lengths, strict=True):
-    details = [
+    name = GERUNDS[action.verb]
+    facts = [
       *direction(action).split(),
       *limb(action).split(),
-      action.speed,
-      NUMBERS[action.count - 1] if action.count else '',
+      *action.speed.split(),
+      *NUMBERS[action.count - 1 : action.count],
     ]
-    details = [word for word in details if word]
-    for k in range(length):
-      if not details or k == 0 or rng.random() < 0.5:
-        words.append(GERUNDS[action.verb])
-      else:
-        words.append(pick(rng, details))
+    # Each fact at least once, the verb about half of the time.
+    fill = max(length - 1 - len(facts), 0)
+    tail = facts + [
+      pick(rng, facts) if facts and rng.random() < 0.4 else name
+      for _ in range(fill)
+    ]
+    words += [name, *(tail[k] for k in rng.permutation(len(tail)))]
   return ' '.join(words)
 
 
