@@ -41,7 +41,8 @@ LIMBS = (
     'left arm', 'right arm', 'left leg', 'right leg', 'both arms', 'both legs',
 )  # fmt: skip
 DIRECTIONS = ('forward', 'backward', 'left', 'right')
-NUMBERS = ('one', 'two', 'three')
+NUMBERS = ('one', 'two', 'three')  # of people
+TIMES = ('once', 'twice', 'thrice')  # of repetitions
 
 
 def phrase(verb: str) -> str:
@@ -61,10 +62,6 @@ def direction(action: actions.Action) -> str:
   if action.verb in ('turn', 'sidestep', 'spin'):
     return action.side
   return action.direction
-
-
-def times(count: int) -> str:
-  return 'one time' if count == 1 else f'{NUMBERS[count - 1]} times'
 
 
 def to_phrase(action: actions.Action) -> str:
@@ -92,7 +89,7 @@ def clause(action: actions.Action, rng: np.random.Generator) -> str:
   if action.speed:
     details.append(action.speed)
   if action.count:
-    details.append(times(action.count))
+    details.append(TIMES[action.count - 1])
   if len(details) > 1 and action.verb != 'raise' and rng.random() < 0.3:
     details.reverse()
   return ' '.join(words + details)
@@ -172,7 +169,7 @@ def motion_words(
       *direction(action).split(),
       *limb(action).split(),
       *action.speed.split(),
-      *NUMBERS[action.count - 1 : action.count],
+      *TIMES[action.count - 1 : action.count],
     ]
     # Each fact at least once, the verb about half of the time.
     fill = max(length - 1 - len(facts), 0)

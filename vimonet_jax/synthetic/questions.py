@@ -3,10 +3,14 @@
 A question carries the facts that its answer gives (`asks`) and those that its
 wording gives away (`tells`); two questions go together in one conversation only
 when neither helps with the other's answer.
+
+Each function below makes one kind of question, or nothing where the program
+has no answer to it. A kind whose answers would come unequally often by itself
+is thinned, so that a reader without the media gains nothing from the prior.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -14,9 +18,16 @@ from vimonet_jax.data import records
 from vimonet_jax.synthetic import actions, language
 from vimonet_jax.synthetic import scene as scenes
 
+Program = Sequence[actions.Action]
+
+VERB_CHOICES = tuple(language.GERUNDS.values())
 # Where an action leaves the body; every other verb ends on the feet.
 _POSTURES = {'sit': 'seat', 'lie': 'floor', 'fall': 'floor'}
-POSTURES = ('feet', 'seat', 'floor')
+_POSTURE_PHRASES = {
+  'feet': 'on both feet',
+  'seat': 'on a seat',
+  'floor': 'on the floor',
+}
 _ACCIDENTS = ('fall', 'stumble', 'limp')
 
 
@@ -35,368 +46,8 @@ class Question:
     )
 
 
-def _verb_facts(program: Sequence[actions.Action], i: int) -> frozenset[str]:
-  verb = program[i].verb
-  facts = {f'verb{i}', f'has {verb}'}
-  return frozenset(facts | {'accident'} if verb in _ACCIDENTS else facts)
-
-
-def _verb_choices() -> tuple[str, ...]:
-  return tuple(language.GERUNDS.values())
-
-
-# --- Questions about the motion ---------------------------------------------
-#
-# Each function makes one kind of question, or nothing where the program has no
-# answer to it. A domain draws one of the kinds that apply.
-
-
-def _first(program, rng):
-  if len(program) < 2:
-    return None
-  return Question(
-      records.Turn(
-          language.pick(rng, ('What does the person do first?',
-                      'Which action comes first?')),
-          f'First the person is {language.phrase(program[0].verb)}.',
-          'sequentiality', 'first', language.GERUNDS[program[0].verb], _verb_choices(),
-      ),
-      asks=_verb_facts(program, 0),
-  )  # fmt: skip
-
-
-def _last(program, rng):
-  if len(program) < 2:
-    return None
-  last = len(program) - 1
-  return Question(
-      records.Turn(
-          language.pick(rng, ('What does the person do last?',
-                      'Which action comes last?')),
-          f'At the end the person is {language.phrase(program[last].verb)}.',
-          'sequentiality', 'last', language.GERUNDS[program[last].verb],
-          _verb_choices(),
-      ),
-      asks=_verb_facts(program, last),
-  )  # fmt: skip
-
-
-def _after(program, rng):
-  if len(program) < 2:
-    return None
-  i = int(rng.integers(len(program) - 1))
-  known = language.phrase(program[i].verb)
-  return Question(
-      records.Turn(
-          language.pick(rng, (f'What does the person do right after {known}?',
-                      f'Which action comes after {known}?')),
-          f'After that the person is {language.phrase(program[i + 1].verb)}.',
-          'sequentiality', 'after', language.GERUNDS[program[i + 1].verb],
-          _verb_choices(),
-      ),
-      asks=_verb_facts(program, i + 1),
-      tells=_verb_facts(program, i),
-  )  # fmt: skip
-
-
-def _before(program, rng):
-  if len(program) < 2:
-    return None
-  i = int(rng.integers(1, len(program)))
-  known = language.phrase(program[i].verb)
-  return Question(
-      records.Turn(
-          language.pick(rng, (f'What does the person do right before {known}?',
-                      f'Which action comes before {known}?')),
-          f'Before that the person is {language.phrase(program[i - 1].verb)}.',
-          'sequentiality', 'before', language.GERUNDS[program[i - 1].verb],
-          _verb_choices(),
-      ),
-      asks=_verb_facts(program, i - 1),
-      tells=_verb_facts(program, i),
-  )  # fmt: skip
-
-
-def _named_direction(program, rng):
-  moving = [i for i, action in enumerate(program) if language.direction(action)]
-  if not moving:
-    return None
-  i = moving[int(rng.integers(len(moving)))]
-  known, answer = (
-    language.phrase(program[i].verb),
-    language.direction(program[i]),
-  )
-  return Question(
-      records.Turn(
-          language.pick(rng, (f'In which direction is the person {known}?',
-                      f'Which way is the person {known}?')),
-          f'The person is {known} {language.to_phrase(program[i])}.',
-          'direction', 'named', answer, language.DIRECTIONS,
-      ),
-      asks=frozenset({f'direction{i}'}),
-      tells=_verb_facts(program, i),
-  )  # fmt: skip
-
-
-def _only_direction(program, rng):
-  moving = [i for i, action in enumerate(program) if language.direction(action)]
-  if len(moving) != 1:
-    return None
-  answer = language.direction(program[moving[0]])
-  return Question(
-      records.Turn(
-          language.pick(rng, ('In which direction does the person move?',
-                      'Which way does the person go?')),
-          f'The direction is {answer}.',
-          'direction', 'only', answer, language.DIRECTIONS,
-      ),
-      asks=frozenset({f'direction{moving[0]}'}),
-  )  # fmt: skip
-
-
-def _named_limb(program, rng):
-  sided = [i for i, a in enumerate(program) if a.verb in language.SIDED_LIMBS]
-  if not sided:
-    return None
-  i = sided[int(rng.integers(len(sided)))]
-  known = language.phrase(program[i].verb)
-  return Question(
-      records.Turn(
-          language.pick(rng, (f'Which limb does the person use for {known}?',
-                      f'With which limb is the person {known}?')),
-          f'It is the {language.limb(program[i])}.',
-          'body_part', 'named', language.limb(program[i]), language.LIMBS,
-      ),
-      asks=frozenset({f'side{i}'}),
-      tells=_verb_facts(program, i),
-  )  # fmt: skip
-
-
-def _placed_limb(program, rng):
-  """The limb of the first or last action, which the question leaves open."""
-  ends = [('first', 0), ('last', len(program) - 1)]
-  ends = [(name, i) for name, i in ends if language.limb(program[i])]
-  if not ends:
-    return None
-  name, i = ends[int(rng.integers(len(ends)))]
-  return Question(
-      records.Turn(
-          language.pick(rng, (f'Which limb does the person use {name}?',
-                      f'Which limb moves in the {name} action?')),
-          f'It is the {language.limb(program[i])}.',
-          'body_part', name, language.limb(program[i]), language.LIMBS,
-      ),
-      asks=_verb_facts(program, i) | {f'side{i}'},
-  )  # fmt: skip
-
-
-def _count(program, rng):
-  counted = [i for i, action in enumerate(program) if action.count]
-  if not counted:
-    return None
-  i = counted[int(rng.integers(len(counted)))]
-  known = language.phrase(program[i].verb)
-  return Question(
-      records.Turn(
-          language.pick(rng, (f'How many times is the person {known}?',
-                      f'How often is the person {known}?')),
-          f'The person is {known} {language.times(program[i].count)}.',
-          'reasoning', 'count', language.NUMBERS[program[i].count - 1], language.NUMBERS,
-      ),
-      asks=frozenset({f'count{i}'}),
-      tells=_verb_facts(program, i),
-  )  # fmt: skip
-
-
-def _speed(program, rng):
-  timed = [i for i, action in enumerate(program) if action.speed]
-  if not timed:
-    return None
-  i = timed[int(rng.integers(len(timed)))]
-  known = language.phrase(program[i].verb)
-  return Question(
-      records.Turn(
-          language.pick(rng, (f'How fast is the person {known}?',
-                      f'Is the person {known} slowly or quickly?')),
-          f'The person is {known} {program[i].speed}.',
-          'reasoning', 'speed', program[i].speed, ('slowly', 'quickly'),
-      ),
-      asks=frozenset({f'speed{i}'}),
-      tells=_verb_facts(program, i),
-  )  # fmt: skip
-
-
-def _posture(program, rng):
-  """Where the body ends up; ends on the feet are thinned to a third."""
-  last = len(program) - 1
-  answer = _POSTURES.get(program[last].verb, 'feet')
-  if answer == 'feet' and rng.random() > 0.15:
-    return None
-  if answer == 'floor' and rng.random() > 0.5:
-    return None
-  told = {
-      'feet': 'on both feet', 'seat': 'on a seat', 'floor': 'on the floor',
-  }[answer]  # fmt: skip
-  return Question(
-      records.Turn(
-          language.pick(rng, ('Where does the person end up?',
-                      'How does the clip end for the person?')),
-          f'The person ends {told}.',
-          'reasoning', 'posture', answer, POSTURES,
-      ),
-      asks=_verb_facts(program, last),
-  )  # fmt: skip
-
-
-def _help(program, rng):
-  """Whether somebody should look after the person; both answers alike."""
-  hurt = any(action.verb in _ACCIDENTS for action in program)
-  if not hurt and rng.random() > 0.35:
-    return None
-  return Question(
-      records.Turn(
-          language.pick(rng, ('Does the person need help?',
-                      'Should somebody check on the person?')),
-          'Yes, the person needs help.' if hurt else 'No, the person is fine.',
-          'reasoning', 'help', 'yes' if hurt else 'no', ('yes', 'no'),
-      ),
-      asks=frozenset({'accident'}),
-  )  # fmt: skip
-
-
-def _presence(program, absent, rng):
-  """Whether an action happens at all: yes and no are equally likely."""
-  if rng.random() < 0.5:
-    i = int(rng.integers(len(program)))
-    verb, fact = program[i].verb, 'yes'
-    answer = f'Yes, the person is {language.phrase(verb)}.'
-  else:
-    verb, fact = absent, 'no'
-    answer = f'No, the person is not {language.phrase(verb)}.'
-  return Question(
-      records.Turn(
-          language.pick(rng, (f'Is the person {language.phrase(verb)} at any point?',
-                      f'Does the clip show {language.phrase(verb)}?')),
-          answer, 'hallucination', 'presence', fact, ('yes', 'no'),
-      ),
-      asks=frozenset({f'has {verb}'}),
-      tells=frozenset({f'has {verb}'}),
-  )  # fmt: skip
-
-
-# One domain a row.
-_MOTION_KINDS: tuple[tuple[Callable, ...], ...] = (
-  (_first, _last, _after, _before),
-  (_named_direction, _only_direction),
-  (_named_limb, _placed_limb),
-  (_count, _speed, _posture, _help),
-)
-
-
-# --- Questions about the video, and about both -------------------------------
-
-
-def _place(scene, rng):
-  return Question(
-      records.Turn(
-          language.pick(rng, ('Where is the person?', 'Which place is this?')),
-          f'The place is the {scene.place}.',
-          'place', 'place', scene.place, tuple(scenes.PLACES),
-      ),
-      asks=frozenset({'place'}),
-  )  # fmt: skip
-
-
-def _object(scene, rng):
-  return Question(
-      records.Turn(
-          language.pick(rng, ('Which object is near the person?',
-                      'What stands beside the person?')),
-          f'The object is the {scene.object}.',
-          'object', 'object', scene.object, tuple(scenes.OBJECTS),
-      ),
-      asks=frozenset({'object'}),
-  )  # fmt: skip
-
-
-def _colour(scene, rng):
-  return Question(
-      records.Turn(
-          language.pick(rng, ('What colour is the shirt?',
-                      'Which colour does the person wear?')),
-          f'The shirt is {scene.colour}.',
-          'colour', 'colour', scene.colour, tuple(scenes.COLOURS),
-      ),
-      asks=frozenset({'colour'}),
-  )  # fmt: skip
-
-
-def _people(scene, rng):
-  number = language.NUMBERS[scene.people - 1]
-  return Question(
-      records.Turn(
-          language.pick(rng, ('How many people are there?',
-                      'How many people does the video show?')),
-          f'The number of people is {number}.',
-          'people', 'people', number, language.NUMBERS,
-      ),
-      asks=frozenset({'people'}),
-  )  # fmt: skip
-
-
-_VIDEO_KINDS = (_place, _object, _colour, _people)
-
-
-def _joint(program, scene, rng):
-  """A question whose answer has one half in each medium."""
-  kinds = [0]
-  if language.limb(program[0]):
-    kinds.append(1)
-  if sum(bool(language.direction(action)) for action in program) == 1:
-    kinds.append(2)
-  kind = kinds[int(rng.integers(len(kinds)))]
-  if kind == 0:
-    name, i = (('first', 0), ('last', len(program) - 1))[int(rng.integers(2))]
-    question = language.pick(rng, (
-        f'Where is the person, and what is the {name} action?',
-        f'Which place is this, and what does the person do {name}?'))  # fmt: skip
-    answer = f'The place is the {scene.place} and it is {language.phrase(program[i].verb)}.'
-    parts = (scene.place, language.GERUNDS[program[i].verb])
-    choices = (*scenes.PLACES, *_verb_choices())
-    asks = _verb_facts(program, i) | {'place'}
-    name = f'place and {name} action'
-  elif kind == 1:
-    question = language.pick(rng, (
-        'Which object is near the person, and which limb is used first?',
-        'What stands beside the person, and which limb moves first?'))  # fmt: skip
-    answer = f'The object is the {scene.object} and it is the {language.limb(program[0])}.'
-    parts = (scene.object, language.limb(program[0]))
-    choices = (*scenes.OBJECTS, *language.LIMBS)
-    asks = _verb_facts(program, 0) | {'object', 'side0'}
-    name = 'object and limb'
-  else:
-    i = next(
-      i for i, action in enumerate(program) if language.direction(action)
-    )
-    question = language.pick(rng, (
-        'What colour is the shirt, and which way does the person go?',
-        'Which colour does the person wear, and which direction is it?'))  # fmt: skip
-    answer = f'The shirt is {scene.colour} and the direction is {language.direction(program[i])}.'
-    parts = (scene.colour, language.direction(program[i]))
-    choices = (*scenes.COLOURS, *language.DIRECTIONS)
-    asks = frozenset({'colour', f'direction{i}'})
-    name = 'colour and direction'
-  return Question(
-    records.Turn(question, answer, 'joint', name, '; '.join(parts), choices),
-    asks=frozenset(asks),
-  )
-
-
-# --- Conversations -------------------------------------------------------------
-
-
-def questions(
-  program: Sequence[actions.Action],
+def draw(
+  program: Program,
   scene: scenes.Scene,
   absent: str,
   rng: np.random.Generator,
@@ -411,21 +62,433 @@ def questions(
     rng: draws kinds, wordings and order.
 
   Returns:
-    At most one turn a domain. Any subset in any order makes a conversation in
+    At most one turn a domain, two of sequentiality. Any subset in any order makes a conversation in
     which no turn helps with another's answer.
   """
-  body, view = [], [ask(scene, rng) for ask in _VIDEO_KINDS]
+  body = []
   for kinds in _MOTION_KINDS:
     made = [q for q in (kind(program, rng) for kind in kinds) if q]
     if made:
       body.append(made[int(rng.integers(len(made)))])
   body.append(_joint(program, scene, rng))
+  view = [kind(scene, rng) for kind in _VIDEO_KINDS]
   # Whoever comes first stays, in random order within a group. A 'yes' clashes
-  # with more questions than a 'no' does, so presence comes before all to stay
-  # balanced; what the video shows has the fewest clashes and comes last.
-  kept = [_presence(program, absent, rng)]
+  # with more questions than a 'no' does, so presence stays out of every third
+  # conversation and comes before all in the others, where it stays balanced;
+  # what the video shows has the fewest clashes and comes last.
+  kept = [_presence(program, absent, rng)] if rng.random() < 0.67 else []
   for group in (body, view):
     for i in rng.permutation(len(group)):
       if all(group[i].goes_with(other) for other in kept):
         kept.append(group[i])
   return tuple(question.turn for question in kept)
+
+
+def _make(
+  rng: np.random.Generator,
+  name: str,
+  wordings: Sequence[str],
+  answer: str,
+  fact: str,
+  choices: Sequence[str],
+  *,
+  asks: Iterable[str],
+  tells: Iterable[str] = (),
+) -> Question:
+  """A question called `domain/kind` in one of its wordings."""
+  domain, kind = name.split('/')
+  question = language.pick(rng, wordings)
+  turn = records.Turn(question, answer, domain, kind, fact, tuple(choices))
+  return Question(turn, frozenset(asks), frozenset(tells))
+
+
+def _verb_facts(program: Program, i: int) -> frozenset[str]:
+  """What is known once the verb of action `i` is."""
+  verb = program[i].verb
+  facts = {f'verb{i}', f'has {verb}'}
+  return frozenset(facts | {'accident'} if verb in _ACCIDENTS else facts)
+
+
+def _pick_action(program: Program, rng, claims) -> int | None:
+  """Index of one of the actions of which `claims` holds, if there is any."""
+  found = [i for i, action in enumerate(program) if claims(action)]
+  return found[int(rng.integers(len(found)))] if found else None
+
+
+# --- Sequentiality -----------------------------------------------------------
+
+
+def _first(program: Program, rng) -> Question | None:
+  if len(program) < 2:
+    return None
+  verb = program[0].verb
+  return _make(
+    rng,
+    'sequentiality/first',
+    ('What does the person do first?', 'Which action comes first?'),
+    f'First the person is {language.phrase(verb)}.',
+    language.GERUNDS[verb],
+    VERB_CHOICES,
+    asks=_verb_facts(program, 0),
+  )
+
+
+def _last(program: Program, rng) -> Question | None:
+  if len(program) < 2:
+    return None
+  last = len(program) - 1
+  verb = program[last].verb
+  return _make(
+    rng,
+    'sequentiality/last',
+    ('What does the person do last?', 'Which action comes last?'),
+    f'At the end the person is {language.phrase(verb)}.',
+    language.GERUNDS[verb],
+    VERB_CHOICES,
+    asks=_verb_facts(program, last),
+  )
+
+
+def _after(program: Program, rng) -> Question | None:
+  if len(program) < 2:
+    return None
+  i = int(rng.integers(len(program) - 1))
+  known, verb = language.phrase(program[i].verb), program[i + 1].verb
+  return _make(
+    rng,
+    'sequentiality/after',
+    (
+      f'What does the person do right after {known}?',
+      f'Which action comes after {known}?',
+    ),
+    f'After that the person is {language.phrase(verb)}.',
+    language.GERUNDS[verb],
+    VERB_CHOICES,
+    asks=_verb_facts(program, i + 1),
+    tells=_verb_facts(program, i),
+  )
+
+
+def _before(program: Program, rng) -> Question | None:
+  if len(program) < 2:
+    return None
+  i = int(rng.integers(1, len(program)))
+  known, verb = language.phrase(program[i].verb), program[i - 1].verb
+  return _make(
+    rng,
+    'sequentiality/before',
+    (
+      f'What does the person do right before {known}?',
+      f'Which action comes before {known}?',
+    ),
+    f'Before that the person is {language.phrase(verb)}.',
+    language.GERUNDS[verb],
+    VERB_CHOICES,
+    asks=_verb_facts(program, i - 1),
+    tells=_verb_facts(program, i),
+  )
+
+
+# --- Direction and body part -------------------------------------------------
+
+
+def _named_direction(program: Program, rng) -> Question | None:
+  i = _pick_action(program, rng, language.direction)
+  if i is None:
+    return None
+  known = language.phrase(program[i].verb)
+  return _make(
+    rng,
+    'direction/named',
+    (
+      f'In which direction is the person {known}?',
+      f'Which way is the person {known}?',
+    ),
+    f'The person is {known} {language.to_phrase(program[i])}.',
+    language.direction(program[i]),
+    language.DIRECTIONS,
+    asks={f'direction{i}'},
+    tells=_verb_facts(program, i),
+  )
+
+
+def _only_direction(program: Program, rng) -> Question | None:
+  """The direction of the one action that has any; the verb stays open."""
+  if sum(bool(language.direction(action)) for action in program) != 1:
+    return None
+  i = _pick_action(program, rng, language.direction)
+  return _make(
+    rng,
+    'direction/only',
+    ('In which direction does the person move?', 'Which way does it go?'),
+    f'The direction is {language.direction(program[i])}.',
+    language.direction(program[i]),
+    language.DIRECTIONS,
+    asks={f'direction{i}'},
+  )
+
+
+def _named_limb(program: Program, rng) -> Question | None:
+  i = _pick_action(program, rng, lambda a: a.verb in language.SIDED_LIMBS)
+  if i is None:
+    return None
+  known = language.phrase(program[i].verb)
+  return _make(
+    rng,
+    'body_part/named',
+    (
+      f'Which limb does the person use for {known}?',
+      f'With which limb is the person {known}?',
+    ),
+    f'It is the {language.limb(program[i])}.',
+    language.limb(program[i]),
+    language.LIMBS,
+    asks={f'side{i}'},
+    tells=_verb_facts(program, i),
+  )
+
+
+def _placed_limb(program: Program, rng) -> Question | None:
+  """The limb of the first or last action; the verb stays open."""
+  ends = [('first', 0), ('last', len(program) - 1)]
+  ends = [(name, i) for name, i in ends if language.limb(program[i])]
+  if not ends:
+    return None
+  name, i = ends[int(rng.integers(len(ends)))]
+  return _make(
+    rng,
+    f'body_part/{name}',
+    (
+      f'Which limb does the person use {name}?',
+      f'Which limb moves in the {name} action?',
+    ),
+    f'It is the {language.limb(program[i])}.',
+    language.limb(program[i]),
+    language.LIMBS,
+    asks=_verb_facts(program, i) | {f'side{i}'},
+  )
+
+
+# --- Reasoning and hallucination ---------------------------------------------
+
+
+def _count(program: Program, rng) -> Question | None:
+  i = _pick_action(program, rng, lambda a: a.count)
+  if i is None:
+    return None
+  known, count = language.phrase(program[i].verb), program[i].count
+  return _make(
+    rng,
+    'reasoning/count',
+    (
+      f'How many times is the person {known}?',
+      f'How often is the person {known}?',
+    ),
+    f'The person is {known} {language.TIMES[count - 1]}.',
+    language.TIMES[count - 1],
+    language.TIMES,
+    asks={f'count{i}'},
+    tells=_verb_facts(program, i),
+  )
+
+
+def _speed(program: Program, rng) -> Question | None:
+  i = _pick_action(program, rng, lambda a: a.speed)
+  if i is None:
+    return None
+  known = language.phrase(program[i].verb)
+  return _make(
+    rng,
+    'reasoning/speed',
+    (
+      f'How fast is the person {known}?',
+      f'Is the person {known} slowly or quickly?',
+    ),
+    f'The person is {known} {program[i].speed}.',
+    program[i].speed,
+    ('slowly', 'quickly'),
+    asks={f'speed{i}'},
+    tells=_verb_facts(program, i),
+  )
+
+
+def _posture(program: Program, rng) -> Question | None:
+  """Where the body ends up: feet, seat and floor about equally often."""
+  last = len(program) - 1
+  answer = _POSTURES.get(program[last].verb, 'feet')
+  if rng.random() > {'feet': 0.15, 'seat': 1.0, 'floor': 0.5}[answer]:
+    return None
+  return _make(
+    rng,
+    'reasoning/posture',
+    ('Where does the person end up?', 'How does it end for the person?'),
+    f'The person ends {_POSTURE_PHRASES[answer]}.',
+    answer,
+    tuple(_POSTURE_PHRASES),
+    asks=_verb_facts(program, last),
+  )
+
+
+def _help(program: Program, rng) -> Question | None:
+  """Whether somebody should look after the person; both answers alike."""
+  is_hurt = any(action.verb in _ACCIDENTS for action in program)
+  if rng.random() > (0.5 if is_hurt else 0.3):
+    return None
+  return _make(
+    rng,
+    'reasoning/help',
+    ('Does the person need help?', 'Should somebody check on the person?'),
+    'Yes, the person needs help.' if is_hurt else 'No, the person is fine.',
+    'yes' if is_hurt else 'no',
+    ('yes', 'no'),
+    asks={'accident'},
+  )
+
+
+def _presence(program: Program, absent: str, rng) -> Question:
+  """Whether an action happens at all: yes and no are equally likely."""
+  is_there = rng.random() < 0.5
+  verb = program[int(rng.integers(len(program)))].verb if is_there else absent
+  known = language.phrase(verb)
+  return _make(
+    rng,
+    'hallucination/presence',
+    (f'Is the person {known} at any point?', f'Does the clip show {known}?'),
+    f'Yes, the person is {known}.'
+    if is_there
+    else f'No, the person is not {known}.',
+    'yes' if is_there else 'no',
+    ('yes', 'no'),
+    asks={f'has {verb}'},
+    tells={f'has {verb}'},
+  )
+
+
+# One domain a row. The order of actions is the hardest thing to read and its
+# questions clash with most others, so it gets two draws.
+_MOTION_KINDS = (
+  (_first, _last, _after, _before),
+  (_first, _last, _after, _before),
+  (_named_direction, _only_direction),
+  (_named_limb, _placed_limb),
+  (_count, _speed, _posture, _help),
+)
+
+
+# --- What the video shows ----------------------------------------------------
+
+
+def _place(scene: scenes.Scene, rng) -> Question:
+  return _make(
+    rng,
+    'place/place',
+    ('Where is the person?', 'Which place is this?'),
+    f'The place is the {scene.place}.',
+    scene.place,
+    scenes.PLACES,
+    asks={'place'},
+  )
+
+
+def _object(scene: scenes.Scene, rng) -> Question:
+  return _make(
+    rng,
+    'object/object',
+    ('Which object is near the person?', 'What stands beside the person?'),
+    f'The object is the {scene.object}.',
+    scene.object,
+    scenes.OBJECTS,
+    asks={'object'},
+  )
+
+
+def _colour(scene: scenes.Scene, rng) -> Question:
+  return _make(
+    rng,
+    'colour/colour',
+    ('What colour is the shirt?', 'Which colour does the person wear?'),
+    f'The shirt is {scene.colour}.',
+    scene.colour,
+    scenes.COLOURS,
+    asks={'colour'},
+  )
+
+
+def _people(scene: scenes.Scene, rng) -> Question:
+  return _make(
+    rng,
+    'people/people',
+    ('How many people are there?', 'How many people does the video show?'),
+    f'The number of people is {language.NUMBERS[scene.people - 1]}.',
+    language.NUMBERS[scene.people - 1],
+    language.NUMBERS,
+    asks={'people'},
+  )
+
+
+_VIDEO_KINDS = (_place, _object, _colour, _people)
+
+
+# --- What needs both ---------------------------------------------------------
+
+
+def _place_and_action(program: Program, scene: scenes.Scene, rng) -> Question:
+  name, i = (('first', 0), ('last', len(program) - 1))[int(rng.integers(2))]
+  verb = program[i].verb
+  return _make(
+    rng,
+    f'joint/place and {name} action',
+    (
+      f'Where is the person, and what is the {name} action?',
+      f'Which place is this, and which action comes {name}?',
+    ),
+    f'The place is the {scene.place} and it is {language.phrase(verb)}.',
+    f'{scene.place}; {language.GERUNDS[verb]}',
+    (*scenes.PLACES, *VERB_CHOICES),
+    asks=_verb_facts(program, i) | {'place'},
+  )
+
+
+def _object_and_limb(program: Program, scene: scenes.Scene, rng) -> Question:
+  used = language.limb(program[0])
+  return _make(
+    rng,
+    'joint/object and first limb',
+    (
+      'Which object is near the person, and which limb is used first?',
+      'What stands beside the person, and which limb moves first?',
+    ),
+    f'The object is the {scene.object} and it is the {used}.',
+    f'{scene.object}; {used}',
+    (*scenes.OBJECTS, *language.LIMBS),
+    asks=_verb_facts(program, 0) | {'object', 'side0'},
+  )
+
+
+def _colour_and_direction(
+  program: Program, scene: scenes.Scene, rng
+) -> Question:
+  i = _pick_action(program, rng, language.direction)
+  where = language.direction(program[i])
+  return _make(
+    rng,
+    'joint/colour and direction',
+    (
+      'What colour is the shirt, and which way does it go?',
+      'Which colour does the person wear, and in which direction is it?',
+    ),
+    f'The shirt is {scene.colour} and the direction is {where}.',
+    f'{scene.colour}; {where}',
+    (*scenes.COLOURS, *language.DIRECTIONS),
+    asks={'colour', f'direction{i}'},
+  )
+
+
+def _joint(program: Program, scene: scenes.Scene, rng) -> Question:
+  """A question whose answer has one half in each medium."""
+  kinds = [_place_and_action]
+  if language.limb(program[0]):
+    kinds.append(_object_and_limb)
+  if sum(bool(language.direction(action)) for action in program) == 1:
+    kinds.append(_colour_and_direction)
+  return kinds[int(rng.integers(len(kinds)))](program, scene, rng)

@@ -22,7 +22,7 @@ SPLITS = ('train', 'val', 'test')
 # Out of ten programs, and of ten scenes: eight, one and one.
 _TENTHS = {8: 'val', 9: 'test'}
 # How many actions a clip has, and how often.
-_NUM_ACTIONS = {1: 0.3, 2: 0.4, 3: 0.3}
+_NUM_ACTIONS = {1: 0.2, 2: 0.45, 3: 0.35}
 # Every third clip ends off the feet; else 'where does it end' has one answer.
 _LAST_POSTURE_PROBABILITY = 0.3
 
@@ -97,7 +97,7 @@ class World:
       )
     program = draw_program(rng, split, self.max_actions)
     scene = draw_scene(rng, split)
-    turns = questions.questions(
+    turns = questions.draw(
       program, scene, _absent_verb(program, rng, self.max_actions), rng
     )
     return program, scene, (*turns, *language.captions(program, scene, rng))

@@ -1,0 +1,102 @@
+"""The front door: `python -m vimonet_jax.main --config=configs/tiny.py`.
+
+Flags and one table from task to function, nothing else. Each function imports
+what it needs, so a task never loads another's libraries.
+"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Configuration, e.g. configs/tiny.py or configs/tiny.py:smoke'
+)
+_TASK = flags.DEFINE_string('task', None, "What to do; default: the config's.")
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, "Where everything is kept; default: the config's."
+)
+_MOTION = flags.DEFINE_string('motion', None, 'chat, show: a motion file.')
+_VIDEO = flags.DEFINE_string('video', None, 'chat: a video or image folder.')
+_QUESTION = flags.DEFINE_string(
+  'question', None, 'chat: one question; without it a conversation starts.'
+)
+_OUTPUT = flags.DEFINE_string('output', None, 'show: the folder to write to.')
+_FPS = flags.DEFINE_float('fps', None, 'Frame rate of --motion.')
+_UP = flags.DEFINE_enum('up', None, ['x', 'y', 'z'], 'Up axis of --motion.')
+_UNIT = flags.DEFINE_enum(
+  'unit', None, ['m', 'cm', 'mm', 'inch'], 'Length unit of --motion.'
+)
+_RECORD = flags.DEFINE_string(
+  'record', 'test:0', 'show: split and number of a record, e.g. test:0.'
+)
+
+
+def _pipeline(config, workdir: str) -> int:
+  from vimonet_jax import pipeline
+
+  return pipeline.run(config, workdir)
+
+
+def _eval(config, workdir: str) -> int:
+  from vimonet_jax import pipeline
+
+  return pipeline.evaluate(config, workdir)
+
+
+def _report(config, workdir: str) -> int:
+  from vimonet_jax import pipeline
+
+  return pipeline.report_only(config, workdir)
+
+
+def _chat(config, workdir: str) -> int:
+  from vimonet_jax.apps import chat
+
+  del config  # A finished workdir knows all there is to know.
+  return chat.run(
+    workdir,
+    motion=_MOTION.value,
+    video=_VIDEO.value,
+    question=_QUESTION.value,
+    fps=_FPS.value,
+    up=_UP.value,
+    unit=_UNIT.value,
+  )
+
+
+def _show(config, workdir: str) -> int:
+  from vimonet_jax import pipeline
+
+  return pipeline.show_record(
+    config, workdir, record=_RECORD.value, output=_OUTPUT.value
+  )
+
+
+TASKS = {
+  'pipeline': _pipeline,
+  'eval': _eval,
+  'report': _report,
+  'chat': _chat,
+  'show': _show,
+}
+
+
+def main(argv: list[str]) -> int:
+  if len(argv) > 1:
+    raise app.UsageError(f'Expected flags only, found {" ".join(argv[1:])}.')
+  config = _CONFIG.value
+  if config is None:
+    raise app.UsageError(
+      'Expected --config, e.g. --config=configs/tiny.py, found none.'
+    )
+  task = _TASK.value or config.task
+  if task not in TASKS:
+    raise app.UsageError(
+      f'Expected --task to be one of {", ".join(TASKS)}, found {task!r}.'
+    )
+  return TASKS[task](config, _WORKDIR.value or config.workdir)
+
+
+if __name__ == '__main__':
+  sys.exit(app.run(main))
