@@ -62,8 +62,8 @@ def draw(
     rng: draws kinds, wordings and order.
 
   Returns:
-    At most one turn a domain, two of sequentiality. Any subset in any order makes a conversation in
-    which no turn helps with another's answer.
+    At most one turn a domain, two of sequentiality. Any subset in any order
+    makes a conversation in which no turn helps with another's answer.
   """
   body = []
   for kinds in _MOTION_KINDS:
@@ -332,7 +332,7 @@ def _posture(program: Program, rng) -> Question | None:
 def _help(program: Program, rng) -> Question | None:
   """Whether somebody should look after the person; both answers alike."""
   is_hurt = any(action.verb in _ACCIDENTS for action in program)
-  if rng.random() > (0.5 if is_hurt else 0.3):
+  if rng.random() > (0.8 if is_hurt else 0.15):
     return None
   return _make(
     rng,
