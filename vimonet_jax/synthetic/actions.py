@@ -96,10 +96,32 @@ VERBS: dict[str, VerbSpec] = {
 
 # Each takes (style, rng) and the attributes of its verb, except the side.
 _MAKERS: dict[str, Callable[..., np.ndarray]] = {
-  verb: getattr(gaits, verb, None) or getattr(gestures, verb)
-  for verb in VERBS
-  if verb != 'raise'
-} | {'raise': gestures.lift_arm}
+  'walk': gaits.walk,
+  'run': gaits.run,
+  'march': gaits.march,
+  'turn': gaits.turn,
+  'spin': gaits.spin,
+  'sidestep': gaits.sidestep,
+  'limp': gaits.limp,
+  'stumble': gaits.stumble,
+  'wave': gestures.wave,
+  'raise': gestures.lift_arm,
+  'reach': gestures.reach,
+  'punch': gestures.punch,
+  'clap': gestures.clap,
+  'push': gestures.push,
+  'throw': gestures.throw,
+  'kick': gestures.kick,
+  'squat': gestures.squat,
+  'bend': gestures.bend,
+  'jump': gestures.jump,
+  'hop': gestures.hop,
+  'sit': gestures.sit,
+  'rise': gestures.rise,
+  'lie': gestures.lie,
+  'getup': gestures.getup,
+  'fall': gestures.fall,
+}
 
 _ATTRIBUTES = {
   'side': 'sides',
@@ -114,8 +136,8 @@ class Animation:
   """A clip at 20 frames a second.
 
   Attributes:
-    joints: float32 [T, 22, 3], metres, y up, floor at y = 0; the person
-      starts above the origin and faces +z.
+    joints: float32 [T, 22, 3], metres, y up, floor at y = 0. The person
+      starts facing +z, the feet at the origin (`getup`: in the end).
     spans: (start, end) frames of each action; together they cover the clip.
   """
 
@@ -193,7 +215,7 @@ def animate(
 
   ends = np.cumsum([len(part) for part in parts])
   spans = tuple(zip((0, *ends[:-1].tolist()), ends.tolist(), strict=True))
-  controls = np.concatenate(_line_up(parts, style.standing))
+  controls = np.concatenate(_line_up(parts))
   return Animation(body.to_joints(controls + _sway(len(controls), rng)), spans)
 
 
@@ -207,7 +229,9 @@ def _make(
     if getattr(action, name)
   }
   controls = _MAKERS[action.verb](style, rng, **values)
-  return body.mirror(controls) if action.side == 'right' else controls
+  if action.side == 'right':
+    return body.mirror(controls, style.standing)
+  return controls
 
 
 def _fit(parts: list[np.ndarray], max_frames: int) -> list[np.ndarray]:
@@ -225,15 +249,15 @@ def _fit(parts: list[np.ndarray], max_frames: int) -> list[np.ndarray]:
   return fitted
 
 
-def _line_up(parts: list[np.ndarray], standing: np.ndarray) -> list[np.ndarray]:
+def _line_up(parts: list[np.ndarray]) -> list[np.ndarray]:
   """Each part where the one before ended: on its place, with its heading."""
   x = z = yaw = 0.0
   placed = []
   for part in parts:
     placed.append(body.place(part, x, z, yaw))
     last = placed[-1][-1]
-    x, z = last[body.PELVIS][[0, 2]]
-    yaw = last[body.TURN.start] - standing[body.TURN.start]
+    x, _, z = last[body.PELVIS]
+    yaw = last[body.TURN.start]
   return placed
 
 

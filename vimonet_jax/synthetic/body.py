@@ -181,9 +181,13 @@ def interpolate(frames: np.ndarray, rows: np.ndarray) -> np.ndarray:
   )
 
 
-def mirror(controls: np.ndarray) -> np.ndarray:
-  """Controls [..., 31] with left and right exchanged."""
-  return controls[..., _MIRROR_ORDER] * _MIRROR_SIGN
+def mirror(controls: np.ndarray, standing: np.ndarray) -> np.ndarray:
+  """Controls [T, 31] with left and right exchanged, by the same person.
+
+  Nobody is quite symmetric: what a movement changes about `standing` [31]
+  changes sides, the person at rest does not.
+  """
+  return standing + (controls - standing)[:, _MIRROR_ORDER] * _MIRROR_SIGN
 
 
 def place(

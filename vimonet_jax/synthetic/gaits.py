@@ -54,6 +54,7 @@ def _ease(u: np.ndarray) -> np.ndarray:
 # A heel rises before its toe leaves, and the toe points up before landing.
 _HEEL_TIMES = (-0.6, 0.0, 0.25, 0.8, 1.0)  # swings after lifting
 _HEEL_PITCHES = (0.0, 1.0, 0.8, -0.3, 0.0)
+_EARLIEST_LIFT = -_HEEL_TIMES[0] / (1 - _HEEL_TIMES[0])  # of the landing
 
 
 def _put_feet(controls: np.ndarray, steps: list[Step]) -> None:
@@ -144,7 +145,8 @@ def _stride(
   steps = []
   for k, (land, period) in enumerate(zip(ends, periods, strict=True)):
     swing = 2 * period * (1 - duty)
-    lift = max(land - swing, 0.3 * start if k < 2 else 0.0)
+    # Not so early that the heel would have to rise before the first frame.
+    lift = max(land - swing, _EARLIEST_LIFT * land)
     steps.append(
       Step(
         k % 2,
@@ -178,8 +180,12 @@ def _blend(controls: np.ndarray, columns, value, weight: np.ndarray) -> None:
   controls[:, columns] += weight[:, None] * (value - controls[:, columns])
 
 
-def _either_foot_first(controls: np.ndarray, rng) -> np.ndarray:
-  return body.mirror(controls) if rng.random() < 0.5 else controls
+def _either_foot_first(
+  controls: np.ndarray, style: body.Style, rng: np.random.Generator
+) -> np.ndarray:
+  if rng.random() < 0.5:
+    return controls
+  return body.mirror(controls, style.standing)
 
 
 def walk(
@@ -204,7 +210,7 @@ def walk(
   )
   controls[:, 1] -= 0.012 * pace
   controls[:, 7] += pace * 3.0 * metres
-  return _either_foot_first(controls, rng)
+  return _either_foot_first(controls, style, rng)
 
 
 def run(style: body.Style, rng: np.random.Generator) -> np.ndarray:
@@ -225,7 +231,7 @@ def run(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   controls[:, 7] += 8.0 * pace
   for columns in body.ARMS:
     _blend(controls, columns.start + 1 + np.arange(2), (-8.0, 0.7), pace)
-  return _either_foot_first(controls, rng)
+  return _either_foot_first(controls, style, rng)
 
 
 def march(style: body.Style, rng: np.random.Generator) -> np.ndarray:
@@ -244,7 +250,7 @@ def march(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   controls[:, 7] -= 4.0 * pace
   for columns in body.ARMS:
     controls[:, columns.start + 2] -= 0.12 * pace
-  return _either_foot_first(controls, rng)
+  return _either_foot_first(controls, style, rng)
 
 
 def _pivot(
@@ -383,4 +389,4 @@ def stumble(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   controls[:, 10] -= 18.0 * pitched
   for columns in body.ARMS:
     _blend(controls, columns, (95.0, 22.0, 0.85, 0.0), pitched)
-  return _either_foot_first(controls, rng)
+  return _either_foot_first(controls, style, rng)

@@ -75,7 +75,7 @@ def reach(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """The left hand goes out for something low in front and returns slowly."""
   sketch = _Sketch(style, rng)
   low = sketch.vary(26, 0.2)
-  out = {'left_arm': (88, 2, 0.99), 'right_arm': (28, 20, 0.95),
+  out = {'left_arm': (88, 20, 0.99), 'right_arm': (28, 20, 0.95),
          'spine': (-18, low, 0), 'turn': (-8, 10, 0), 'head': (0, 8),
          'pelvis': (0, -0.06, -0.05)}  # fmt: skip
   sketch.key(0).key(8, left_arm=(35, 5, 0.82), spine=(-6, 8, 0))
@@ -93,7 +93,7 @@ def punch(
   guard = {'arms': (78, 8, 0.42, 25), 'pelvis': (0, -0.05, 0),
            'turn': (-6, 3, 0), 'spine': (-10, 4, 0)}  # fmt: skip
   loaded = {**guard, 'left_arm': (62, 12, 0.36, 25), 'spine': (12, 4, 0)}
-  hit = {**guard, 'left_arm': (lift, -6, 1.0, 10), 'turn': (-14, 8, 0),
+  hit = {**guard, 'left_arm': (lift, 32, 1.0, 10), 'turn': (-14, 8, 0),
          'spine': (-26, 8, 0), 'pelvis': (0, -0.06, 0.06)}  # fmt: skip
   sketch.key(0).key(8, **guard)
   for _ in range(count):
@@ -121,7 +121,7 @@ def push(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   step = sketch.vary(0.24)
   bent = {'arms': (70, 6, 0.44, 40), 'pelvis': (0, -0.08, -0.03),
           'turn': (0, 6, 0), 'spine': (0, -4, 0)}  # fmt: skip
-  stretched = {'arms': (84, -4, 0.97, 15), 'turn': (0, 16, 0),
+  stretched = {'arms': (104, -4, 0.97, 15), 'turn': (0, 16, 0),
                'spine': (0, 8, 0)}  # fmt: skip
   # The left foot steps forward to push from and back again.
   there = {'left_foot': (0, 0, step), 'right_foot': (0, 0, 0, 0, 28)}
@@ -147,7 +147,7 @@ def throw(style: body.Style, rng: np.random.Generator) -> np.ndarray:
           'spine': (twist, -8, 6), 'turn': (14, -3, 0),
           'pelvis': (0.03, -0.05, -0.06)}  # fmt: skip
   stepped = {'right_foot': (0, 0, step)}
-  release = {'left_arm': (138, 15, 0.94, 30), 'right_arm': (40, 20, 0.6),
+  release = {'left_arm': (158, 15, 0.94, 30), 'right_arm': (40, 20, 0.6),
              'spine': (-10, 8, -4), 'turn': (-4, 6, 0),
              'pelvis': (0, -0.07, 0.65 * step)}  # fmt: skip
   through = {'left_arm': (42, -38, 0.93), 'right_arm': (15, 30, 0.85),
@@ -353,7 +353,9 @@ def fall(
   }
   falls[direction](sketch)
   controls = sketch.rows()
-  return body.mirror(controls) if direction == 'right' else controls
+  if direction == 'right':
+    return body.mirror(controls, style.standing)
+  return controls
 
 
 def _fall_forward(sketch: _Sketch) -> None:
@@ -373,16 +375,16 @@ def _fall_forward(sketch: _Sketch) -> None:
 
 
 def _fall_backward(sketch: _Sketch) -> None:
-  supine = {**_SUPINE, 'pelvis': (0, -0.845, -0.66),
+  supine = {**_SUPINE, 'pelvis': (0, -0.865, -0.66),
             'arms': (55, 80, 0.93),
             'feet': (0.06, 0.15, 0.08, 10, -62)}  # fmt: skip
   sketch.key(5, pelvis=(0, -0.02, -0.14), turn=(0, -10, 0), spine=(0, 10, 0),
              arms=(70, 30, 0.9), feet=(0, 0.02, 0, 0, -8))  # fmt: skip
   sketch.key(5, pelvis=(0, -0.46, -0.5), turn=(0, -26, 0), spine=(0, 18, 0),
-             arms=(95, 45, 0.9), feet=(0, 0.06, 0.06, 0, -20))  # fmt: skip
+             arms=(95, 45, 0.9), feet=(0, 0.03, 0.04, 0, -14))  # fmt: skip
   sketch.key(4, pelvis=(0, -0.875, -0.64), turn=(0, -46, 0), spine=(0, 14, 0),
-             arms=(70, 70, 0.9), feet=(0.02, 0.26, 0.16, 0, -45))  # fmt: skip
-  sketch.key(4, **{**supine, 'feet': (0.05, 0.42, 0.0, 5, -60)})
+             arms=(70, 70, 0.9), feet=(0.02, 0.14, 0.16, 0, -40))  # fmt: skip
+  sketch.key(4, **{**supine, 'feet': (0.05, 0.34, 0.04, 5, -60)})
   sketch.key(5, **supine).key(sketch.vary(14, 0.3), **supine)
 
 
