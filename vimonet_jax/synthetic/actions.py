@@ -257,7 +257,7 @@ def _line_up(parts: list[np.ndarray]) -> list[np.ndarray]:
     placed.append(body.place(part, x, z, yaw))
     last = placed[-1][-1]
     x, _, z = last[body.PELVIS]
-    yaw = last[body.TURN.start]
+    yaw = last[body.YAW]
   return placed
 
 

@@ -27,13 +27,16 @@ PELVIS = slice(0, 3)  # x, y, z
 TURN = slice(3, 6)  # pelvis yaw, pitch, roll
 SPINE = slice(6, 9)  # yaw, pitch, roll of the chest relative to the pelvis
 HEAD = slice(9, 11)  # yaw, pitch
+X, Y, Z, YAW, PITCH, ROLL = range(6)
+SPINE_YAW, SPINE_PITCH, SPINE_ROLL, HEAD_YAW, HEAD_PITCH = range(6, 11)
 FEET = (slice(11, 16), slice(16, 21))  # left, right: x, y, z, yaw, pitch
 ARMS = (slice(21, 25), slice(25, 29))  # elevation, azimuth, extension, swivel
 SPLAY = slice(29, 31)  # knees outward, left and right
 
 _MIRROR_ORDER = np.r_[0:11, 16:21, 11:16, 25:29, 21:25, 30, 29]
 _MIRROR_SIGN = np.ones(NUM_CONTROLS)
-_MIRROR_SIGN[[0, 3, 5, 6, 8, 9, 11, 14, 16, 19]] = -1
+_MIRROR_SIGN[[X, YAW, ROLL, SPINE_YAW, SPINE_ROLL, HEAD_YAW]] = -1
+_MIRROR_SIGN[[11, 14, 16, 19]] = -1  # the feet's x and yaw
 
 # The four limbs in the order left leg, right leg, left arm, right arm.
 _UPPER_4 = skeleton.BONE_LENGTHS_J[[4, 5, 18, 19]]
@@ -89,8 +92,8 @@ class Style:
   def standing(self) -> np.ndarray:
     """Controls [31] of the person at rest; read only."""
     row = np.zeros(NUM_CONTROLS)
-    row[1] = 0.95 - self.slouch_m
-    row[7] = self.lean_deg
+    row[Y] = 0.95 - self.slouch_m
+    row[SPINE_PITCH] = self.lean_deg
     for side, outward in enumerate(_OUTWARD_2):
       foot = _FOOT_23[side]
       yaw = np.radians(self.toe_out_deg) * outward
@@ -152,8 +155,10 @@ def pose(
 def interpolate(frames: np.ndarray, rows: np.ndarray) -> np.ndarray:
   """Smooth controls through key poses, without overshoot.
 
-  Piecewise cubic with the slopes of Fritsch and Butland (1984): a control that
-  rises through a key keeps moving, one that turns round there stops.
+  Piecewise cubic. A control that rises through a key keeps moving, one that
+  turns round there stops. Slopes are harmonic means of the secants beside a
+  key, at most twice either of them, which keeps every piece monotone (Fritsch
+  and Carlson 1980).
 
   Args:
     frames: increasing frame numbers [K], the first is 0.

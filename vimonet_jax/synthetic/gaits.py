@@ -4,9 +4,6 @@ A foot in stance does not move; while it swings, its toe goes from one place to
 the next on a smooth arc. Every verb returns the rows of controls of
 `body.py` that it takes, starting and ending at rest. Sided verbs are written
 for the left.
-
-Typical step times and lengths of adults: Winter, "Biomechanics and Motor
-Control of Human Movement", 4th ed., chapter 1 and appendix.
 """
 
 import dataclasses
@@ -16,7 +13,6 @@ import numpy as np
 from vimonet_jax.synthetic import body
 
 FPS = 20
-_LEFT, _RIGHT = 0, 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,14 +156,14 @@ def _stride(
       )
     )
   _put_feet(controls, steps)
-  controls[:, 2] += travel
+  controls[:, body.Z] += travel
   # The pelvis leans over the foot that stands and turns with the leg ahead.
   sway, forth = pace * np.sin(phase), pace * np.cos(phase)
   twist = style.swing * (-forth if np.mean(speed) < 0 else forth)
-  controls[:, 0] -= 0.02 * sway
-  controls[:, 3] += 6.0 * twist
-  controls[:, 5] += 3.0 * sway
-  controls[:, 6] -= 11.0 * twist
+  controls[:, body.X] -= 0.02 * sway
+  controls[:, body.YAW] += 6.0 * twist
+  controls[:, body.ROLL] += 3.0 * sway
+  controls[:, body.SPINE_YAW] -= 11.0 * twist
   for columns, sign in zip(body.ARMS, (1, -1), strict=True):
     amplitude = arms[1] * style.swing * (1 + 0.02 * sign * style.asymmetry_deg)
     controls[:, columns.start] += pace * (arms[0] - style.arms[0])
@@ -193,8 +189,8 @@ def walk(
 ) -> np.ndarray:
   """0.5 or 1.5 m/s, forward or backward (then a little shorter)."""
   metres, period, count = {
-    'slowly': (rng.uniform(0.45, 0.58), 12.5, 4),
-    'quickly': (rng.uniform(1.4, 1.65), 8.8, 5),
+    'slowly': (rng.uniform(0.45, 0.58), 12.0, rng.integers(3, 5)),
+    'quickly': (rng.uniform(1.4, 1.65), 8.8, rng.integers(4, 6)),
   }[speed]
   backward = direction == 'backward'
   if backward:
@@ -208,8 +204,8 @@ def walk(
     heel=8.0 if backward else 15 + 16 * metres,
     arms=(3.0 + 4 * abs(metres), 9 + 14 * abs(metres)),
   )
-  controls[:, 1] -= 0.012 * pace
-  controls[:, 7] += pace * 3.0 * metres
+  controls[:, body.Y] -= 0.012 * pace
+  controls[:, body.SPINE_PITCH] += pace * 3.0 * metres
   return _either_foot_first(controls, style, rng)
 
 
@@ -226,9 +222,9 @@ def run(style: body.Style, rng: np.random.Generator) -> np.ndarray:
     ramp=1.6,
   )
   # Highest in the middle of flight, which is shortly before a landing.
-  controls[:, 1] += pace * (-0.035 + 0.035 * np.cos(2 * (phase + 0.45)))
-  controls[:, 4] += 6.0 * pace
-  controls[:, 7] += 8.0 * pace
+  controls[:, body.Y] += pace * (-0.035 + 0.035 * np.cos(2 * (phase + 0.45)))
+  controls[:, body.PITCH] += 6.0 * pace
+  controls[:, body.SPINE_PITCH] += 8.0 * pace
   for columns in body.ARMS:
     _blend(controls, columns.start + 1 + np.arange(2), (-8.0, 0.7), pace)
   return _either_foot_first(controls, style, rng)
@@ -238,7 +234,7 @@ def march(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """On the spot with high knees."""
   controls, _, pace, _ = _stride(
     style,
-    periods=np.full(4, 11.5 / style.tempo),
+    periods=np.full(4, 10.5 / style.tempo),
     speed=0.0,
     duty=0.52,
     height=0.42 * style.vigour,
@@ -247,7 +243,7 @@ def march(style: body.Style, rng: np.random.Generator) -> np.ndarray:
     ramp=0.6,
     forward=0.26,
   )
-  controls[:, 7] -= 4.0 * pace
+  controls[:, body.SPINE_PITCH] -= 4.0 * pace
   for columns in body.ARMS:
     controls[:, columns.start + 2] -= 0.12 * pace
   return _either_foot_first(controls, style, rng)
@@ -271,19 +267,14 @@ def _pivot(
     )
   _put_feet(controls, steps)
   u = np.clip((t - 0.6 * start) / ((count + 0.3) * period), 0.0, 1.0)
-  # Mostly even, with soft ends.
-  progress = 0.6 * u + 0.4 * _ease(u)
-  progress = 0.5 * (progress + _ease(u))
   weight = np.sin(np.pi * u)
-  controls[:, 3] += angle * progress
-  phase = np.pi * np.clip((t - start) / period, 0, count)
-  controls[:, 0] -= (
-    0.02 * weight * np.sin(phase) * np.cos(np.radians(controls[:, 3]))
-  )
-  controls[:, 2] += (
-    0.02 * weight * np.sin(phase) * np.sin(np.radians(controls[:, 3]))
-  )
-  controls[:, 1] -= 0.012 * weight
+  # Mostly even, with soft ends.
+  controls[:, body.YAW] += angle * (0.3 * u + 0.7 * _ease(u))
+  heading = np.radians(controls[:, body.YAW])
+  sway = 0.02 * weight * np.sin(np.pi * np.clip((t - start) / period, 0, count))
+  controls[:, body.X] -= sway * np.cos(heading)
+  controls[:, body.Z] += sway * np.sin(heading)
+  controls[:, body.Y] -= 0.012 * weight
   return controls, weight
 
 
@@ -292,8 +283,8 @@ def turn(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   controls, weight = _pivot(
     style, rng.uniform(90, 150), pairs=3, period=6.4 / style.tempo
   )
-  controls[:, 6] += 10.0 * weight
-  controls[:, 9] += 16.0 * weight
+  controls[:, body.SPINE_YAW] += 10.0 * weight
+  controls[:, body.HEAD_YAW] += 16.0 * weight
   return controls
 
 
@@ -328,9 +319,9 @@ def sidestep(style: body.Style, rng: np.random.Generator) -> np.ndarray:
     )
   _put_feet(controls, steps)
   u = np.clip((t - 0.5 * start) / ((count + 0.2) * period), 0.0, 1.0)
-  controls[:, 0] += width * count / 2 * 0.5 * (u + _ease(u))
+  controls[:, body.X] += width * count / 2 * 0.5 * (u + _ease(u))
   weight = np.sin(np.pi * u)
-  controls[:, 1] -= 0.03 * weight
+  controls[:, body.Y] -= 0.03 * weight
   for columns in body.ARMS:
     _blend(controls, columns, (16.0, 70.0, 0.95, 0.0), weight**0.5)
   return controls
@@ -338,7 +329,7 @@ def sidestep(style: body.Style, rng: np.random.Generator) -> np.ndarray:
 
 def limp(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """Forward, the left leg stiff, briefly loaded and swung round the side."""
-  slow, brief = 12.0 / style.tempo, 6.5 / style.tempo
+  slow, brief = 11.0 / style.tempo, 6.0 / style.tempo
   controls, phase, pace, ends = _stride(
     style,
     periods=np.array([slow, brief] * 3)[:5],
@@ -352,12 +343,14 @@ def limp(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   # Even steps swing the left leg, odd ones stand on it.
   on_left = pace * np.maximum(-np.sin(phase), 0.0)
   swing_left = pace * np.maximum(np.sin(phase), 0.0)
-  controls[:, 0] += 0.03 * on_left
-  controls[:, 1] -= 0.07 * on_left * style.vigour
-  controls[:, 5] += 10.0 * on_left - 12.0 * swing_left
-  controls[:, 8] += (18.0 * on_left + 6.0 * swing_left) * style.vigour
-  controls[:, 7] += 8.0 * pace + 6.0 * on_left
-  columns = body.ARMS[_LEFT]
+  controls[:, body.X] += 0.03 * on_left
+  controls[:, body.Y] -= 0.07 * on_left * style.vigour
+  controls[:, body.ROLL] += 10.0 * on_left - 12.0 * swing_left
+  controls[:, body.SPINE_ROLL] += (
+    18.0 * on_left + 6.0 * swing_left
+  ) * style.vigour
+  controls[:, body.SPINE_PITCH] += 8.0 * pace + 6.0 * on_left
+  columns = body.ARMS[0]
   _blend(controls, columns, (22.0, -14.0, 0.86, 0.0), pace)
   return controls
 
@@ -383,10 +376,10 @@ def stumble(style: body.Style, rng: np.random.Generator) -> np.ndarray:
     np.pad(pitched, 2, mode='edge'), np.full(5, 0.2), 'valid'
   )
   force = rng.uniform(0.9, 1.15) * style.vigour
-  controls[:, 1] -= 0.13 * pitched
-  controls[:, 4] += 22.0 * pitched * force
-  controls[:, 7] += 26.0 * pitched * force
-  controls[:, 10] -= 18.0 * pitched
+  controls[:, body.Y] -= 0.13 * pitched
+  controls[:, body.PITCH] += 22.0 * pitched * force
+  controls[:, body.SPINE_PITCH] += 26.0 * pitched * force
+  controls[:, body.HEAD_PITCH] -= 18.0 * pitched
   for columns in body.ARMS:
     _blend(controls, columns, (95.0, 22.0, 0.85, 0.0), pitched)
   return _either_foot_first(controls, style, rng)

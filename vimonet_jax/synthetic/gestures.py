@@ -9,8 +9,6 @@ import numpy as np
 
 from vimonet_jax.synthetic import body
 
-Key = tuple[float, np.ndarray]
-
 
 class _Sketch:
   """Collects the key poses of one action of one person."""
@@ -389,8 +387,8 @@ def _fall_backward(sketch: _Sketch) -> None:
 
 
 def _fall_left(sketch: _Sketch) -> None:
-  aside = {'pelvis': (0.76, -0.8, -0.05), 'turn': (0, -4, 74),
-           'spine': (0, 6, -12), 'left_arm': (84, 45, 0.93),
+  aside = {'pelvis': (0.76, -0.78, -0.05), 'turn': (0, -4, 74),
+           'spine': (0, 6, -12), 'left_arm': (88, 45, 0.97),
            'right_arm': (45, -15, 0.85), 'left_foot': (0, 0.02, -0.02, 0, 8),
            'right_foot': (-0.08, 0.14, 0.06, 0, 8)}  # fmt: skip
   sketch.key(6, pelvis=(0.12, -0.03, 0), turn=(0, 0, 10), spine=(0, 4, 10),
