@@ -1,0 +1,488 @@
+"""The loop that trains every stage.
+
+It knows of a stage only its `name`, `abstract`, `init`, `trainable`, `loss_fn`
+and `frozen_dtype` (see stages.Stage), so that a toy with these attributes
+trains as well. A stage's folder ends up with
+
+    checkpoints/<step>/  metrics.jsonl  tensorboard/  weights/  summary.json
+
+and a run that is killed at any moment and started again ends with the same
+bits as one that was left alone.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+import tensorboardX
+import tqdm
+from etils import epath
+
+from vimonet_jax import checkpoint, sharding
+from vimonet_jax.train import optimizer
+
+Flat = dict[str, Any]
+# Metrics inside a step: name -> (sum, count), divided on the host.
+Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
+
+
+class State(NamedTuple):
+  """What a step changes, and all that it changes."""
+
+  step: jax.Array  # int32 scalar: steps taken so far.
+  trainables: Flat
+  opt_state: optax.OptState
+  mutable: Flat
+
+
+def make_step(
+  loss_fn: Callable, tx: optax.GradientTransformation, grad_accumulation=1
+) -> Callable[..., tuple[State, Metrics]]:
+  """A pure function (state, frozen, batch, key) -> (state, metrics).
+
+  Gradients exist for the trainables only. Loss, weight, gradients and metrics
+  are summed over micro-batches and divided once by the weight of the whole
+  batch, so that accumulation changes nothing but memory; mutable state passes
+  through the micro-batches one after another.
+
+  Args:
+    loss_fn: a stage's.
+    tx: optimizer over the flat trainables.
+    grad_accumulation: into how many micro-batches a batch is cut. Micro-batch g
+      has the rows g, g + G, g + 2G, ..., which keeps sharded rows in place.
+  """
+  grad_fn = jax.grad(
+    lambda *args: _with_sums(*loss_fn(*args)), argnums=0, has_aux=True
+  )
+
+  def cut(x):
+    if x.shape[0] % grad_accumulation:
+      raise ValueError(
+        f'Expected rows that divide into grad_accumulation='
+        f'{grad_accumulation} micro-batches, found {x.shape[0]} rows.'
+      )
+    return jnp.swapaxes(x.reshape(-1, grad_accumulation, *x.shape[1:]), 0, 1)
+
+  def step(state: State, frozen: Flat, batch, key) -> tuple[State, Metrics]:
+    keys = jax.random.split(
+      jax.random.fold_in(key, state.step), grad_accumulation
+    )
+
+    def accumulate(carry, inputs):
+      grads, mutable = carry
+      micro_batch, micro_key = inputs
+      more, (mutable, sums) = grad_fn(
+        state.trainables, frozen, mutable, micro_batch, micro_key
+      )
+      return (jax.tree.map(jnp.add, grads, more), mutable), sums
+
+    if grad_accumulation == 1:
+      grads, (mutable, sums) = grad_fn(
+        state.trainables, frozen, state.mutable, batch, keys[0]
+      )
+    else:
+      zeros = jax.tree.map(jnp.zeros_like, state.trainables)
+      (grads, mutable), sums = jax.lax.scan(
+        accumulate,
+        (zeros, state.mutable),
+        (jax.tree.map(cut, batch), keys),
+      )
+      sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
+    _, weight = sums['loss']
+    grads = jax.tree.map(lambda g: g / weight, grads)
+    updates, opt_state = tx.update(grads, state.opt_state, state.trainables)
+    metrics = {**sums, 'grad_norm': (optax.global_norm(grads), jnp.ones(()))}
+    trainables = optax.apply_updates(state.trainables, updates)
+    return State(state.step + 1, trainables, opt_state, mutable), metrics
+
+  return step
+
+
+def _with_sums(loss, aux):
+  loss_sum, weight = loss
+  mutable, metrics = aux
+  return loss_sum, (mutable, {'loss': (loss_sum, weight), **metrics})
+
+
+def train(
+  stage: Any,
+  dataset: Iterable[Mapping[str, Any]],
+  *,
+  folder: str,
+  steps: int,
+  tx: optax.GradientTransformation,
+  seed: int = 0,
+  mesh: jax.sharding.Mesh | None = None,
+  resume: str | None = None,
+  init: Sequence[str] = (),
+  init_patterns: Sequence[str] | None = None,
+  grad_accumulation: int = 1,
+  checkpoint_steps: int = 200,
+  eval_steps: int = 0,
+  evaluate: Callable[[Flat, Flat, int], dict[str, float]] | None = None,
+  progress: bool = True,
+) -> dict[str, Any]:
+  """Trains a stage to its end, from wherever it stands, and returns a summary.
+
+  A stage that is finished already returns at once. SIGTERM saves and leaves
+  with SystemExit; after Ctrl-C the last checkpoint is good.
+
+  Args:
+    stage: what to train; see stages.Stage.
+    dataset: its iterator gives endless batches of this process's rows, and is a
+      Grain iterator, so that it can be saved.
+    folder: where the stage keeps everything.
+    steps: steps in all, those of earlier runs included.
+    tx: from optimizer.make.
+    seed: of fresh parameters and of the steps' randomness.
+    mesh: from sharding.make_mesh; None puts everything on one device.
+    resume: a checkpoints/ folder of another run to go on from.
+    init: folders of weights to start from; later ones override.
+    init_patterns: which paths to take from `init`; None takes all.
+    grad_accumulation: micro-batches per step.
+    checkpoint_steps: steps between checkpoints; the last step has one always.
+    eval_steps: steps between evaluations; 0 evaluates at the end only.
+    evaluate: from all parameters by path, mutable state and step to numbers,
+      which appear in metrics.jsonl as eval/<name>. The arrays belong to the
+      loop: they must not be kept.
+    progress: draw a progress bar.
+
+  Returns:
+    What summary.json holds: name, steps, seconds (of all runs), rate (steps per
+    second of this run), started_from, and the last step's metrics.
+  """
+  root = epath.Path(folder).absolute()
+  if summary := _finished(root, steps):
+    logging.info('Stage %s is finished: %s', stage.name, root)
+    return summary
+  mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
+  iterator = iter(dataset)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(sharding.use(mesh))
+    saver = checkpoint.Checkpointer(root / 'checkpoints')
+    stack.callback(saver.close)
+    state, frozen, source = _start(
+      stage,
+      tx,
+      iterator,
+      saver,
+      mesh,
+      seed=seed,
+      resume=resume,
+      init=init,
+      init_patterns=init_patterns,
+    )
+    first = int(state.step)
+    log = stack.enter_context(_Log(root, stage.name, first, steps, progress))
+    log.say(f'{stage.name}: starts at step {first} from {source}')
+    stop = stack.enter_context(_stop_on_sigterm())
+
+    rows = sharding.batch_sharding(mesh)
+    where = jax.tree.map(lambda x: x.sharding, (state, frozen))
+    whole = sharding.replicated(mesh)
+    step_fn = jax.jit(
+      make_step(stage.loss_fn, tx, grad_accumulation),
+      in_shardings=(*where, rows, whole),
+      out_shardings=(where[0], whole),
+      donate_argnums=0,
+    )
+    key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 1), whole)
+
+    for step in range(first + 1, steps + 1):
+      batch = _to_global(_next(iterator, step), rows)
+      state, metrics = step_fn(state, frozen, batch, key)
+      log.later(step, metrics)
+      stopping = stop(step)
+      if step == steps or (eval_steps and step % eval_steps == 0):
+        log.flush(evaluate and _evaluation(evaluate, state, frozen, step))
+      if step == steps or step % checkpoint_steps == 0 or stopping:
+        log.flush()  # Numbers that are not finite must stop us before saving.
+        saver.save(step, state, iterator)
+      if stopping and step < steps:
+        saver.wait()
+        log.say(f'{stage.name}: stopped by SIGTERM, saved at step {step}')
+        raise SystemExit(128 + signal.SIGTERM)
+
+    saver.wait()
+    checkpoint.save_weights(
+      root / 'weights', optimizer.join(state.trainables, state.mutable)
+    )
+    summary = {'name': stage.name, 'steps': steps, 'started_from': source}
+    summary |= log.totals()
+    _write_atomically(root / 'summary.json', json.dumps(summary, indent=2))
+    return summary
+
+
+def _start(
+  stage, tx, iterator, saver, mesh, *, seed, resume, init, init_patterns
+) -> tuple[State, Flat, str]:
+  """The state to begin with, the frozen parameters, and where they came from.
+
+  The first of these that is there decides on the state:
+    1. a checkpoint of its own in the stage's folder,
+    2. the named run to resume,
+    3. named weights, for the paths that match the patterns,
+    4. fresh parameters.
+  Frozen parameters are in no checkpoint: 3 and 4 hold for them in every case.
+  """
+  abstract, abstract_mutable = stage.abstract()
+  shapes, mutable_shapes = map(sharding.unbox, (abstract, abstract_mutable))
+  whole = sharding.replicated(mesh)
+  shardings = sharding.state_shardings(abstract, mesh)
+  shardings |= dict.fromkeys(mutable_shapes, whole)
+  trainable, frozen = optimizer.split(shapes, stage.trainable)
+  dtypes = {
+    **{path: _as(x, jnp.float32) for path, x in trainable.items()},
+    **{path: _as(x, stage.frozen_dtype) for path, x in frozen.items()},
+    **{path: x.dtype for path, x in mutable_shapes.items()},
+  }
+
+  # 3. and 4.
+  loaded = _load(init, init_patterns, {**shapes, **mutable_shapes}, shardings)
+  fresh = sorted(set(dtypes) - set(loaded))
+
+  def make(key, loaded):
+    made = optimizer.join(*stage.init(key)) if fresh else {}
+    flat = {**{path: made[path] for path in fresh}, **loaded}
+    return {path: x.astype(dtypes[path]) for path, x in flat.items()}
+
+  # Under jit, what is loaded is never initialised, and nothing is ever whole.
+  flat = jax.jit(make, out_shardings=shardings)(jax.random.key(seed), loaded)
+  del loaded
+  trainables = {path: flat[path] for path in trainable}
+  opt_shardings = sharding.optimizer_shardings(
+    jax.eval_shape(tx.init, trainables), shardings, mesh
+  )
+  state = State(
+    step=jax.device_put(jnp.zeros((), jnp.int32), whole),
+    trainables=trainables,
+    opt_state=jax.jit(tx.init, out_shardings=opt_shardings)(trainables),
+    mutable={path: flat[path] for path in mutable_shapes},
+  )
+  frozen = {path: flat[path] for path in frozen}
+  source = f'{len(dtypes) - len(fresh)} named and {len(fresh)} fresh arrays'
+
+  # 1. and 2.
+  target = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+  )
+  restored = saver.restore(target, iterator)
+  if restored is not None:
+    return restored, frozen, 'its own checkpoint'
+  if resume:
+    other = checkpoint.Checkpointer(resume)
+    restored = other.restore(target, iterator)
+    other.close()
+    if restored is None:
+      raise FileNotFoundError(
+        f'Expected a checkpoint to resume in {resume}, found none; name the '
+        "checkpoints/ folder of a stage or leave 'resume' empty."
+      )
+    return restored, frozen, str(resume)
+  return state, frozen, source
+
+
+def _as(x, dtype):
+  return dtype if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
+
+
+def _load(folders, patterns, shapes, shardings) -> Flat:
+  """Named weights for the paths that the stage has."""
+  if not folders:
+    return {}
+  found = checkpoint.load_weights(folders, patterns, shardings=shardings)
+  unknown = sorted(set(found) - set(shapes))
+  if unknown:
+    logging.info('Weights that this stage has no place for: %s', unknown)
+  found = {path: x for path, x in found.items() if path in shapes}
+  for path, x in found.items():
+    if x.shape != shapes[path].shape:
+      raise ValueError(
+        f'Expected {path} of shape {shapes[path].shape}, found {x.shape} in '
+        f'{", ".join(map(str, folders))}; use weights of the same model.'
+      )
+  return found
+
+
+def _next(iterator: Iterator, step: int) -> Mapping[str, Any]:
+  batch = next(iterator, None)
+  if batch is None:
+    raise ValueError(
+      f'Expected endless batches, found the end of the dataset at step {step}; '
+      'repeat the dataset or lower the number of steps.'
+    )
+  return batch
+
+
+def _to_global(batch: Mapping[str, Any], rows) -> dict[str, jax.Array]:
+  return {
+    name: jax.make_array_from_process_local_data(rows, x)
+    for name, x in batch.items()
+  }
+
+
+def _evaluation(evaluate, state: State, frozen: Flat, step: int):
+  found = evaluate(
+    optimizer.join(state.trainables, frozen), state.mutable, step
+  )
+  return {f'eval/{name}': float(value) for name, value in found.items()}
+
+
+def _finished(root: epath.Path, steps: int) -> dict[str, Any] | None:
+  path = root / 'summary.json'
+  if not path.exists():
+    return None
+  summary = json.loads(path.read_text())
+  return summary if summary['steps'] >= steps else None
+
+
+def _write_atomically(path: epath.Path, text: str) -> None:
+  if jax.process_index() == 0:
+    part = path.with_suffix('.part')
+    part.write_text(text)
+    part.replace(path)
+
+
+@contextlib.contextmanager
+def _stop_on_sigterm() -> Iterator[Callable[[int], bool]]:
+  """Gives a function of the step: whether to save and stop after it."""
+  if jax.process_count() > 1:
+    # JAX itself catches the signal and makes all processes stop at one step.
+    from jax.experimental import multihost_utils
+
+    yield multihost_utils.reached_preemption_sync_point
+    return
+  if threading.current_thread() is not threading.main_thread():
+    yield lambda step: False  # Python hears signals in the main thread only.
+    return
+  received = threading.Event()
+  before = signal.signal(signal.SIGTERM, lambda *_: received.set())
+  try:
+    yield lambda step: received.is_set()
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+class _Log:
+  """metrics.jsonl, TensorBoard and the progress bar; one line for each step.
+
+  Metrics are fetched when the next step has been started, so the accelerator
+  never waits for the log.
+  """
+
+  def __init__(self, root, name, first, steps, progress):
+    self._root = root
+    self._first = first
+    self._progress = progress
+    self._bar_args = {'desc': name, 'initial': first, 'total': steps}
+    self._pending = None
+    self._last = {}
+
+  def __enter__(self):
+    self._writes = jax.process_index() == 0
+    self._root.mkdir(parents=True, exist_ok=True)
+    before = _keep_lines(self._root / 'metrics.jsonl', self._first)
+    if self._writes:
+      self._file = open(self._root / 'metrics.jsonl', 'a', buffering=1)
+      self._board = tensorboardX.SummaryWriter(
+        str(self._root / 'tensorboard'), purge_step=self._first + 1
+      )
+    self._bar = tqdm.tqdm(
+      **self._bar_args,
+      disable=not (self._progress and self._writes),
+      dynamic_ncols=True,
+      unit='step',
+    )
+    self._seconds_before = before.get('seconds', 0.0)
+    self._last = before
+    self._began = time.monotonic()
+    return self
+
+  def __exit__(self, *error):
+    self._bar.close()
+    if self._writes:
+      self._file.close()
+      self._board.close()
+
+  def say(self, text: str) -> None:
+    """One line above the progress bar."""
+    if self._writes and self._progress:
+      self._bar.write(text)
+    logging.info(text)
+
+  def later(self, step: int, metrics: Metrics) -> None:
+    """Takes a step's metrics and writes those of the step before."""
+    pending, self._pending = self._pending, None
+    if pending:
+      self._write(*pending)
+    self._pending = (step, metrics)
+
+  def flush(self, extra: Mapping[str, float] | None = None) -> None:
+    """Writes what is pending now, in one line with `extra`."""
+    pending, self._pending = self._pending, None
+    if pending:
+      self._write(*pending, extra or {})
+
+  def totals(self) -> dict[str, Any]:
+    """Seconds, steps per second, and the last line's metrics."""
+    seconds = time.monotonic() - self._began
+    done = self._bar_args['total'] - self._first
+    return {
+      'seconds': self._seconds_before + seconds,
+      'rate': done / seconds,
+      'metrics': {
+        name: value
+        for name, value in self._last.items()
+        if name not in ('step', 'seconds')
+      },
+    }
+
+  def _write(self, step: int, metrics: Metrics, extra=None) -> None:
+    line = {'step': step}
+    for name, (total, count) in jax.device_get(dict(metrics)).items():
+      # A metric of something that this batch has none of has no value.
+      if count or name == 'loss':
+        line[name] = float(total) / float(count) if count else math.nan
+    line['seconds'] = round(
+      self._seconds_before + time.monotonic() - self._began, 4
+    )
+    line |= extra or {}
+    for name, value in line.items():
+      if not math.isfinite(value):
+        raise FloatingPointError(
+          f'Expected finite metrics, found {name} = {value} at step {step}; '
+          'the last checkpoint is from before: lower the learning rate, or '
+          'look at the batch of that step.'
+        )
+    self._last = line
+    if self._writes:
+      self._file.write(json.dumps(line) + '\n')
+      for name, value in line.items():
+        if name != 'step':
+          self._board.add_scalar(name, value, step)
+      self._bar.set_postfix_str(f'loss {line["loss"]:.4f}', refresh=False)
+      self._bar.update(step - self._bar.n)
+
+
+def _keep_lines(path: epath.Path, step: int) -> dict[str, float]:
+  """Cuts a log back to the lines up to `step`; returns the last of them."""
+  kept = []
+  if path.exists():
+    for text in path.read_text().splitlines():
+      try:
+        line = json.loads(text)
+      except json.JSONDecodeError:
+        break  # The end of a process that was killed while writing.
+      if line['step'] <= step:
+        kept.append(line)
+    _write_atomically(path, ''.join(json.dumps(line) + '\n' for line in kept))
+  return kept[-1] if kept else {}
