@@ -70,7 +70,8 @@ def make_step(
         f'Expected rows that divide into grad_accumulation='
         f'{grad_accumulation} micro-batches, found {x.shape[0]} rows.'
       )
-    return jnp.swapaxes(x.reshape(-1, grad_accumulation, *x.shape[1:]), 0, 1)
+    shape = (x.shape[0] // grad_accumulation, grad_accumulation)
+    return jnp.swapaxes(x.reshape(*shape, *x.shape[1:]), 0, 1)
 
   def step(state: State, frozen: Flat, batch, key) -> tuple[State, Metrics]:
     keys = jax.random.split(
@@ -157,8 +158,9 @@ def train(
     progress: draw a progress bar.
 
   Returns:
-    What summary.json holds: name, steps, seconds (of all runs), rate (steps per
-    second of this run), started_from, and the last step's metrics.
+    What summary.json holds: name, steps, started_from, seconds (of all runs,
+    compiling, evaluating and saving included), rate (steps per second), and the
+    metrics of the last line of metrics.jsonl.
   """
   root = epath.Path(folder).absolute()
   if summary := _finished(root, steps):
@@ -250,13 +252,15 @@ def _start(
   loaded = _load(init, init_patterns, {**shapes, **mutable_shapes}, shardings)
   fresh = sorted(set(dtypes) - set(loaded))
 
-  def make(key, loaded):
-    made = optimizer.join(*stage.init(key)) if fresh else {}
-    flat = {**{path: made[path] for path in fresh}, **loaded}
-    return {path: x.astype(dtypes[path]) for path, x in flat.items()}
+  def make(key):
+    made = optimizer.join(*stage.init(key))
+    return {path: made[path].astype(dtypes[path]) for path in fresh}
 
   # Under jit, what is loaded is never initialised, and nothing is ever whole.
-  flat = jax.jit(make, out_shardings=shardings)(jax.random.key(seed), loaded)
+  flat = {path: x.astype(dtypes[path]) for path, x in loaded.items()}
+  flat |= jax.jit(
+    make, out_shardings={path: shardings[path] for path in fresh}
+  )(jax.random.key(seed))
   del loaded
   trainables = {path: flat[path] for path in trainable}
   opt_shardings = sharding.optimizer_shardings(
@@ -435,10 +439,10 @@ class _Log:
   def totals(self) -> dict[str, Any]:
     """Seconds, steps per second, and the last line's metrics."""
     seconds = time.monotonic() - self._began
-    done = self._bar_args['total'] - self._first
+    seconds += self._seconds_before
     return {
-      'seconds': self._seconds_before + seconds,
-      'rate': done / seconds,
+      'seconds': seconds,
+      'rate': self._bar_args['total'] / seconds,
       'metrics': {
         name: value
         for name, value in self._last.items()
@@ -447,11 +451,11 @@ class _Log:
     }
 
   def _write(self, step: int, metrics: Metrics, extra=None) -> None:
-    line = {'step': step}
+    line = {'step': step, 'loss': math.nan}
     for name, (total, count) in jax.device_get(dict(metrics)).items():
       # A metric of something that this batch has none of has no value.
-      if count or name == 'loss':
-        line[name] = float(total) / float(count) if count else math.nan
+      if count:
+        line[name] = float(total) / float(count)
     line['seconds'] = round(
       self._seconds_before + time.monotonic() - self._began, 4
     )

@@ -1,0 +1,388 @@
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from vimonet_jax import checkpoint
+from vimonet_jax.train import loop, optimizer
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _lines(folder):
+  text = (pathlib.Path(folder) / 'metrics.jsonl').read_text()
+  lines = [json.loads(line) for line in text.splitlines()]
+  for line in lines:
+    assert line.pop('seconds') > 0.0
+  return lines
+
+
+def _weights(folder):
+  return checkpoint.load_weights(str(pathlib.Path(folder) / 'weights'))
+
+
+def _assert_same(ours, theirs):
+  assert _lines(ours) == _lines(theirs)
+  ours, theirs = _weights(ours), _weights(theirs)
+  assert ours.keys() == theirs.keys()
+  for path in ours:
+    assert ours[path].tobytes() == theirs[path].tobytes(), path
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+  """Thirty steps of the toy that nobody interrupted."""
+  folder = tmp_path_factory.mktemp('undisturbed')
+  toy.train(folder, 30)
+  return folder
+
+
+class _Broken:
+  """A dataset whose iterator raises, or acts, before it gives batch `at`."""
+
+  def __init__(self, at, act):
+    self._at, self._act = at, act
+
+  def __iter__(self):
+    iterator = iter(toy.dataset())
+    give = type(iterator).__next__
+    calls = []
+    at, act = self._at, self._act
+
+    class Breaking(type(iterator)):
+      def __next__(self):
+        calls.append(1)
+        if len(calls) == at:
+          act()
+        return give(self)
+
+    iterator.__class__ = Breaking
+    return iterator
+
+
+def _step_inputs(rows=8, seed=0):
+  rng = np.random.default_rng(seed)
+  params, mutable = toy.init(jax.random.key(seed))
+  trainables, frozen = optimizer.split(params, toy.Toy().trainable)
+  batch = {
+    'x': rng.normal(size=(rows, 4)).astype(np.float32),
+    'weight': rng.random(rows).astype(np.float32),
+  }
+  state = loop.State(
+    jnp.int32(0), trainables, toy.tx().init(trainables), mutable
+  )
+  return state, frozen, batch, jax.random.key(1)
+
+
+def test_the_step_runs_without_jit_and_leaves_its_inputs():
+  state, frozen, batch, key = _step_inputs()
+  before = jax.device_get(state)
+  with jax.disable_jit():
+    after, metrics = loop.make_step(toy.loss_fn, toy.tx())(
+      state, frozen, batch, key
+    )
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), before)
+  assert after.step == 1
+  assert metrics['loss'][1] == pytest.approx(batch['weight'].sum())
+
+
+def test_gradients_exist_for_trainables_only():
+  state, frozen, batch, key = _step_inputs()
+  step = loop.make_step(toy.loss_fn, toy.tx())
+  after, _ = step(state, frozen, batch, key)
+  assert set(after.trainables) == {
+    'net/blocks/in/kernel',
+    'net/blocks/norm/scale',
+  }
+  moments = [x for x in jax.tree.leaves(after.opt_state) if x.ndim]
+  # Adam keeps two arrays for each of two trainables, and none of another shape.
+  assert sorted(x.shape for x in moments) == [(2, 4, 8)] * 0 + sorted(
+    2 * [x.shape for x in state.trainables.values()]
+  )
+
+
+def test_randomness_follows_the_step():
+  state, frozen, batch, key = _step_inputs()
+  step = jax.jit(loop.make_step(toy.loss_fn, toy.tx()))
+  _, first = step(state, frozen, batch, key)
+  _, again = step(state, frozen, batch, key)
+  _, later = step(state._replace(step=jnp.int32(5)), frozen, batch, key)
+  assert first['loss'][0] == again['loss'][0] != later['loss'][0]
+
+
+def test_accumulation_equals_the_big_batch():
+  def loss_fn(trainables, frozen, mutable, batch, key):
+    # Without the toy's noise and average, which see micro-batches by design.
+    del key
+    rows = {**batch, 'x': batch['x']}
+    loss, (_, metrics) = toy.loss_fn(
+      trainables, frozen, mutable, rows, jax.random.key(0)
+    )
+    return loss, (mutable, metrics)
+
+  def quiet(trainables, frozen, mutable, batch, key):
+    h = jnp.einsum('bi,lid->bd', batch['x'], trainables['net/blocks/in/kernel'])
+    y_B = (jnp.tanh(h) @ frozen['net/out/kernel'])[:, 0]
+    y_B = y_B * trainables['net/blocks/norm/scale'].sum()
+    loss_sum = jnp.sum(batch['weight'] * (y_B - 1.0) ** 2)
+    del key
+    return (loss_sum, batch['weight'].sum()), (mutable, {})
+
+  del loss_fn
+  state, frozen, batch, key = _step_inputs()
+  # A fourth of the rows weighs nothing: a mean of means would differ.
+  batch['weight'][::4] = 0.0
+  found = [
+    jax.jit(loop.make_step(quiet, toy.tx(), pieces))(state, frozen, batch, key)
+    for pieces in (1, 4)
+  ]
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+    *found,
+  )
+
+
+def test_rows_that_do_not_divide_are_reported():
+  state, frozen, batch, key = _step_inputs()
+  step = loop.make_step(toy.loss_fn, toy.tx(), 3)
+  with pytest.raises(ValueError, match='grad_accumulation=3'):
+    step(state, frozen, batch, key)
+
+
+@pytest.mark.parametrize('kind', ['adamw', 'muon'])
+def test_both_optimizers_lower_the_loss(tmp_path, kind):
+  toy.train(tmp_path, 40, tx=toy.tx(kind=kind))
+  losses = [line['loss'] for line in _lines(tmp_path)]
+  assert np.mean(losses[-8:]) < 0.7 * np.mean(losses[:8])
+
+
+def test_frozen_parameters_stay_and_reach_the_evaluation_whole(tmp_path):
+  seen = []
+
+  def evaluate(flat, mutable, step):
+    seen.append((step, jax.device_get(flat), jax.device_get(mutable)))
+    return {'steps_seen': step}
+
+  toy.train(tmp_path, 6, eval_steps=3, evaluate=evaluate)
+  assert [step for step, _, _ in seen] == [3, 6]
+  (_, early, before), (_, late, after) = seen
+  fresh, _ = toy.init(jax.random.key(0))
+  assert set(early) == set(fresh)
+  frozen = np.asarray(fresh['net/out/kernel'].astype(jnp.bfloat16))
+  for flat in (early, late):
+    assert flat['net/out/kernel'].dtype == jnp.bfloat16
+    assert flat['net/out/kernel'].tobytes() == frozen.tobytes()
+  assert np.any(early['net/blocks/in/kernel'] != late['net/blocks/in/kernel'])
+  assert np.any(before['net/average'] != after['net/average'])
+  found = {x['step']: x.get('eval/steps_seen') for x in _lines(tmp_path)}
+  assert found == {1: None, 2: None, 3: 3.0, 4: None, 5: None, 6: 6.0}
+
+
+def test_a_stage_leaves_weights_summary_and_one_line_per_step(undisturbed):
+  assert [line['step'] for line in _lines(undisturbed)] == list(range(1, 31))
+  assert set(_weights(undisturbed)) == {
+    'net/blocks/in/kernel',
+    'net/blocks/norm/scale',
+    'net/average',
+  }
+  summary = json.loads((undisturbed / 'summary.json').read_text())
+  assert summary['name'] == 'toy'
+  assert summary['steps'] == 30
+  assert summary['rate'] == pytest.approx(30 / summary['seconds'])
+  assert summary['metrics']['loss'] == _lines(undisturbed)[-1]['loss']
+
+
+def test_a_finished_stage_returns_at_once(undisturbed):
+  def never():
+    raise AssertionError('a finished stage asked for data')
+
+  before = (undisturbed / 'summary.json').read_text()
+  summary = toy.train(undisturbed, 30, data=_Broken(1, never))
+  assert summary == json.loads(before)
+
+
+@pytest.mark.parametrize('at', [1, 3, 9, 12, 30])
+def test_an_interrupted_run_ends_with_the_same_bits(tmp_path, undisturbed, at):
+  def interrupt():
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    toy.train(tmp_path, 30, data=_Broken(at, interrupt))
+  assert not (tmp_path / 'summary.json').exists()
+  toy.train(tmp_path, 30)
+  _assert_same(tmp_path, undisturbed)
+
+
+def test_a_run_killed_by_sigkill_ends_with_the_same_bits(tmp_path, undisturbed):
+  environment = {
+    **os.environ,
+    'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}',
+  }
+  command = [sys.executable, toy.__file__, str(tmp_path), '100000']
+  process = subprocess.Popen(
+    command,
+    env=environment,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  checkpoints = tmp_path / 'checkpoints'
+  try:
+    # Killed while it saves one checkpoint after the other, every four steps.
+    deadline = time.monotonic() + 60.0
+    while time.monotonic() < deadline:
+      if checkpoints.exists() and any(
+        path.name in ('8', '12', '16') for path in checkpoints.iterdir()
+      ):
+        break
+      time.sleep(0.002)
+  finally:
+    process.send_signal(signal.SIGKILL)
+  assert process.wait() == -signal.SIGKILL
+  done = [int(p.name) for p in checkpoints.iterdir() if p.name.isdigit()]
+  assert done
+  assert max(done) < 30, 'the toy was too fast to be killed in time'
+  toy.train(tmp_path, 30)
+  _assert_same(tmp_path, undisturbed)
+
+
+def test_sigterm_saves_and_stops(tmp_path, undisturbed):
+  def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  before = signal.getsignal(signal.SIGTERM)
+  with pytest.raises(SystemExit):
+    toy.train(tmp_path, 30, data=_Broken(6, terminate), checkpoint_steps=1000)
+  assert signal.getsignal(signal.SIGTERM) == before
+  assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['6']
+  toy.train(tmp_path, 30)
+  _assert_same(tmp_path, undisturbed)
+
+
+def test_the_loop_runs_outside_the_main_thread(tmp_path):
+  found = []
+  thread = threading.Thread(target=lambda: found.append(toy.train(tmp_path, 2)))
+  thread.start()
+  thread.join()
+  assert found[0]['steps'] == 2
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(tmp_path, undisturbed):
+  toy.train(tmp_path, 10)
+  toy.train(tmp_path, 30)
+  _assert_same(tmp_path, undisturbed)
+
+
+def test_another_run_can_be_resumed_by_name(tmp_path, undisturbed):
+  first, second = tmp_path / 'first', tmp_path / 'second'
+  toy.train(first, 10)
+  summary = toy.train(second, 30, resume=str(first / 'checkpoints'))
+  assert summary['started_from'] == str(first / 'checkpoints')
+  assert [line['step'] for line in _lines(second)] == list(range(11, 31))
+  assert _lines(second) == _lines(undisturbed)[10:]
+
+
+def test_a_named_run_without_checkpoints_is_reported(tmp_path):
+  with pytest.raises(FileNotFoundError, match='nowhere'):
+    toy.train(tmp_path / 'a', 3, resume=str(tmp_path / 'nowhere'))
+
+
+def test_its_own_checkpoint_goes_before_named_weights(tmp_path, undisturbed):
+  weights = str(undisturbed / 'weights')
+  toy.train(tmp_path, 4, init=[weights])
+  before = _weights(tmp_path)
+  summary = toy.train(tmp_path, 5, init=[weights])
+  assert summary['started_from'] == 'its own checkpoint'
+  assert np.any(
+    before['net/blocks/in/kernel']
+    != _weights(undisturbed)['net/blocks/in/kernel']
+  )
+
+
+def test_named_weights_go_before_fresh_ones_where_patterns_match(
+  tmp_path, undisturbed
+):
+  named, first = _weights(undisturbed), {}
+
+  def evaluate(flat, mutable, step):
+    first.update(jax.device_get(flat))
+    return {}
+
+  # A learning rate of zero shows what the run started from.
+  frozen = optimizer.make([optimizer.Group('net/.*', 0.0)], steps=9)
+  toy.train(
+    tmp_path,
+    1,
+    tx=frozen,
+    init=[str(undisturbed / 'weights')],
+    init_patterns=['net/blocks/norm/.*'],
+    evaluate=evaluate,
+  )
+  fresh, _ = toy.init(jax.random.key(0))
+  np.testing.assert_array_equal(
+    first['net/blocks/norm/scale'], named['net/blocks/norm/scale']
+  )
+  np.testing.assert_allclose(
+    first['net/blocks/in/kernel'], fresh['net/blocks/in/kernel'], rtol=1e-6
+  )
+
+
+def test_named_weights_of_another_shape_are_reported(tmp_path):
+  checkpoint.save_weights(
+    str(tmp_path / 'other'), {'net/blocks/norm/scale': np.ones((3, 8))}
+  )
+  with pytest.raises(ValueError, match=r'net/blocks/norm/scale.*\(3, 8\)'):
+    toy.train(tmp_path / 'run', 3, init=[str(tmp_path / 'other')])
+
+
+def test_what_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
+  def loss_fn(trainables, frozen, mutable, batch, key):
+    loss, aux = toy.loss_fn(trainables, frozen, mutable, batch, key)
+    # The average moves by a fixed rule, so this breaks at one certain step.
+    broken = batch['x'][0, 0] == poison
+    return (jnp.where(broken, jnp.nan, loss[0]), loss[1]), aux
+
+  batches = iter(toy.dataset())
+  for _ in range(8):
+    poison = float(next(batches)['x'][0, 0])
+  stage = dataclasses.replace(toy.Toy(), loss_fn=loss_fn)
+  with pytest.raises(FloatingPointError, match='loss = nan at step 8'):
+    toy.train(tmp_path, 20, stage=stage)
+  assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['4']
+  assert not (tmp_path / 'weights').exists()
+
+
+def test_a_metric_without_a_count_is_left_out(tmp_path):
+  def loss_fn(*args):
+    loss, (mutable, _) = toy.loss_fn(*args)
+    return loss, (mutable, {'rare': (jnp.zeros(()), jnp.zeros(()))})
+
+  toy.train(tmp_path, 2, stage=dataclasses.replace(toy.Toy(), loss_fn=loss_fn))
+  assert all('rare' not in line for line in _lines(tmp_path))
+
+
+def test_the_end_of_a_dataset_is_reported(tmp_path):
+  class Short:
+    def __iter__(self):
+      return iter(())
+
+  with pytest.raises(ValueError, match='end of the dataset at step 1'):
+    toy.train(tmp_path, 3, data=Short())
+
+
+def test_the_loop_adds_little_to_a_step(tmp_path):
+  # 3 ms on a quiet core; a shared machine gets some leave.
+  toy.train(tmp_path, 200, checkpoint_steps=10**6)
+  text = (tmp_path / 'metrics.jsonl').read_text().splitlines()
+  seconds = np.diff([json.loads(line)['seconds'] for line in text])
+  assert np.median(seconds) < 0.009
