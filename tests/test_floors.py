@@ -14,14 +14,16 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'vimonet_jax'
 FLOORS = (
   (
     'motion.skeleton motion.features motion.bvh motion.amc motion.smpl '
-    'motion.readers motion.corrupt',
+    'motion.readers motion.corrupt motion.draw',
     'chat_api',
   ),
   (
-    'synthetic.actions synthetic.scene synthetic.language '
-    'synthetic.questions synthetic.world '
-    'data.records data.text data.video data.sources data.builder '
-    'data.views data.packing data.batches',
+    'data.records '
+    'synthetic.body synthetic.gaits synthetic.gestures synthetic.actions '
+    'synthetic.raster synthetic.figures synthetic.places synthetic.things '
+    'synthetic.scene synthetic.language synthetic.questions synthetic.world '
+    'data.text data.video data.sources data.builder data.views data.packing '
+    'data.batches',
     'models.lora models.llama models.clip_video models.motion_vqvae '
     'models.translators models.vimonet',
   ),
@@ -31,9 +33,9 @@ FLOORS = (
     'infer.generate infer.engine',
   ),
   (
-    'eval.judge eval.benchmarks eval.run eval.studies annotate '
-    'audit.watermark audit.provenance audit.bias convert.parity plan '
-    'report',
+    'page eval.judge eval.benchmarks eval.scores eval.run eval.tables '
+    'eval.studies annotate audit.watermark audit.provenance audit.bias '
+    'convert.parity plan report',
   ),
   ('apps.show apps.chat apps.features apps.demo apps.serve apps.monitor',),
   ('pipeline main',),

@@ -1,0 +1,191 @@
+"""The embedded default: grow a ViMoNet from nothing on two CPU cores.
+
+    python -m vimonet_jax.main --config=configs/tiny.py
+    python -m vimonet_jax.main --config=configs/tiny.py:smoke   # two minutes
+
+Builds VIMOS-Synth, trains the five stages one after another, evaluates on the
+held-out split and writes report.html. Run it again after an interruption: it
+goes on where it was.
+"""
+
+import ml_collections
+
+_BOTH = ('motion', 'video')
+
+
+def _mix(media, *, weight=1.0, rows=24, length=256, **changes):
+  """Rows that show the same media; see data.batches.Mix and data.views.View."""
+  return ml_collections.ConfigDict({
+    'media': media,
+    'weight': weight,
+    'rows': rows,
+    'length': length,
+    'caption_share': 0.0,
+    'max_turns': 4,
+    **changes,
+  })  # fmt: skip
+
+
+def _stage(steps, trainable, learning_rates, mixes, **changes):
+  """A stage that predicts tokens; see train.stages and train.optimizer.
+
+  Learning rates are (pattern of paths, peak) and the first match counts.
+  """
+  return ml_collections.ConfigDict({
+    'steps': steps,
+    'trainable': trainable,
+    'learning_rates': learning_rates,
+    'optimizer': 'adamw',
+    'betas': (0.9, 0.98),
+    'weight_decay': 0.0,
+    'warmup_steps': max(steps // 20, 1),
+    'schedule': 'cosine',
+    'clip': 1.0,
+    'mixes': mixes,
+    'checkpoint_steps': 100,
+    **changes,
+  })  # fmt: skip
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """The tiny preset, or its two-minute version for `smoke`."""
+  if arg not in ('', 'smoke'):
+    raise ValueError(
+      f"Expected configs/tiny.py or configs/tiny.py:smoke, found ':{arg}'."
+    )
+  config = ml_collections.ConfigDict()
+  config.task = 'pipeline'
+  config.workdir = 'workdir/tiny'
+  config.seed = 0
+
+  config.data = ml_collections.ConfigDict({
+    'name': 'synthetic',
+    'seed': 0,
+    'train': 6000,
+    'val': 400,
+    'test': 1500,
+    'image_size': 48,
+    'max_actions': 3,
+    'processes': 2,
+  })  # fmt: skip
+
+  config.text = ml_collections.ConfigDict({
+    'template': 'short',
+    'vocab_size': 768,
+    # Conversations that the tokenizer is trained on.
+    'corpus': 300,
+  })  # fmt: skip
+
+  config.model = ml_collections.ConfigDict({
+    'llm': {
+      'width': 128,
+      'layers': 4,
+      'heads': 2,
+      'kv_heads': 2,
+      'head_dim': 64,
+      'mlp_width': 352,
+      'unroll': 4,
+    },
+    'video': {
+      'width': 96,
+      'layers': 3,
+      'heads': 3,
+      'mlp_width': 256,
+      'patch_size': 16,
+      'unroll': 3,
+    },
+    'motion': {
+      'width': 128,
+      'code_dim': 128,
+      'num_codes': 256,
+    },
+    'motion_feature': 'encoder',
+  })  # fmt: skip
+
+  config.stage_names = ('motion', 'language', 'video', 'align', 'instruct')
+  config.motion = _stage(
+    400,
+    ('motion/.*',),
+    (('motion/.*', 1e-3),),
+    ml_collections.ConfigDict(),
+    rows=32,
+    window=64,
+  )
+  config.language = _stage(
+    700,
+    ('llm/.*',),
+    (('llm/.*', 3e-3),),
+    ml_collections.ConfigDict({
+      'words': _mix(_BOTH, length=208, max_turns=8, caption_share=0.1),
+    }),
+    optimizer='muon',
+    # Words that the sampler of conversations makes stand in place of media.
+    stand_in=1_000_000,
+  )
+  config.video = _stage(
+    300,
+    ('video/.*', 'translators/video/.*'),
+    (('.*', 2e-3),),
+    ml_collections.ConfigDict({
+      'video': _mix(('video',), length=160, caption_share=0.1),
+    }),
+  )
+  config.align = _stage(
+    300,
+    ('translators/.*',),
+    (('.*', 3e-3),),
+    ml_collections.ConfigDict({
+      'motion': _mix(('motion',), weight=2.0, length=160, caption_share=0.5),
+      'both': _mix(_BOTH, caption_share=0.3),
+    }),
+  )
+  config.instruct = _stage(
+    300,
+    ('translators/.*', 'llm/.*/lora_.*'),
+    (('translators/.*', 1e-3), ('llm/.*', 3e-3)),
+    ml_collections.ConfigDict({
+      'motion': _mix(('motion',), weight=1.0, length=160),
+      'video': _mix(('video',), weight=1.0, length=160),
+      'both': _mix(_BOTH, weight=3.0),
+    }),
+    lora={
+      'rank': 64,
+      'alpha': 128.0,
+      'dropout': 0.0,
+      'targets': ('q', 'v'),
+    },
+  )
+
+  config.mesh = ml_collections.ConfigDict({
+    'data': -1,
+    'fsdp': 1,
+    'tensor': 1,
+  })  # fmt: skip
+
+  config.eval = ml_collections.ConfigDict({
+    'split': 'test',
+    'per_domain': 120,
+    'max_new_tokens': 24,
+    'rows': 64,
+    'corruption': 'L2',
+    # Validation questions a domain at the end of each stage.
+    'probe_per_domain': 40,
+  })  # fmt: skip
+  if arg == 'smoke':
+    _make_smoke(config)
+  return config
+
+
+def _make_smoke(config: ml_collections.ConfigDict) -> None:
+  """The same road with few steps on few clips; its scores mean nothing."""
+  config.workdir = 'workdir/smoke'
+  config.data.update({'train': 96, 'val': 16, 'test': 32})
+  config.model.llm.update({'layers': 2, 'unroll': 2})
+  config.model.video.update({'layers': 2, 'unroll': 2})
+  config.eval.update({'per_domain': 4, 'rows': 16, 'probe_per_domain': 2})
+  for name in config.stage_names:
+    stage = config[name]
+    stage.update({'steps': 12, 'warmup_steps': 2, 'checkpoint_steps': 4})
+    for mix in stage.mixes.values():
+      mix.rows = 4
+  config.motion.rows = 8

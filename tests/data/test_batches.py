@@ -1,0 +1,448 @@
+import dataclasses
+import functools
+import itertools
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from vimonet_jax import checkpoint
+from vimonet_jax.data import batches, packing, records, text, views
+from vimonet_jax.motion import features
+from vimonet_jax.train import losses
+
+VIDEO = 6
+STATISTICS = features.Statistics(np.full(263, 2.0), np.full(263, 4.0))
+CONTRACT = ('tokens', 'loss_mask', 'segment_ids', 'positions', 'media_index')
+
+
+@functools.cache
+def _layout() -> text.Layout:
+  corpus = (
+    segment.text
+    for number in range(50)
+    for segment in text.segments(_record(number), text.TEMPLATES['short'])
+  )
+  tokenizer = text.Tokenizer(text.train_tokenizer(corpus, 400))
+  return text.Layout(tokenizer, text.TEMPLATES['short'], VIDEO)
+
+
+def _record(number, media=(), words=1, turns=1):
+  """A record whose words and clips all tell its number."""
+  fields = {}
+  if 'motion' in media:
+    length = 40 + 4 * (number % 40)
+    ramp_T1 = number + np.arange(length)[:, None] / 1000
+    fields['motion'] = np.tile(ramp_T1, 263).astype(np.float32)
+  if 'video' in media:
+    fields['frames'] = np.full((2, 4, 4, 3), number, np.uint8)
+  return records.Record(
+    f'r{number}',
+    'test',
+    'train',
+    turns=tuple(
+      records.Turn(f'Who is number {number}?', 'It is me ' * words + f'{t}.')
+      for t in range(turns)
+    ),
+    **fields,
+  )
+
+
+def _mix(size=20, media=(), **fields):
+  clips = {'motion': 'motion_clips', 'video': 'video_clips'}
+  fields = {clips[name]: 3 for name in media} | fields
+  made = [_record(n, media, words=1 + n % 3) for n in range(size)]
+  default = {
+    'source': made,
+    'view': views.View(media),
+    'rows': 2,
+    'length': 120,
+  }
+  return batches.Mix(**(default | fields))
+
+
+def _batches(*mixes, count=None, **options):
+  default = {'layout': _layout(), 'statistics': STATISTICS, 'seed': 0}
+  stream = batches.conversations(mixes, **(default | options))
+  return stream if count is None else list(itertools.islice(stream, count))
+
+
+def _same(found, expected):
+  assert len(found) == len(expected)
+  for a, b in zip(found, expected, strict=True):
+    assert set(a) == set(b)
+    for key, x in a.items():
+      assert x.dtype == b[key].dtype
+      np.testing.assert_array_equal(x, b[key], key)
+
+
+def _unpack(batch):
+  rows = packing.unpack(batch, motion_slots=49, video_tokens=VIDEO)
+  return [made for row in rows for made in row]
+
+
+def _number(made) -> int:
+  """Which record an element came from, by its words."""
+  words = _layout().tokenizer.decode(made['tokens'])
+  return int(words.split('number ')[1].split('?')[0])
+
+
+# --- What a batch holds ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  'media', [(), ('motion',), ('video',), ('motion', 'video')]
+)
+def test_a_batch_keeps_the_contract(media):
+  (batch,) = _batches(_mix(media=media), count=1)
+  expected = dict.fromkeys(CONTRACT, ('int32', (2, 120)))
+  expected['loss_mask'] = ('bool', (2, 120))
+  if 'motion' in media:
+    expected['motion'] = ('float32', (2, 3, 196, 263))
+    expected['motion_length'] = ('int32', (2, 3))
+  if 'video' in media:
+    expected['frames'] = ('uint8', (2, 3, 2, 4, 4, 3))
+  found = {key: (x.dtype.name, x.shape) for key, x in batch.items()}
+  assert found == expected
+
+
+@pytest.mark.parametrize(
+  'media', [(), ('motion',), ('video',), ('motion', 'video')]
+)
+def test_a_packed_record_is_what_it_is_alone(media):
+  mix = _mix(media=media, length=180)
+  elements = [
+    made for batch in _batches(mix, count=6) for made in _unpack(batch)
+  ]
+  assert len(elements) > 6 * mix.rows  # Some rows do have several records.
+  for made in elements:
+    record = mix.source[_number(made)]
+    alone = text.encode_dialog(record, _layout())
+    for key in ('tokens', 'loss_mask', 'media_index'):
+      np.testing.assert_array_equal(made[key], alone[key])
+    assert ('motion' in made) == ('motion' in media)
+    assert ('frames' in made) == ('video' in media)
+    if 'motion' in media:
+      (length,) = made['motion_length']
+      motion_T263 = STATISTICS.normalise(record.motion)
+      np.testing.assert_array_equal(made['motion'][0, :length], motion_T263)
+      assert not made['motion'][0, length:].any()
+    if 'video' in media:
+      np.testing.assert_array_equal(made['frames'][0], record.frames)
+
+
+def test_the_loss_mask_says_which_tokens_are_answers():
+  (batch,) = _batches(_mix(rows=1), count=1)
+  first = batch['segment_ids'][0] == 1
+  answers = batch['tokens'][0, first & batch['loss_mask'][0]]
+  assert answers[-1] == text.EOS
+  assert _layout().tokenizer.decode(answers).startswith('It is me')
+  asked = batch['tokens'][0, first & ~batch['loss_mask'][0]]
+  assert _layout().tokenizer.decode(asked).endswith('? ASSISTANT: ')
+
+
+def test_the_loss_asks_for_every_answer_token():
+  for batch in _batches(_mix(length=180), count=4):
+    targets_BL, supervised_BL = losses.next_token_targets(batch)
+    asked = np.asarray(targets_BL)[np.asarray(supervised_BL)]
+    np.testing.assert_array_equal(asked, batch['tokens'][batch['loss_mask']])
+
+
+def test_mixes_come_by_weight_and_never_in_one_batch():
+  mixes = (
+    _mix(media=('motion',), weight=3.0),
+    _mix(media=('video',), weight=1.0, rows=1),
+  )
+  found = _batches(*mixes, count=40)
+  assert sum('motion' in batch for batch in found) == 30
+  for batch in found:
+    assert ('motion' in batch) != ('frames' in batch)
+    assert len(batch['tokens']) == (2 if 'motion' in batch else 1)
+
+
+# --- Order and randomness ----------------------------------------------------
+
+
+def _epoch(options, size=20, epochs=1, **mix_options):
+  """Numbers of the records in the order in which one process sees them."""
+  mix = _mix(size, rows=1, length=60, **mix_options)
+  found = []
+  for batch in _batches(mix, **options):
+    found += map(_number, _unpack(batch))
+    if len(found) >= epochs * size // options.get('process_count', 1):
+      return found
+
+
+def test_an_epoch_has_every_record_once_and_the_next_is_in_another_order():
+  found = _epoch({}, epochs=2)
+  first, second = found[:20], found[20:40]
+  assert sorted(first) == sorted(second) == list(range(20))
+  assert first != second
+  assert first != list(range(20))
+
+
+def test_the_seed_decides_the_order():
+  assert _epoch({'seed': 1}) == _epoch({'seed': 1}) != _epoch({'seed': 2})
+
+
+def test_mixes_of_one_source_do_not_go_through_it_in_step():
+  found = _batches(_mix(rows=1), _mix(rows=1), count=8)
+  numbers = [[_number(made) for made in _unpack(batch)] for batch in found]
+  assert numbers[::2] != numbers[1::2]
+
+
+def test_processes_share_an_epoch_between_them():
+  shares = [
+    _epoch({'process_index': i, 'process_count': 4})[:5] for i in range(4)
+  ]
+  assert sorted(itertools.chain(*shares)) == list(range(20))
+  whole = _epoch({})[:20]
+  assert [shares[i % 4][i // 4] for i in range(20)] == whole
+
+
+def test_two_processes_have_batches_of_one_shape_with_other_records():
+  mixes = (_mix(media=('motion',)), _mix(media=()))
+  for a, b in zip(
+    *(
+      _batches(*mixes, count=8, process_index=i, process_count=2)
+      for i in range(2)
+    ),
+    strict=True,
+  ):
+    assert {k: x.shape for k, x in a.items()} == {
+      k: x.shape for k, x in b.items()
+    }
+    assert not np.array_equal(a['tokens'], b['tokens'])
+
+
+def test_a_record_is_viewed_anew_in_every_epoch_and_alike_by_every_process():
+  record = _record(7, turns=8)
+  view = views.View((), max_turns=1)
+  mix = _mix(source=[record] * 6, view=view, rows=1, length=20)
+
+  def drawn(count, **options):
+    return [
+      _layout().tokenizer.decode(batch['tokens'][0])
+      for batch in _batches(mix, count=count, **options)
+    ]
+
+  whole = drawn(12)
+  assert len(set(whole)) > 3
+  assert whole[:6] != whole[6:]
+  share = drawn(3, process_index=1, process_count=2)
+  assert share == whole[1:6:2]
+
+
+@pytest.mark.parametrize(
+  'options', [{'read_threads': 3}, {'prefetch': 0}, {'prefetch': 5}]
+)
+def test_threads_change_no_batch(options):
+  mixes = (_mix(media=('motion', 'video')), _mix(media=()))
+  _same(_batches(*mixes, count=12, **options), _batches(*mixes, count=12))
+
+
+@pytest.mark.parametrize('options', [{}, {'prefetch': 0, 'read_threads': 2}])
+def test_resuming_is_bit_identical(options):
+  mixes = (
+    _mix(media=('motion',), weight=2.0),
+    _mix(media=(), rows=3),
+    _mix(media=('video',), view=views.View(('video',), max_turns=1)),
+  )
+  stream = _batches(*mixes, **options)
+  iterator = iter(stream)
+  for _ in range(7):
+    next(iterator)
+  state = json.loads(json.dumps(iterator.get_state()))
+  expected = [next(iterator) for _ in range(10)]
+  resumed = iter(stream)
+  resumed.set_state(state)
+  _same([next(resumed) for _ in range(10)], expected)
+
+
+def test_a_checkpoint_holds_the_iterator(tmp_path):
+  stream = _batches(_mix(media=('motion',)), _mix(media=()))
+  iterator = iter(stream)
+  for _ in range(3):
+    next(iterator)
+  saver = checkpoint.Checkpointer(str(tmp_path))
+  state = {'x': np.zeros(2, np.float32)}
+  saver.save(3, state, iterator)
+  expected = [next(iterator) for _ in range(4)]
+  resumed = iter(stream)
+  saver.restore(state, resumed)
+  saver.close()
+  _same([next(resumed) for _ in range(4)], expected)
+
+
+def test_an_endless_source_is_read_only_where_it_is_needed():
+  asked = []
+
+  def fn(index):
+    asked.append(index)
+    return _record(index)
+
+  source = batches.FunctionSource(fn, 10**9)
+  _batches(_mix(source=source), count=1, prefetch=0)
+  assert 2 <= len(asked) < 20
+  assert max(asked) > 1000
+
+
+# --- What is left out --------------------------------------------------------
+
+
+def test_a_record_that_is_too_long_is_left_out_and_named(caplog):
+  made = [_record(n, words=60 if n in (3, 5) else 1) for n in range(6)]
+  with caplog.at_level(logging.WARNING):
+    found = _epoch({}, size=4, source=made)
+  assert sorted(found) == [0, 1, 2, 4]
+  assert 'Record r3 is left out: it has' in caplog.text
+  assert 'Record r5 is left out: it has' in caplog.text
+  assert 'That makes 2 so far.' in caplog.text
+
+
+def test_a_record_without_the_clip_of_its_mix_is_left_out(caplog):
+  made = [_record(n, ('motion',) if n % 2 else ()) for n in range(6)]
+  with caplog.at_level(logging.WARNING):
+    found = _epoch({}, size=3, media=('motion',), source=made)
+  assert sorted(found) == [1, 3, 5]
+  assert 'Record r2 is left out: it has no motion' in caplog.text
+
+
+def test_when_nothing_fits_it_says_so_instead_of_searching_for_ever():
+  with pytest.raises(ValueError, match=r'1000 in a row .* room for 10'):
+    _batches(_mix(length=10), count=1)
+
+
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (lambda: _batches(count=1), 'at least one mix'),
+    (
+      lambda: _batches(_mix(1), count=1, process_count=2, process_index=1),
+      'each of 2 processes, found 1 records',
+    ),
+    (
+      lambda: _batches(_mix(media=('motion',)), count=1, statistics=None),
+      'expected statistics',
+    ),
+  ],
+)
+def test_what_is_missing_is_said(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
+
+
+# --- Motion windows ----------------------------------------------------------
+
+
+def _windows(source, count, **options):
+  default = {'statistics': STATISTICS, 'rows': 4, 'seed': 0}
+  stream = batches.motion_windows(source, **(default | options))
+  return list(itertools.islice(stream, count))
+
+
+def test_windows_are_pieces_of_the_normalised_clips():
+  source = [_record(n, ('motion',)) for n in range(20, 30)]
+  starts = set()
+  for batch in _windows(source, 8, window=64):
+    assert set(batch) == {'motion'}
+    assert batch['motion'].dtype == np.float32
+    assert batch['motion'].shape == (4, 64, 263)
+    for window_T263 in batch['motion']:
+      first = STATISTICS.denormalise(window_T263)[0, 0]
+      number, start = int(first), round(1000 * (first % 1))
+      clip_T263 = STATISTICS.normalise(source[number - 20].motion)
+      np.testing.assert_array_equal(window_T263, clip_T263[start : start + 64])
+      starts.add(start)
+  assert len(starts) > 10
+
+
+def test_clips_shorter_than_a_window_are_left_out(caplog):
+  source = [_record(n, ('motion',)) for n in range(10)] + [_record(10)]
+  with caplog.at_level(logging.WARNING):
+    found = _windows(source, 5, window=64)
+  numbers = {
+    int(STATISTICS.denormalise(w)[0, 0]) for b in found for w in b['motion']
+  }
+  assert numbers == {6, 7, 8, 9}  # Clip n has 40 + 4n frames.
+  assert 'Record r5 is left out: it has 60 motion frames' in caplog.text
+  assert 'Record r10 is left out: it has 0 motion frames' in caplog.text
+
+
+def test_windows_resume_bit_identically():
+  source = [_record(n, ('motion',)) for n in range(20, 30)]
+  stream = batches.motion_windows(source, statistics=STATISTICS, rows=4, seed=0)
+  iterator = iter(stream)
+  for _ in range(3):
+    next(iterator)
+  state = json.loads(json.dumps(iterator.get_state()))
+  resumed = iter(stream)
+  resumed.set_state(state)
+  _same([next(resumed) for _ in range(5)], [next(iterator) for _ in range(5)])
+
+
+# --- Prompts -----------------------------------------------------------------
+
+
+def _prompts(asked, **options):
+  default = {
+    'layout': _layout(),
+    'statistics': STATISTICS,
+    'rows': 4,
+    'length': 120,
+    'motion_clips': 1,
+    'video_clips': 1,
+  }
+  return batches.prompts(asked, **(default | options))
+
+
+def test_prompts_are_a_row_each_and_look_like_training():
+  asked = [
+    _record(1, ('motion', 'video')),
+    _record(2, ('video',)),
+    dataclasses.replace(_record(3, ('motion',)), video_text='a red ball'),
+  ]
+  batch = _prompts(asked)
+  rows = packing.unpack(batch, motion_slots=49, video_tokens=VIDEO)
+  assert [len(row) for row in rows] == [1, 1, 1, 0]
+  for (made,), record in zip(rows[:3], asked, strict=True):
+    alone = text.encode_prompt(record, _layout())
+    for key in ('tokens', 'loss_mask', 'media_index'):
+      np.testing.assert_array_equal(made[key], alone[key])
+  # Without a motion, the video still comes after the motion's slots.
+  index = batch['media_index'][1]
+  assert index[index >= 0].tolist() == list(range(49, 49 + VIDEO))
+  assert batch['motion_length'].tolist() == [[44], [0], [52], [0]]
+  assert batch['frames'][:, 0, 0, 0, 0, 0].tolist() == [1, 2, 0, 0]
+
+
+def test_a_longer_bucket_and_more_rows_add_padding_only():
+  asked = [_record(1, ('motion',)), _record(2, ('motion',))]
+  small = _prompts(asked, rows=2, length=60, video_clips=0)
+  large = _prompts(asked, rows=5, length=90, video_clips=0)
+  for key, x in small.items():
+    cut = large[key][:2]
+    cut = cut[:, :60] if key in CONTRACT else cut
+    np.testing.assert_array_equal(cut, x, key)
+  assert not large['segment_ids'][2:].any()
+  assert not large['segment_ids'][:, 60:].any()
+
+
+@pytest.mark.parametrize(
+  ('asked', 'options', 'message'),
+  [
+    ([], {}, 'Expected 1 to 4 records'),
+    ([_record(1)] * 5, {}, 'found 5'),
+    ([_record(8)], {'length': 9}, 'Record r8: .* room for 9'),
+    (
+      [_record(8, ('motion',))],
+      {'motion_clips': 0},
+      'Record r8: .*1 motion and a row has room for 0',
+    ),
+    ([_record(8)], {}, 'at least one element with motion'),
+  ],
+)
+def test_prompts_that_do_not_fit_are_errors(asked, options, message):
+  with pytest.raises(ValueError, match=message):
+    _prompts(asked, **options)

@@ -1,0 +1,284 @@
+import pathlib
+import resource
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vimonet_jax.data import video
+
+av = pytest.importorskip('av', reason='needs the package av')
+SHARED = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
+
+
+def _shared(name):
+  path = SHARED / name
+  if not path.exists():
+    pytest.skip(f'needs {name} of the shared test data')
+  return path
+
+
+def _write(path, images, *, codec='libx264', pix_fmt='yuv420p', **options):
+  """Writes uint8 images [N, H, W, 3] at 10 frames a second."""
+  with av.open(str(path), 'w', options=options) as container:
+    stream = container.add_stream(codec, rate=10)
+    stream.height, stream.width = images.shape[1:3]
+    stream.pix_fmt = pix_fmt
+    for image in images:
+      frame = av.VideoFrame.from_ndarray(image, format='rgb24')
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+  return path
+
+
+def _steps(number, height=64, width=64):
+  """Images that tell their number by how bright they are."""
+  levels = np.linspace(20, 235, number).astype(np.uint8)
+  return np.broadcast_to(
+    levels[:, None, None, None], (number, height, width, 3)
+  ).copy()
+
+
+def _numbers(clip, images):
+  """Which of `images` the frames of a clip are."""
+  levels = images[:, 0, 0, 0].astype(float)
+  means = clip.mean(axis=(1, 2, 3))
+  return np.abs(means[:, None] - levels).argmin(axis=1).tolist()
+
+
+@pytest.fixture
+def clip(tmp_path):
+  images = _steps(30)
+  return _write(tmp_path / 'clip.mp4', images), images
+
+
+def _reference(frames_HW3, size):
+  """What the reference makes of a frame, but for normalisation, in torch."""
+  torch = pytest.importorskip('torch', reason='compares with torch')
+  x = torch.from_numpy(frames_HW3).permute(2, 0, 1)[None].float()
+  height, width = x.shape[2:]
+  if width < height:
+    shape = (int(np.floor(float(height) / width * size)), size)
+  else:
+    shape = (size, int(np.floor(float(width) / height * size)))
+  x = torch.nn.functional.interpolate(
+    x, size=shape, mode='bilinear', align_corners=False
+  )
+  top, left = (int(round((side - size) / 2.0)) for side in shape)
+  x = x[0, :, top : top + size, left : left + size]
+  return x.permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize(
+  ('number', 'expected'),
+  [
+    (30, [0, 4, 8, 12, 16, 20, 24, 29]),
+    (100, [0, 14, 28, 42, 56, 70, 84, 99]),
+    (3, [0, 0, 0, 0, 1, 1, 1, 2]),
+    (1, [0] * 8),
+  ],
+)
+def test_frames_are_chosen_as_the_reference_does(number, expected):
+  assert video.choose_frames(number, 8) == expected
+
+
+@pytest.mark.parametrize(
+  ('height', 'width', 'size'),
+  [(90, 160, 48), (161, 90, 48), (60, 60, 48), (30, 41, 48), (91, 48, 48)],
+)
+def test_resize_and_crop_agree_with_torch(height, width, size):
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (height, width, 3), np.uint8)
+  found = video.square(image, size)
+  assert found.shape == (size, size, 3)
+  assert found.dtype == np.uint8
+  # Half a level is the rounding to uint8.
+  difference = found - _reference(image, size)
+  assert np.abs(difference).max() <= 0.5 + 1e-3
+
+
+def test_preprocessing_agrees_with_the_reference():
+  data = np.load(_shared('parity/preprocess_io.npz'))
+  mean = np.array([0.48145466, 0.4578275, 0.40821073])
+  std = np.array([0.26862954, 0.26130258, 0.27577711])
+  names = [name for name in data if name.startswith('frames_')]
+  assert names
+  for name in names:
+    pixels = data[name.replace('frames', 'pixels')][:, 0].transpose(1, 2, 0)
+    expected = pixels.astype(np.float64) * std + mean
+    found = video.square(data[name][0], 224) / 255
+    # Rounding, and that of the float16 they are stored in.
+    assert np.abs(found - expected).max() <= 0.5 / 255 + 3e-4
+
+
+def test_antialiasing_sees_every_pixel():
+  image = np.zeros((480, 480, 3), np.uint8)
+  image[:, ::10] = 200  # A tenth of the columns, each one pixel wide.
+  assert video.square(image, 48).mean() in (0.0, 100.0, 200.0)
+  assert video.square(image, 48, antialias=True).mean() == pytest.approx(
+    20, abs=1
+  )
+
+
+def test_a_clip_is_spread_over_the_whole_video(clip):
+  path, images = clip
+  found = video.read_clip(path, size=32)
+  assert found.shape == (8, 32, 32, 3)
+  assert found.dtype == np.uint8
+  assert _numbers(found, images) == [0, 4, 8, 12, 16, 20, 24, 29]
+  assert video.read_clip(path, size=32, frames=3).shape[0] == 3
+
+
+def test_a_short_video_repeats_frames(tmp_path):
+  images = _steps(3)
+  found = video.read_clip(_write(tmp_path / 'a.mp4', images), size=32)
+  assert _numbers(found, images) == [0, 0, 0, 0, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+  ('name', 'options'),
+  [
+    ('a.webm', {'codec': 'libvpx'}),
+    ('a.gif', {'codec': 'gif', 'pix_fmt': 'rgb8'}),
+    ('a.mov', {}),
+    ('A.MP4', {}),
+    ('fragments.mp4', {'movflags': 'frag_keyframe+empty_moov'}),
+  ],
+)
+def test_other_containers(tmp_path, name, options):
+  images = _steps(12)
+  path = _write(tmp_path / name, images, **options)
+  found = video.read_clip(path, size=32)
+  assert _numbers(found, images) == video.choose_frames(12, 8)
+
+
+def test_seconds_cut_a_clip(clip):
+  path, images = clip
+  found = video.read_clip(path, size=32, frames=3, start_s=1.0, end_s=2.0)
+  assert _numbers(found, images) == [10, 15, 20]
+  found = video.read_clip(path, size=32, frames=2, start_s=1.0)
+  assert _numbers(found, images) == [10, 29]
+  found = video.read_clip(path, size=32, frames=2, end_s=99.0)
+  assert _numbers(found, images) == [0, 29]
+  with pytest.raises(video.VideoFileError, match=r'3\.0 seconds.*9\.0 to 10'):
+    video.read_clip(path, start_s=9.0, end_s=10.0)
+
+
+def test_decoded_frames_count_and_not_packets(clip, monkeypatch):
+  path, images = clip
+  expected = video.read_clip(path, size=32)
+  for wrong in (50, 20):
+    monkeypatch.setattr(video, '_probe', lambda path, n=wrong: (n, 10.0))
+    np.testing.assert_array_equal(video.read_clip(path, size=32), expected)
+
+
+def test_a_turned_phone_gives_an_upright_picture(tmp_path):
+  images = _steps(4, 64, 96)
+  images[:, :, :48] = [220, 20, 20]
+  path = _write(tmp_path / 'a.mp4', images)
+  data = path.read_bytes()
+  one, minus = b'\0\1\0\0', b'\xff\xff\0\0'
+  zero = bytes(4)
+  upright = one + zero * 3 + one
+  turned = zero + one + zero + minus + zero  # A quarter turn clockwise.
+  track = data.index(b'tkhd')
+  at = data.index(upright, track)
+  path.write_bytes(data[:at] + turned + data[at + len(turned) :])
+  found = video.read_clip(path, size=32)
+  red = found[0, :, :, 0].astype(int) - found[0, :, :, 1]
+  assert red[:12].min() > 100  # What was left is up.
+  assert red[20:].max() < 50
+
+
+def test_a_folder_of_images_is_in_the_order_of_its_numbers(tmp_path):
+  images = _steps(12, 40, 60)
+  for i, image in enumerate(images):
+    Image.fromarray(image).save(tmp_path / f'frame{i}.png')
+  (tmp_path / 'notes.txt').write_text('not an image')
+  (tmp_path / '._frame3.png').write_text('what macOS leaves behind')
+  found = video.read_clip(tmp_path, size=32)
+  assert found.shape == (8, 32, 32, 3)
+  assert _numbers(found, images) == video.choose_frames(12, 8)
+  with pytest.raises(video.VideoFileError, match='no clock|by seconds'):
+    video.read_clip(tmp_path, start_s=1.0)
+
+
+def test_files_that_are_no_video_say_so(tmp_path, clip):
+  def message(name, content=None):
+    path = tmp_path / name
+    if content is not None:
+      path.write_bytes(content)
+    with pytest.raises(video.VideoFileError) as error:
+      video.read_clip(path)
+    text = str(error.value)
+    assert name in text
+    assert '\n' not in text
+    return text
+
+  data = clip[0].read_bytes()
+  assert 'no such file' in message('missing.mp4')
+  assert 'Invalid data' in message('renamed.mp4', b'just a text file\n' * 99)
+  assert 'found a name with .txt' in message('a.txt', b'just text\n' * 99)
+  assert 'no ending' in message('noending', data)
+  assert 'Invalid data' in message('cut.mp4', data[: len(data) // 2])
+  assert '(0 bytes)' in message('empty.mp4', b'')
+  assert '(0 bytes)' in message('empty.gif', b'')
+  assert 'one image; give the folder' in message('one.png', b'')
+  (tmp_path / 'folder').mkdir()
+  assert 'an empty folder' in message('folder')
+  (tmp_path / 'folder' / 'clip.mp4').write_bytes(data)
+  assert 'found clip.mp4' in message('folder')
+  (tmp_path / 'folder' / 'a.png').write_bytes(b'not an image')
+  with pytest.raises(video.VideoFileError, match=r'a\.png: expected an image'):
+    video.read_clip(tmp_path / 'folder')
+
+
+def test_a_video_cut_off_after_its_head_is_damaged(tmp_path):
+  rng = np.random.default_rng(0)
+  noise = rng.integers(0, 256, (40, 64, 64, 3), np.uint8)  # Much to store.
+  path = _write(tmp_path / 'a.mp4', noise, movflags='faststart')
+  path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+  with pytest.raises(video.VideoFileError, match='inside frame 24'):
+    video.read_clip(path)
+
+
+def test_sound_alone_is_no_video(tmp_path):
+  path = tmp_path / 'a.mp4'
+  with av.open(str(path), 'w') as container:
+    stream = container.add_stream('aac', rate=44100, layout='mono')
+    silence = np.zeros((1, 1024), np.float32)
+    frame = av.AudioFrame.from_ndarray(silence, format='fltp', layout='mono')
+    frame.sample_rate = 44100
+    container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+  with pytest.raises(video.VideoFileError, match='found only audio'):
+    video.read_clip(path)
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path):
+  images = np.broadcast_to(_steps(1, 720, 1280), (100, 720, 1280, 3))
+  path = _write(tmp_path / 'long.mp4', images, preset='ultrafast')
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  video.read_clip(path)
+  after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  # All frames would be 260 MiB as RGB, 130 MiB as decoded.
+  assert after - before < 100 * 1024
+
+
+def test_real_videos():
+  folder = _shared('videos')
+  for path in sorted(folder.glob('*.mp4')):
+    found = video.read_clip(path, size=48)
+    assert found.shape == (8, 48, 48, 3)
+    assert found.std() > 5
+
+
+def test_a_container_that_claims_no_frames_is_decoded_to_its_last():
+  path = _shared('videos') / 'languagebind_0.mp4'
+  with av.open(str(path)) as container:
+    assert container.streams.video[0].frames == 0
+    frames = [f.to_ndarray(format='rgb24') for f in container.decode(video=0)]
+  assert len(frames) == 245
+  found = video.read_clip(path)
+  for ours, i in zip(found, video.choose_frames(245, 8), strict=True):
+    np.testing.assert_array_equal(ours, video.square(frames[i], 224))

@@ -1,0 +1,225 @@
+import collections
+import dataclasses
+
+import numpy as np
+import pytest
+
+from vimonet_jax.data import records as records_lib
+from vimonet_jax.eval import benchmarks
+from vimonet_jax.motion import corrupt, features
+from vimonet_jax.synthetic import world
+
+
+@pytest.fixture(scope='module')
+def records():
+  small = world.World(image_size=16)
+  return [small.make_record('test', i) for i in range(24)]
+
+
+@pytest.fixture(scope='module')
+def items(records):
+  return benchmarks.synthetic_items(records, per_domain=1000)
+
+
+def _with_turns(*turns, name='r0', **changes):
+  return records_lib.Record(name, 'test', 'test', turns=turns, **changes)
+
+
+def _caption(text, question='Describe the motion.'):
+  return records_lib.Turn(question, text, 'motion_caption', 'caption')
+
+
+def test_every_turn_with_a_fact_is_an_item_that_points_at_its_record(
+  records, items
+):
+  assert len({item.key for item in items}) == len(items)
+  turns = [turn for record in records for turn in record.turns if turn.fact]
+  assert len(items) == len(turns)
+  for item in items:
+    record, number = records[item.position], int(item.id.split('/')[1])
+    turn = record.turns[number]
+    assert item.id.startswith(f'{record.id}/')
+    assert (item.question, item.reference) == (turn.question, turn.answer)
+    assert (item.fact, item.choices) == (turn.fact, turn.choices)
+    assert (item.domain, item.kind) == (turn.domain, turn.kind)
+
+
+def test_a_domain_has_at_most_so_many_items_spread_over_its_kinds(records):
+  limited = benchmarks.synthetic_items(records, per_domain=8)
+  kinds = collections.defaultdict(collections.Counter)
+  for item in limited:
+    kinds[item.domain][item.kind] += 1
+  assert max(counts.total() for counts in kinds.values()) == 8
+  assert len(kinds['sequentiality']) == 4
+  assert max(kinds['sequentiality'].values()) <= 3
+
+
+def test_the_choice_of_items_follows_the_seed_and_not_the_other_records(
+  records,
+):
+  def ids(some, **changes):
+    found = benchmarks.synthetic_items(some, per_domain=8, **changes)
+    return {item.id for item in found}
+
+  assert ids(records) == ids(records)
+  assert ids(records) != ids(records, seed=1)
+  # Later records push items out of a full domain and never bring one in.
+  half = {record.id for record in records[:12]}
+  kept = {i for i in ids(records) if i.split('/')[0] in half}
+  assert kept
+  assert kept < ids(records[:12])
+
+
+def test_records_without_facts_are_reported():
+  record = _with_turns(_caption('A person walks.'))
+  with pytest.raises(ValueError, match='use caption_items'):
+    benchmarks.synthetic_items([record])
+
+
+@pytest.mark.parametrize(
+  ('captions', 'references'),
+  [
+    (['a'], ('a', 'a', 'a')),
+    (['a', 'b'], ('a', 'b', 'a')),
+    (['a', 'b', 'c', 'd'], ('a', 'b', 'c')),
+  ],
+)
+def test_references_of_captions_are_padded_as_published(captions, references):
+  other = records_lib.Turn('Where?', 'Here.', 'place', fact='Here')
+  record = _with_turns(other, *map(_caption, captions))
+  (item,) = benchmarks.caption_items([_with_turns(other, name='no'), record])
+  assert item.references == references
+  assert (item.position, item.input, item.scoring) == (1, 'motion', 'caption')
+
+
+def test_captions_of_both_media_show_both(records):
+  items = benchmarks.caption_items(records, domain='joint_caption')
+  assert len(items) == len(records)
+  assert {item.input for item in items} == {'both'}
+  with pytest.raises(ValueError, match='none; check the captions'):
+    benchmarks.caption_items([_with_turns()], domain='video_caption')
+
+
+@pytest.mark.parametrize('name', benchmarks.INPUTS)
+def test_a_prompt_shows_the_media_of_its_input_and_no_answer(
+  records, items, name
+):
+  item = benchmarks.variant(items, input=name)[0]
+  prompt = benchmarks.prompt_record(item, records)
+  shown = benchmarks.INPUTS[name]
+  assert (prompt.motion is not None) == ('motion' in shown)
+  assert (prompt.frames is not None) == ('video' in shown)
+  assert prompt.joints is None
+  assert prompt.motion_text is None
+  (turn,) = prompt.turns
+  assert (turn.question, turn.answer, turn.fact) == (item.question, '', '')
+  if shown:
+    assert prompt.provenance == {}, 'holds the program, which is the answer'
+
+
+def test_history_comes_before_the_question(records, items):
+  item = dataclasses.replace(items[0], history=(('Who?', 'Me.'),))
+  turns = benchmarks.prompt_record(item, records).turns
+  assert [turn.question for turn in turns] == ['Who?', item.question]
+  assert [turn.answer for turn in turns] == ['Me.', '']
+
+
+def test_swapped_items_show_another_record_and_ask_the_same(records, items):
+  swapped = benchmarks.variant(items, corruption=benchmarks.SWAPPED)
+  assert [item.id for item in swapped] == [item.id for item in items]
+  pairs = {(item.position, item.media_position) for item in swapped}
+  positions = {item.position for item in items}
+  assert len(pairs) == len(positions), 'a record keeps to one other'
+  assert all(a != b for a, b in pairs)
+  assert {b for _, b in pairs} == positions, 'each is shown once'
+  item = swapped[0]
+  prompt = benchmarks.prompt_record(item, records)
+  other = records[item.media_position]
+  np.testing.assert_array_equal(prompt.motion, other.motion)
+  np.testing.assert_array_equal(prompt.frames, other.frames)
+  assert prompt.turns[0].question == items[0].question
+  alone = [item for item in items if item.position == 0]
+  with pytest.raises(ValueError, match='two records or more'):
+    benchmarks.variant(alone, corruption=benchmarks.SWAPPED)
+
+
+def test_noise_follows_item_and_seed_and_reaches_the_motion_only(
+  records, items
+):
+  def prompt(item, seed=0, level='L2'):
+    (noisy,) = benchmarks.variant([item], corruption=level, seed=seed)
+    return benchmarks.prompt_record(noisy, records)
+
+  clean = records[items[0].position]
+  once, again = prompt(items[0]), prompt(items[0])
+  np.testing.assert_array_equal(once.motion, again.motion)
+  np.testing.assert_array_equal(once.frames, clean.frames)
+  assert once.motion.shape == clean.motion.shape
+  assert np.any(once.motion != clean.motion)
+  assert np.any(once.motion != prompt(items[0], seed=1).motion)
+  same_clip = next(i for i in items[1:] if i.position == items[0].position)
+  assert np.any(once.motion != prompt(same_clip).motion)
+  # Without noise only the way through joints and back remains.
+  np.testing.assert_allclose(
+    prompt(items[0], level='L0').motion,
+    records_lib.trim_motion(features.encode(clean.joints)),
+  )
+
+
+def test_the_noise_has_the_size_of_its_level(records, items):
+  """Seen in recovered root heights, which no heading can hide."""
+  level = corrupt.LEVELS['L2_noise']
+  errors = []
+  for item in benchmarks.variant(items[:40], corruption='L2_noise'):
+    noisy = benchmarks.prompt_record(item, records).motion
+    height = features.SLICES['root_height']
+    errors.append(noisy[:, height] - records[item.position].motion[:, height])
+  spread = np.mean([error.std() for error in errors])
+  assert 0.2 * level.sigma_m < spread < 1.2 * level.sigma_m
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'input': 'sound'}, 'text, motion, video, both'),
+    ({'corruption': 'L9'}, 'none, swapped, L0'),
+    ({'input': 'video', 'corruption': 'L2'}, 'with motion for corruption L2'),
+    ({'input': 'text', 'corruption': 'swapped'}, 'motion or video'),
+  ],
+)
+def test_variants_that_mean_nothing_are_refused(items, changes, message):
+  with pytest.raises(ValueError, match=message):
+    benchmarks.variant(items, **changes)
+
+
+def test_missing_media_and_joints_are_reported(records, items):
+  item = items[0]
+  for name in ('motion', 'frames'):
+    bare = [dataclasses.replace(record, **{name: None}) for record in records]
+    with pytest.raises(ValueError, match="for input 'both', found none"):
+      benchmarks.prompt_record(item, bare)
+    benchmarks.prompt_record(benchmarks.variant([item], input='text')[0], bare)
+  (noisy,) = benchmarks.variant([item], corruption='L1')
+  bare = [dataclasses.replace(record, joints=None) for record in records]
+  with pytest.raises(ValueError, match='expected joints to corrupt'):
+    benchmarks.prompt_record(noisy, bare)
+
+
+def test_the_nearest_clip_of_a_clip_is_itself(records):
+  items = benchmarks.caption_items(records)
+  statistics = features.Statistics.of(record.motion for record in records)
+  found = benchmarks.nearest_captions(items, records, records, statistics)
+  assert found == [item.reference for item in items]
+
+
+def test_random_captions_come_from_training_and_follow_the_seed(records):
+  items = benchmarks.caption_items(records)
+  train = [_with_turns(_caption(text)) for text in 'abcdefgh']
+  found = benchmarks.random_captions(items, train)
+  assert len(found) == len(items)
+  assert len(set(found)) > 3
+  assert set(found) <= set('abcdefgh')
+  assert found == benchmarks.random_captions(items, train)
+  assert found != benchmarks.random_captions(items, train, seed=1)
+  with pytest.raises(ValueError, match='check the training split'):
+    benchmarks.random_captions(items, [_with_turns()])

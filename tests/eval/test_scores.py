@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+from vimonet_jax.eval import scores
+
+
+def _row(domain='all', accuracy=0.5, **changes):
+  return {
+    'benchmark': 'b',
+    'split': 'test',
+    'input': 'both',
+    'corruption': 'none',
+    'domain': domain,
+    'accuracy': accuracy,
+    'score': 2.5,
+    'n': 10,
+    'n_failed': 0,
+    **changes,
+  }
+
+
+def test_means_by_domain_over_all_and_over_domains():
+  found = scores.means(
+    [1, 0, 0, 1], domains=['a', 'a', 'a', 'b'], records=[0, 1, 2, 0]
+  )
+  point = {name: mean[0] for name, mean in found.items()}
+  assert point == pytest.approx(
+    {'a': 1 / 3, 'b': 1.0, scores.ALL: 0.5, scores.MACRO: 2 / 3}
+  )
+  # Record 0 alone has domain b, so a draw without it has no mean there ...
+  share = np.isnan(found['b'][1:]).mean()
+  assert share == pytest.approx((2 / 3) ** 3, abs=0.05)
+  # ... and its macro is the mean of what there is.
+  assert np.isfinite(found[scores.MACRO]).all()
+
+
+def test_draws_have_the_spread_of_independent_records():
+  right = np.random.default_rng(7).random(400) < 0.7
+  found = scores.means(right, domains=['a'] * 400, records=range(400))
+  spread = found['a'][1:].std()
+  assert spread == pytest.approx(np.sqrt(0.7 * 0.3 / 400), rel=0.15)
+  low, high = scores.interval(found['a'])
+  assert (low, high) == pytest.approx(
+    scores.wilson(float(right.mean()), 400), abs=0.015
+  )
+
+
+def test_questions_about_one_record_count_as_little_more_than_one():
+  right = np.repeat(np.random.default_rng(7).random(50) < 0.5, 8)
+  domains = ['a'] * 400
+  alone = scores.means(right, domains=domains, records=range(400))
+  clips = scores.means(right, domains=domains, records=np.repeat(range(50), 8))
+  ratio = clips['a'][1:].std() / alone['a'][1:].std()
+  assert ratio == pytest.approx(np.sqrt(8), rel=0.2)
+
+
+def test_wilson_holds_at_both_ends():
+  assert scores.wilson(0.5, 700) == pytest.approx((0.463, 0.537), abs=1e-3)
+  low, high = scores.wilson(1.0, 40)
+  assert 0.9 < low < 0.95
+  assert high == 1.0
+  assert scores.wilson(0.0, 40) == pytest.approx((0.0, 1.0 - low))
+
+
+def test_rows_replace_those_about_the_same_and_no_others(tmp_path):
+  path = str(tmp_path / 'scores.json')
+  assert scores.read(path) == []
+  scores.write(path, [_row(), _row('macro')])
+  found = scores.write(
+    path, [_row(accuracy=0.75), _row(corruption='L2'), _row(system='nearest')]
+  )
+  assert found == scores.read(path)
+  assert [row['accuracy'] for row in found] == [0.75, 0.5, 0.5, 0.5]
+  assert [path.name for path in tmp_path.iterdir()] == ['scores.json']
+
+
+def test_a_kill_while_writing_leaves_the_old_scores(tmp_path, monkeypatch):
+  path = str(tmp_path / 'scores.json')
+  scores.write(path, [_row()])
+
+  def killed(*args):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(scores.os, 'replace', killed)
+  with pytest.raises(KeyboardInterrupt):
+    scores.write(path, [_row(accuracy=0.9)])
+  assert scores.read(path) == [_row()]

@@ -1,0 +1,150 @@
+import re
+
+import pytest
+
+from vimonet_jax.eval import scores, tables
+
+
+def _row(domain='all', accuracy=0.5, **changes):
+  return {
+    'benchmark': 'b',
+    'split': 'test',
+    'input': 'both',
+    'corruption': 'none',
+    'domain': domain,
+    'accuracy': accuracy,
+    'score': 2.5,
+    'n': 10,
+    'n_failed': 0,
+    **changes,
+  }
+
+
+def test_the_table_is_aligned_and_says_what_failed():
+  drop = {
+    'drop_points': 12.5,
+    'drop_points_low': 1.0,
+    'drop_points_high': 20.0,
+    'drop_percent': 25.0,
+    'changed': 0.3,
+  }
+  metrics = dict.fromkeys(scores.METRICS, 0.25)
+  lines = tables.text(
+    [
+      _row('body_part', 1.0),
+      _row(),
+      _row(corruption='L2', accuracy=0.375, n_failed=3, **drop),
+      _row('motion_caption', None, system='model', **metrics),
+    ]
+  ).splitlines()
+  assert lines[0].split() == ['b', 'test', 'both', 'both', 'L2']
+  assert lines[1].split() == ['body_part', '100.0', '-']
+  assert lines[2].split() == ['all', '50.0', '37.5']
+  assert lines[4].split() == ['n_failed', '0', '3']
+  assert len({len(line) for line in lines[:5]}) == 1
+  assert lines[7].split() == ['b', 'both', 'L2', '12.5', '1.0', '20.0'] + [
+    '25.0',
+    '30.0',
+  ]
+  assert lines[10].split()[:4] == ['motion_caption', 'both,', 'model', '25.0']
+  assert tables.text([]) == ''
+
+
+DROP = {
+  'drop_points': 12.5,
+  'drop_points_low': -1.0,
+  'drop_points_high': 20.0,
+  'drop_percent': 25.0,
+  'changed': 0.3,
+}
+
+
+def _cells(parts, label: str) -> list[str]:
+  """The cells of the row with this label, tags and all."""
+  (row,) = re.findall(
+    rf'<tr[^>]*><th scope="row">{label}<.*?</tr>', ''.join(parts)
+  )
+  return re.findall(r'<td[^>]*>.*?</td>', row)
+
+
+def test_colour_says_that_the_input_can_have_the_answer():
+  """A place stands in the video only, a direction in the motion only."""
+  rows = [
+    _row(domain, input=name, accuracy=0.25)
+    for domain in ('place', 'direction', 'joint', 'all')
+    for name in ('text', 'motion', 'video', 'both')
+  ]
+  parts = tables.answers(rows)
+
+  def coloured(label):
+    return ['class="heat"' in cell for cell in _cells(parts, label)[:4]]
+
+  # Columns: both, video, motion, question.
+  assert coloured('place') == [True, True, False, False]
+  assert coloured('direction') == [True, False, True, False]
+  assert coloured('joint') == [True, False, False, False]
+  assert coloured('all answers') == [True] * 4
+  cells = _cells(parts, 'place')
+  assert '>25<' in cells[0]
+  low, high = scores.wilson(0.25, 10)
+  assert f'{100 * low:.0f}–{100 * high:.0f}' in cells[0]
+  assert '>10<' in cells[4]
+
+
+def test_domains_stand_in_the_order_of_the_record_and_sums_last():
+  names = ['all', 'macro', 'place', 'unheard', 'sequentiality']
+  text = ''.join(tables.answers([_row(name) for name in names]))
+  labels = re.findall(r'<th scope="row">([^<]*)', text)
+  assert labels == [
+    'sequentiality', 'place', 'unheard', 'all answers', 'mean of domains',
+  ]  # fmt: skip
+
+
+def test_the_first_sentence_is_about_the_best_informed_input():
+  rows = [_row(input='text', accuracy=0.2), _row(accuracy=0.755, n=1200)]
+  text = ''.join(tables.answers(rows))
+  lead = re.sub('<[^>]*>', '', text[text.index('<p class="lead">') :])
+  assert lead.replace('&#8239;', ' ').startswith(
+    'With motion and video, 75.5 % of 1,200 answers are right; '
+    'question only: 20.0 %.'
+  )
+
+
+def test_failures_and_mixed_checkpoints_are_said():
+  rows = [_row(fingerprint='a', n_failed=2), _row('place', fingerprint='a')]
+  text = ''.join(tables.answers(rows))
+  assert 'count as wrong: 2.' in text
+  assert 'different checkpoints' not in text
+  rows.append(_row(input='text', fingerprint='b'))
+  assert '2 different checkpoints' in ''.join(tables.answers(rows))
+
+
+def test_drops_show_both_sides_and_their_interval():
+  rows = [_row(), _row(corruption='L2', accuracy=0.375, **DROP)]
+  cells = _cells(tables.changed_media(rows), 'both, L2')
+  cells = [re.sub('<[^>]*>', ' ', cell).split() for cell in cells]
+  assert cells[:3] == [['50.0'], ['37.5'], ['12.5', '−1.0', 'to', '20.0']]
+  assert cells[3][0].startswith('25')
+  assert cells[4][0].startswith('30')
+
+
+def test_a_drop_from_nothing_has_no_percent():
+  row = _row(corruption='L2', **{**DROP, 'drop_percent': None})
+  assert '<td >–</td>' in ''.join(tables.changed_media([row]))
+
+
+def test_captions_are_shown_times_a_hundred():
+  metrics = {name: i / 10 for i, name in enumerate(scores.METRICS)}
+  row = _row('motion_caption', None, system='model', **metrics)
+  cells = _cells(tables.captions([row]), 'model')
+  assert [re.sub('<[^>]*>', '', cell) for cell in cells] == [
+    '0.0', '10.0', '20.0', '30.0', '40.0', '50.0', '10',
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  'part', [tables.answers, tables.changed_media, tables.captions]
+)
+def test_what_has_not_been_scored_is_said(part):
+  (text,) = part([])
+  assert 'scored yet' in text

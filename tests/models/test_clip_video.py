@@ -1,0 +1,319 @@
+import dataclasses
+import functools
+import pathlib
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+from jax.sharding import AbstractMesh
+from scipy import special
+
+from vimonet_jax import sharding
+from vimonet_jax.models import clip_video
+
+PARITY = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'parity'
+CONFIG = clip_video.Config(
+  width=16, layers=2, heads=2, mlp_width=32, image_size=8, patch_size=4
+)
+ONE_BLOCK = dataclasses.replace(CONFIG, layers=1)
+
+
+def _frames(clips=2, config=CONFIG, seed=0):
+  size = config.image_size
+  shape = (clips, config.frames, size, size, 3)
+  return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
+
+
+def _params(config=CONFIG, scale=0.3):
+  """Flat parameters, all of them random: fresh biases would hide mistakes."""
+  model = clip_video.ClipVideo(config)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), _frames(1, config))
+  rng = np.random.default_rng(1)
+  flat = sharding.unbox(shapes['params'])
+  return {
+    path: (path.endswith('scale') + scale * rng.normal(size=x.shape)).astype(
+      np.float32
+    )
+    for path, x in sorted(flat.items())
+  }
+
+
+@functools.cache
+def _compiled(config, method):
+  model = clip_video.ClipVideo(config)
+  return jax.jit(lambda p, x: model.apply({'params': p}, x, method=method))
+
+
+def _apply(flat, frames, config=CONFIG, method='__call__'):
+  params = traverse_util.unflatten_dict(flat, sep='/')
+  with jax.default_matmul_precision('highest'):
+    return np.array(_compiled(config, method)(params, frames))
+
+
+def _without(flat, *prefixes):
+  return {
+    path: x * 0 if path.startswith(prefixes) else x for path, x in flat.items()
+  }
+
+
+def _from_languagebind(tensors, layers, heads):
+  """The tower's parameters out of a LanguageBind state dict."""
+
+  def stack(name, reshape):
+    source = 'vision_model.encoder.layers.{}.' + name
+    return np.stack([reshape(tensors[source.format(i)]) for i in range(layers)])
+
+  source = 'vision_model.embeddings.'
+  flat = {
+    'patch/kernel': tensors[source + 'patch_embedding.weight'].transpose(
+      2, 3, 1, 0
+    ),
+    'class_embedding': tensors[source + 'class_embedding'],
+    'position_embedding': tensors[source + 'position_embedding.weight'],
+    'pre_norm/scale': tensors['vision_model.pre_layrnorm.weight'],
+    'pre_norm/bias': tensors['vision_model.pre_layrnorm.bias'],
+    'blocks/temporal_embedding': stack('temporal_embedding', lambda x: x[0]),
+  }
+  for ours, theirs in (
+    ('temporal_norm', 'temporal_layer_norm1'),
+    ('norm1', 'layer_norm1'),
+    ('norm2', 'layer_norm2'),
+  ):
+    flat[f'blocks/{ours}/scale'] = stack(f'{theirs}.weight', np.asarray)
+    flat[f'blocks/{ours}/bias'] = stack(f'{theirs}.bias', np.asarray)
+  for ours, theirs in (('temporal', 'temporal_attn'), ('spatial', 'self_attn')):
+    for name in 'qkv':
+      path, key = f'blocks/{ours}/{name}', f'{theirs}.{name}_proj'
+      flat[f'{path}/kernel'] = stack(
+        f'{key}.weight', lambda x: x.T.reshape(x.shape[1], heads, -1)
+      )
+      flat[f'{path}/bias'] = stack(
+        f'{key}.bias', lambda x: x.reshape(heads, -1)
+      )
+    flat[f'blocks/{ours}/o/kernel'] = stack(
+      f'{theirs}.out_proj.weight', lambda x: x.T.reshape(heads, -1, x.shape[0])
+    )
+    flat[f'blocks/{ours}/o/bias'] = stack(f'{theirs}.out_proj.bias', np.asarray)
+  for ours, theirs in (('in', 'fc1'), ('out', 'fc2')):
+    flat[f'blocks/mlp/{ours}/kernel'] = stack(
+      f'mlp.{theirs}.weight', np.transpose
+    )
+    flat[f'blocks/mlp/{ours}/bias'] = stack(f'mlp.{theirs}.bias', np.asarray)
+  return flat
+
+
+def test_the_reference_tower_gives_the_same_hidden_states():
+  numpy = pytest.importorskip(
+    'safetensors.numpy', reason='reads the reference weights with safetensors'
+  )
+  if not PARITY.exists():
+    pytest.skip('needs parity/ of the shared test data')
+  tensors = numpy.load_file(PARITY / 'video_tower.safetensors')
+  io = np.load(PARITY / 'video_tower_io.npz')
+  config = clip_video.Config(
+    width=64, layers=3, heads=4, mlp_width=128, image_size=42, patch_size=14
+  )
+  flat = _from_languagebind(tensors, config.layers, config.heads)
+  frames = io['pixel_values'].transpose(0, 2, 3, 4, 1)
+
+  first = _apply(flat, frames, config, method='embed')
+  np.testing.assert_allclose(first, io['hidden_first'], atol=1e-5)
+  whole = dataclasses.replace(config, keep_class_token=True)
+  selected = _apply(flat, frames, whole).reshape(io['hidden_selected'].shape)
+  np.testing.assert_allclose(selected, io['hidden_selected'], atol=2e-5)
+  tokens = _apply(flat, frames, config)
+  np.testing.assert_allclose(tokens, io['tokens'], atol=2e-5)
+
+
+def test_the_published_tower_has_its_parameters():
+  config = clip_video.Config.languagebind()
+  shapes = jax.eval_shape(
+    clip_video.ClipVideo(config).init, jax.random.key(0), _frames(1, config)
+  )
+  sizes = [x.size for x in sharding.unbox(shapes['params']).values()]
+  # Without the 24th layer and the norm after it, which no feature needs.
+  assert sum(sizes) == 404_187_136 - 16_804_864 - 2 * 1024
+  assert config.num_tokens == 2048
+  kept = clip_video.Config.languagebind(keep_class_token=True)
+  assert kept.num_tokens == 2056
+
+
+def test_every_parameter_has_a_place_on_a_mesh():
+  config = clip_video.Config.languagebind()
+  shapes = jax.eval_shape(
+    clip_video.ClipVideo(config).init, jax.random.key(0), _frames(1, config)
+  )
+  mesh = AbstractMesh((1, 8, 8), sharding.AXES)
+  found = sharding.state_shardings(shapes['params'], mesh)
+  assert set(found) == set(sharding.unbox(shapes['params']))
+  kernel = found['blocks/spatial/q/kernel'].spec
+  assert tuple(kernel) == (None, 'fsdp', 'tensor', None)
+
+
+def test_a_mesh_changes_nothing():
+  frames = _frames(len(jax.devices()))
+  flat = _params()
+  wanted = _apply(flat, frames)
+  with sharding.use(sharding.make_mesh(-1)):
+    model = clip_video.ClipVideo(CONFIG)
+    jax.eval_shape(model.init, jax.random.key(0), frames)
+    _compiled.cache_clear()  # or the compiled one from outside is used
+    np.testing.assert_allclose(_apply(flat, frames), wanted, atol=1e-5)
+  _compiled.cache_clear()
+
+
+def test_tokens_are_frame_after_frame_without_class_tokens():
+  frames, flat = _frames(), _params()
+  tokens = _apply(flat, frames)
+  assert tokens.shape == (2, CONFIG.num_tokens, CONFIG.width)
+  whole = dataclasses.replace(CONFIG, keep_class_token=True)
+  kept = _apply(flat, frames, whole)
+  assert kept.shape[1] == whole.num_tokens == 8 * 5
+  kept = kept.reshape(2, 8, 5, -1)[:, :, 1:].reshape(tokens.shape)
+  np.testing.assert_array_equal(tokens, kept)
+
+
+def test_patches_go_row_by_row():
+  # Only the second patch of the upper row of frame 3 changes.
+  frames, flat = _frames(), _params()
+  other = frames.copy()
+  other[0, 3, :4, 4:] ^= 255
+  first, second = (_apply(flat, x, method='embed') for x in (frames, other))
+  changed = np.argwhere((first != second).any(-1))
+  assert changed.tolist() == [[0, 3, 1 + 1]]
+
+
+def test_bytes_are_normalised_and_floats_are_not():
+  frames, flat = _frames(), _params()
+  mean, std = np.array(clip_video.PIXEL_MEAN), np.array(clip_video.PIXEL_STD)
+  pixels = ((frames / 255 - mean) / std).astype(np.float32)
+  np.testing.assert_allclose(
+    _apply(flat, frames), _apply(flat, pixels), atol=1e-4
+  )
+
+
+def test_frames_speak_through_temporal_attention_only():
+  frames, flat = _frames(), _params()
+  other = frames.copy()
+  other[:, 3] ^= 255
+  before, after = (
+    _apply(flat, x).reshape(2, 8, -1, CONFIG.width) for x in (frames, other)
+  )
+  assert (abs(after - before).max((2, 3)) > 1e-3).all()
+  mute = _without(flat, 'blocks/temporal/o')
+  before, after = (
+    _apply(mute, x).reshape(2, 8, -1, CONFIG.width) for x in (frames, other)
+  )
+  changed = abs(after - before).max((0, 2, 3)) > 0
+  assert changed.tolist() == [i == 3 for i in range(8)]
+
+
+def test_the_order_of_frames_matters_through_temporal_embeddings_only():
+  frames, flat = _frames(), _params()
+
+  def gap(flat):
+    forwards, backwards = (
+      _apply(flat, x).reshape(2, 8, -1, CONFIG.width)
+      for x in (frames, frames[:, ::-1])
+    )
+    return abs(forwards - backwards[:, ::-1]).max()
+
+  assert gap(flat) > 1e-2
+  assert gap(_without(flat, 'blocks/temporal_embedding')) < 1e-4
+
+
+def test_temporal_embeddings_stay_in_the_residual_stream():
+  frames, flat = _frames(), _params()
+  flat = _without(
+    flat, 'blocks/temporal/o', 'blocks/spatial/o', 'blocks/mlp/out'
+  )
+  grown = _apply(flat, frames).reshape(2, 8, -1, CONFIG.width)
+  grown -= _apply(flat, frames, method='embed')[:, :, 1:]
+  wanted = flat['blocks/temporal_embedding'].sum(0)[:, None]
+  np.testing.assert_allclose(
+    grown, np.broadcast_to(wanted, grown.shape), atol=1e-5
+  )
+
+
+def test_gelu_is_exact():
+  frames, flat = _frames(), _params(ONE_BLOCK)
+  flat = _without(
+    flat, 'blocks/temporal', 'blocks/spatial/o'
+  )  # embedding, norm and attention over time: only the MLP is left
+  x = _apply(flat, frames, ONE_BLOCK, method='embed')[:, :, 1:]
+  x = x.astype(np.float64).reshape(2, -1, CONFIG.width)
+  h = (x - x.mean(-1, keepdims=True)) / np.sqrt(
+    x.var(-1, keepdims=True) + ONE_BLOCK.norm_eps
+  )
+  block = {path: a[0] for path, a in flat.items() if path.startswith('blocks')}
+  h = h * block['blocks/norm2/scale'] + block['blocks/norm2/bias']
+  h = h @ block['blocks/mlp/in/kernel'] + block['blocks/mlp/in/bias']
+
+  def after(h):
+    h = h @ block['blocks/mlp/out/kernel'] + block['blocks/mlp/out/bias']
+    return x + h
+
+  tokens = _apply(flat, frames, ONE_BLOCK)
+  exact = after(h * 0.5 * (1 + special.erf(h / np.sqrt(2))))
+  rough = after(np.asarray(nn.gelu(h, approximate=True)))
+  assert abs(tokens - exact).max() < 2e-5
+  assert abs(rough - exact).max() > 1e-4
+
+
+def test_clips_do_not_see_each_other():
+  frames, flat = _frames(), _params()
+  other = frames.copy()
+  other[1] ^= 255
+  before, after = (_apply(flat, x) for x in (frames, other))
+  np.testing.assert_array_equal(before[0], after[0])
+  assert abs(before[1] - after[1]).max() > 1e-2
+
+
+def test_remat_and_unroll_change_no_gradient():
+  frames, flat = _frames(1), _params()
+  params = traverse_util.unflatten_dict(flat, sep='/')
+
+  def gradient(**changes):
+    model = clip_video.ClipVideo(dataclasses.replace(CONFIG, **changes))
+    found = jax.jit(
+      jax.grad(lambda p: (model.apply({'params': p}, frames) ** 2).sum())
+    )(params)
+    return traverse_util.flatten_dict(found, sep='/')
+
+  plain, other = gradient(), gradient(remat=True, unroll=2)
+  assert set(plain) == set(flat)
+  tolerance = 1e-6 * max(abs(x).max() for x in plain.values())
+  for path, x in plain.items():
+    np.testing.assert_allclose(other[path], x, atol=tolerance, err_msg=path)
+
+
+def test_a_bfloat16_tower_is_near_the_float32_one():
+  frames, flat = _frames(), _params(scale=0.1)
+  half = dataclasses.replace(CONFIG, dtype='bfloat16')
+  tokens, wanted = _apply(flat, frames, half), _apply(flat, frames)
+  assert tokens.dtype == 'bfloat16'
+  assert 0 < abs(tokens.astype(np.float32) - wanted).max() < 0.1
+
+
+@pytest.mark.parametrize(
+  ('shape', 'dtype', 'message'),
+  [
+    ((2, 16, 8, 8, 3), np.uint8, r'8, 8, 8, 3\], found \[2, 16, 8, 8, 3\]'),
+    ((2, 8, 16, 8, 3), np.uint8, r'found \[2, 8, 16, 8, 3\]'),
+    ((8, 8, 8, 3), np.uint8, r'found \[8, 8, 8, 3\]'),
+    ((2, 8, 8, 8, 3), np.int32, 'found int32'),
+  ],
+)
+def test_other_frames_are_refused(shape, dtype, message):
+  model = clip_video.ClipVideo(CONFIG)
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(model.init, jax.random.key(0), np.zeros(shape, dtype))
+
+
+def test_sizes_that_do_not_divide_are_refused():
+  with pytest.raises(ValueError, match='patch_size'):
+    dataclasses.replace(CONFIG, patch_size=3)
+  with pytest.raises(ValueError, match='heads'):
+    dataclasses.replace(CONFIG, heads=3)

@@ -1,0 +1,439 @@
+import dataclasses
+import functools
+import json
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from vimonet_jax import sharding
+from vimonet_jax.models import llama, lora
+
+PARITY = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'parity'
+CONFIG = llama.Config(
+  vocab_size=32,
+  width=16,
+  layers=2,
+  heads=4,
+  kv_heads=2,
+  head_dim=8,
+  mlp_width=24,
+)
+
+
+def forward(model, tokens, positions, segment_ids):
+  h_BLD = model(model.embed(tokens), positions, segment_ids)
+  return model.logits(h_BLD)
+
+
+def extend(model, tokens, length, cache):
+  h_BLD, cache = model.extend(model.embed(tokens), length, cache)
+  return model.logits(h_BLD), cache
+
+
+@functools.cache
+def variables(config):
+  """Random parameters; all but the norms are small."""
+  rng = np.random.default_rng(0)
+  flat = {
+    path: rng.normal(path.endswith('scale'), 0.3, x.shape).astype(np.float32)
+    for path, x in sorted(sharding.unbox(_abstract(config)).items())
+  }
+  return {'params': traverse_util.unflatten_dict(flat, sep='/')}
+
+
+@functools.cache
+def compiled(config, method):
+  model = llama.Llama(config)
+  return jax.jit(functools.partial(model.apply, method=method))
+
+
+def scores(tokens, positions=None, segment_ids=None, *, config=CONFIG):
+  """Logits of [B, L] tokens, padded to one shape to compile once."""
+  shape = tokens.shape
+  if positions is None:
+    positions, segment_ids = np.arange(shape[1])[None], np.ones(shape, int)
+  rows = [np.zeros((2, 12), np.int32) for _ in range(3)]
+  for row, given in zip(rows, (tokens, positions, segment_ids), strict=True):
+    row[: shape[0], : shape[1]] = given
+  found = compiled(config, forward)(variables(config), *rows)
+  return np.asarray(found)[: shape[0], : shape[1]]
+
+
+def random_tokens(shape, seed=0):
+  return np.random.default_rng(seed).integers(1, 32, shape, np.int32)
+
+
+def test_rms_norm_divides_by_the_root_of_the_mean_square():
+  x = np.array([[3.0, 4.0]], np.float32)
+  params = {'params': {'scale': jnp.array([1.0, 2.0])}}
+  found = llama.RMSNorm(1e-5, jnp.float32).apply(params, x)
+  root = np.sqrt(12.5 + 1e-5)
+  np.testing.assert_allclose(found, [[3 / root, 8 / root]], rtol=1e-6)
+  # eps decides where the input is small.
+  found = llama.RMSNorm(1e-5, jnp.float32).apply(params, x * 1e-3)
+  np.testing.assert_allclose(found[0, 0], 3e-3 / np.sqrt(12.5e-6 + 1e-5), 1e-6)
+
+
+def test_rotary_pairs_a_dimension_with_the_one_half_a_head_away():
+  x = np.zeros((1, 1, 1, 4), np.float32)
+  x[..., 1] = 1.0
+  turn = llama.rotary(jnp.array([[3]]), 4, 1e4)
+  angle = 3 * 1e4 ** (-2 * 1 / 4)
+  np.testing.assert_allclose(
+    llama.rotate(x, turn)[0, 0, 0],
+    [0.0, np.cos(angle), 0.0, np.sin(angle)],
+    atol=1e-6,
+  )
+
+
+def test_scores_depend_on_the_distance_of_positions_only():
+  rng = np.random.default_rng(0)
+  q, k = rng.normal(size=(2, 1, 1, 1, 8)).astype(np.float32)
+
+  def score(q_position, k_position):
+    turned = [
+      llama.rotate(x, llama.rotary(jnp.array([[p]]), 8, 1e4))
+      for x, p in ((q, q_position), (k, k_position))
+    ]
+    return float(np.sum(turned[0] * turned[1]))
+
+  assert np.isclose(score(7, 2), score(105, 100), atol=1e-5)
+  assert not np.isclose(score(7, 2), score(7, 3), atol=1e-2)
+
+
+def test_the_mask_is_the_picture_in_its_docstring():
+  segment_ids = jnp.array([[1, 1, 1, 2, 2, 0]])
+  positions = jnp.array([[0, 1, 2, 0, 1, 0]])
+  mask = llama.attention_mask(positions, segment_ids, positions, segment_ids)
+  rows = [
+    line.split('|')[1].split()
+    for line in llama.attention_mask.__doc__.splitlines()
+    if '|' in line
+  ]
+  assert np.array_equal(mask[0], np.array(rows) == 'x')
+
+
+def test_kv_heads_are_shared_by_neighbouring_query_heads():
+  rng = np.random.default_rng(0)
+  q = rng.normal(size=(2, 3, 4, 8)).astype(np.float32)
+  k, v = rng.normal(size=(2, 2, 5, 2, 8)).astype(np.float32)
+  mask = rng.random((2, 3, 5)) < 0.7
+  mask[..., 0] = True
+  scores = np.einsum('blnh,bsnh->bnls', q, k.repeat(2, 2)) / np.sqrt(8)
+  weights = np.exp(scores) * mask[:, None]
+  weights /= weights.sum(-1, keepdims=True)
+  want = np.einsum('bnls,bsnh->blnh', weights, v.repeat(2, 2))
+  np.testing.assert_allclose(llama.attend(q, k, v, mask), want, atol=1e-5)
+
+
+def test_a_later_token_changes_no_earlier_logit():
+  tokens = random_tokens((1, 9))
+  changed = tokens.copy()
+  changed[0, 5] = tokens[0, 5] % 31 + 1
+  before, after = scores(tokens)[0], scores(changed)[0]
+  np.testing.assert_array_equal(before[:5], after[:5])
+  assert np.abs(before[5:] - after[5:]).max(axis=1).min() > 1e-4
+
+
+def test_packed_rows_do_not_see_each_other():
+  first, second = random_tokens((1, 4)), random_tokens((1, 5), seed=1)
+  packed = scores(
+    np.concatenate([first, second], axis=1),
+    np.array([[0, 1, 2, 3, 0, 1, 2, 3, 4]]),
+    np.array([[1, 1, 1, 1, 2, 2, 2, 2, 2]]),
+  )
+  np.testing.assert_allclose(packed[:, :4], scores(first), atol=1e-5)
+  np.testing.assert_allclose(packed[:, 4:], scores(second), atol=1e-5)
+
+
+def test_padding_changes_nothing_and_stays_finite():
+  tokens = random_tokens((1, 5))
+  padded = np.pad(tokens, ((0, 0), (0, 4)), constant_values=7)
+  segment_ids = np.array([[1] * 5 + [0] * 4])
+  found = scores(padded, segment_ids * np.arange(9), segment_ids)
+  np.testing.assert_allclose(found[:, :5], scores(tokens), atol=1e-5)
+  assert np.isfinite(found).all()
+
+
+def test_ragged_prefill_decode_and_a_second_turn_equal_the_full_forward():
+  tokens = random_tokens((2, 12))
+  want = scores(tokens)
+  step = compiled(CONFIG, extend)
+  cache = llama.init_cache(CONFIG, 2, 12)
+  read = np.zeros(2, int)
+  # A prompt, two tokens, a turn for the first row only, a turn for both.
+  for lengths in ([5, 3], [1, 1], [1, 1], [3, 0], [2, 5]):
+    chunk = np.full((2, 1 if max(lengths) == 1 else 5), 7, np.int32)
+    for b, count in enumerate(lengths):
+      chunk[b, :count] = tokens[b, read[b] : read[b] + count]
+    logits, cache = step(variables(CONFIG), chunk, np.array(lengths), cache)
+    for b, count in enumerate(lengths):
+      np.testing.assert_allclose(
+        logits[b, :count], want[b, read[b] : read[b] + count], atol=1e-5
+      )
+    read += lengths
+    np.testing.assert_array_equal(cache.length, read)
+  assert read.tolist() == [12, 10]
+
+
+def test_tokens_without_a_slot_leave_the_cache_alone():
+  step = functools.partial(compiled(CONFIG, extend), variables(CONFIG))
+  cache = llama.init_cache(CONFIG, 2, 12)
+  for i in range(3):
+    full = cache
+    _, cache = step(random_tokens((2, 5), i), np.array([5, 5]), cache)
+  # The third call found two slots.
+  np.testing.assert_array_equal(cache.k[:, :, :10], full.k[:, :, :10])
+  assert np.abs(cache.k[:, :, 10:]).min() > 0
+
+
+def test_unrolled_and_rematerialised_blocks_have_one_layout_and_one_gradient():
+  rows = [random_tokens((2, 6)), np.arange(6)[None], np.ones((2, 6), int)]
+
+  def gradient(**changes):
+    model = llama.Llama(dataclasses.replace(CONFIG, **changes))
+
+    def loss(params):
+      return jnp.sum(jnp.sin(model.apply(params, *rows, method=forward)))
+
+    return jax.jit(jax.grad(loss))(variables(CONFIG))
+
+  want = gradient()
+  for changes in ({'unroll': 2, 'remat': 'full'}, {'remat': 'dots'}):
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4, rtol=1e-4),
+      gradient(**changes),
+      want,
+    )
+
+
+def test_dropout_reaches_the_adapters_of_every_layer():
+  adapters = lora.LoraConfig(rank=2, dropout=0.5, targets=('q', 'down'))
+  config = dataclasses.replace(CONFIG, lora=adapters)
+  flat = traverse_util.flatten_dict(variables(config)['params'], sep='/')
+  found = sorted(path for path in flat if 'lora_' in path)
+  assert [path.split('/')[-2] for path in found] == ['q'] * 2 + ['down'] * 2
+  x_BLD = np.random.default_rng(0).normal(size=(1, 6, 16)).astype(np.float32)
+  positions = np.arange(6)[None]
+
+  @jax.jit
+  def train(key):
+    return llama.Llama(config).apply(
+      variables(config),
+      x_BLD,
+      positions,
+      np.ones((1, 6), int),
+      deterministic=False,
+      rngs={'dropout': key},
+    )
+
+  keys = [jax.random.key(seed) for seed in (0, 0, 1)]
+  first, again, other = (np.asarray(train(key)) for key in keys)
+  np.testing.assert_array_equal(first, again)
+  assert np.abs(first - other).max() > 1e-3
+
+
+def test_a_bfloat16_decoder_scores_in_float32():
+  config = dataclasses.replace(CONFIG, dtype='bfloat16')
+  tokens = random_tokens((2, 12))
+  found = scores(tokens, config=config)
+  assert found.dtype == np.float32
+  want = scores(tokens)
+  assert 0 < np.abs(found - want).max() < 0.05 * np.abs(want).max()
+
+
+def test_fresh_parameters_suit_training_from_nothing():
+  config = dataclasses.replace(CONFIG, width=64, layers=4, mlp_width=128)
+  tokens = jnp.zeros((1, 2), jnp.int32)
+  init = functools.partial(llama.Llama(config).init, method=forward)
+  params = nn.unbox(jax.jit(init)(jax.random.key(0), tokens, tokens, tokens))
+  flat = traverse_util.flatten_dict(params['params'], sep='/')
+  assert {x.dtype for x in flat.values()} == {jnp.dtype('float32')}
+  # What is added to the stream starts smaller the more blocks there are.
+  for path, fan_in, gain in (
+    ('blocks/attn/q/kernel', 64, 1.0),
+    ('blocks/attn/o/kernel', 32, 8**-0.5),
+    ('blocks/mlp/down/kernel', 128, 8**-0.5),
+  ):
+    want = gain * fan_in**-0.5
+    assert np.isclose(np.std(flat[path]), want, rtol=0.1), path
+
+
+def _abstract(config):
+  tokens = jax.ShapeDtypeStruct((1, 8), jnp.int32)
+  init = functools.partial(llama.Llama(config).init, method=forward)
+  return jax.eval_shape(init, jax.random.key(0), tokens, tokens, tokens)[
+    'params'
+  ]
+
+
+def test_vicuna_has_its_published_number_of_parameters():
+  def count(config):
+    flat = sharding.unbox(_abstract(config))
+    return sum(x.size for x in flat.values())
+
+  assert count(llama.Config.vicuna_7b()) == 6_738_415_616
+  adapters = lora.LoraConfig(rank=64, alpha=16.0, dropout=0.05)
+  with_adapters = llama.Config.vicuna_7b(lora=adapters)
+  assert count(with_adapters) - 6_738_415_616 == 33_554_432
+
+
+@pytest.mark.parametrize(
+  'sizes', [(1, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)], ids=str
+)
+def test_every_parameter_of_vicuna_has_a_place_on_a_mesh(sizes):
+  config = llama.Config.vicuna_7b(
+    lora=lora.LoraConfig(rank=64, targets=llama.PROJECTIONS)
+  )
+  mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
+  found = sharding.state_shardings({'llm': _abstract(config)}, mesh)
+  assert len(found) == 12 + 14
+  spec = found['llm/blocks/attn/q/kernel'].spec
+  assert tuple(spec) == (None, 'fsdp', 'tensor', None)
+
+
+def test_wrong_configurations_say_what_to_change():
+  with pytest.raises(ValueError, match='kv_heads=3 and heads=4'):
+    dataclasses.replace(CONFIG, kv_heads=3)
+  with pytest.raises(ValueError, match='none, dots, full'):
+    dataclasses.replace(CONFIG, remat='some')
+  with pytest.raises(ValueError, match='q, k, v, o, gate, up, down.*query'):
+    dataclasses.replace(CONFIG, lora=lora.LoraConfig(targets=('query',)))
+
+
+# The original implementation's answers on random weights. It is lit-gpt of
+# October 2023, whose fused qkv is interleaved per head.
+
+
+@functools.cache
+def _parity():
+  """(config, flat base parameters, flat adapters, arrays in and out)."""
+  torch = pytest.importorskip('torch', reason='needs torch to read .pth files')
+  if not PARITY.exists():
+    pytest.skip('needs ../shared/data/parity, the original implementation')
+  sizes = json.loads((PARITY / 'config.json').read_text())['litgpt']
+  heads, width = sizes['n_head'], sizes['n_embd']
+  head_dim, rank = width // heads, sizes['lora_r']
+  config = llama.Config(
+    vocab_size=sizes['vocab'],
+    width=width,
+    layers=sizes['n_layer'],
+    heads=heads,
+    kv_heads=heads,
+    head_dim=head_dim,
+    mlp_width=sizes['intermediate_size'],
+    norm_eps=sizes['norm_eps'],
+    rope_theta=sizes['rope_theta'],
+  )
+
+  def load(name):
+    tensors = torch.load(PARITY / name, weights_only=True)
+    return {k: x.float().numpy() for k, x in tensors.items()}
+
+  def stack(tensors, name, layout):
+    return np.stack(
+      [
+        layout(tensors[f'transformer.h.{i}.{name}'])
+        for i in range(config.layers)
+      ]
+    )
+
+  base = load('litgpt_base.pth')
+  flat = {
+    'embed/embedding': base['transformer.wte.weight'],
+    'norm/scale': base['transformer.ln_f.weight'],
+    'head/kernel': base['lm_head.weight'].T,
+    'blocks/attn/o/kernel': stack(
+      base, 'attn.proj.weight', lambda w: w.T.reshape(heads, head_dim, width)
+    ),
+  }
+  for ours, theirs in (('norm1', 'norm_1'), ('norm2', 'norm_2')):
+    flat[f'blocks/{ours}/scale'] = stack(base, f'{theirs}.weight', np.copy)
+  for ours, theirs in (('gate', 'fc_1'), ('up', 'fc_2'), ('down', 'proj')):
+    flat[f'blocks/mlp/{ours}/kernel'] = stack(
+      base, f'mlp.{theirs}.weight', np.transpose
+    )
+  adapters = load('litgpt_lora.pth')
+
+  def place(lora_b):
+    """The legacy placement: as if rows were [Q | K | V], which they are not."""
+    full = np.zeros((3 * width, 2 * rank), np.float32)
+    full[:width, :rank] = lora_b[:width]
+    full[2 * width :, rank:] = lora_b[width:]
+    return full
+
+  lora_flat = {}
+  for i, name in enumerate('qkv'):
+
+    def part(w, i=i):
+      w = w.reshape(heads, 3, head_dim, -1)[:, i]  # [N, H, inputs]
+      return np.moveaxis(w, -1, 0)
+
+    path = f'blocks/attn/{name}'
+    flat[f'{path}/kernel'] = stack(base, 'attn.attn.weight', part)
+    lora_flat[f'{path}/lora_a'] = stack(
+      adapters, 'attn.attn.lora_A', np.transpose
+    )
+    lora_flat[f'{path}/lora_b'] = stack(
+      adapters, 'attn.attn.lora_B', lambda b, part=part: part(place(b))
+    )
+  # Two adapters of rank r side by side are one of rank 2r at the same scale.
+  scale = sizes['lora_alpha'] / rank
+  config = dataclasses.replace(
+    config,
+    lora=lora.LoraConfig(2 * rank, 2 * rank * scale, targets=('q', 'k', 'v')),
+  )
+  arrays = dict(np.load(PARITY / 'litgpt_io.npz'))
+  return config, flat, lora_flat, arrays
+
+
+def _score(config, flat, ids, features=None, start=0):
+  model = llama.Llama(config)
+  ids = ids.astype(np.int32)
+  positions, segment_ids = np.arange(ids.shape[1])[None], np.ones_like(ids)
+
+  def run(model):
+    x_BLD = model.embed(ids)
+    if features is not None:
+      x_BLD = x_BLD.at[:, start : start + features.shape[1]].set(features)
+    return model.logits(model(x_BLD, positions, segment_ids))
+
+  params = traverse_util.unflatten_dict(flat, sep='/')
+  with jax.default_matmul_precision('highest'):
+    return jax.jit(lambda p: model.apply({'params': p}, method=run))(params)
+
+
+def test_logits_are_those_of_litgpt():
+  config, flat, _, arrays = _parity()
+  base = dataclasses.replace(config, lora=lora.LoraConfig())
+  found = _score(base, flat, arrays['ids'])
+  np.testing.assert_allclose(found, arrays['logits_base'], atol=1e-4)
+
+
+@pytest.mark.parametrize('merged', [False, True])
+def test_logits_with_the_legacy_adapter_are_those_of_litgpt(merged):
+  config, flat, lora_flat, arrays = _parity()
+  flat = {**flat, **lora_flat}
+  if merged:
+    flat = lora.merge(flat, config.lora)
+    config = dataclasses.replace(config, lora=lora.LoraConfig())
+  found = _score(config, flat, arrays['ids'])
+  np.testing.assert_allclose(found, arrays['logits_lora'], atol=1e-4)
+  assert np.abs(arrays['logits_lora'] - arrays['logits_base']).max() > 0.1
+
+
+def test_logits_after_a_splice_are_those_of_litgpt():
+  config, flat, lora_flat, arrays = _parity()
+  found = _score(
+    config,
+    {**flat, **lora_flat},
+    arrays['splice_ids'],
+    arrays['splice_features'],
+    int(arrays['splice_start'][0]),
+  )
+  np.testing.assert_allclose(found, arrays['logits_splice'], atol=1e-4)

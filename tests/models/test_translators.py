@@ -1,0 +1,89 @@
+import pathlib
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from vimonet_jax import sharding
+from vimonet_jax.models import translators
+
+PARITY = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'parity'
+
+
+def both(module, features):
+  return module.motion(features), module.video(features)
+
+
+def test_they_are_as_large_as_the_published_ones():
+  def count(method, width):
+    features = jax.ShapeDtypeStruct((1, 1, width), jnp.float32)
+    shapes = jax.eval_shape(
+      lambda key, x: translators.Translators(4096).init(key, x, method=method),
+      jax.random.key(0),
+      features,
+    )
+    return sum(x.size for x in sharding.unbox(shapes['params']).values())
+
+  assert count(lambda module, x: module.motion(x), 512) == 2_101_248
+  assert count(lambda module, x: module.video(x), 1024) == 20_979_712
+
+
+def test_they_begin_as_a_torch_linear_layer_does():
+  init = nn.unbox(
+    translators.Translators(256).init(
+      jax.random.key(0), jnp.zeros((1, 64)), method=both
+    )
+  )
+  flat = traverse_util.flatten_dict(init['params'], sep='/')
+  assert sorted(flat) == [
+    f'{part}/{leaf}'
+    for part in ('motion/in', 'video/in', 'video/out')
+    for leaf in ('bias', 'kernel')
+  ]
+  for path, x in flat.items():
+    bound = 1 / np.sqrt(256 if path.startswith('video/out') else 64)
+    assert np.abs(x).max() <= bound, path
+    assert np.isclose(np.std(x), bound / 3**0.5, rtol=0.15), path
+
+
+def test_they_compute_in_float32_between_bfloat16_neighbours():
+  features = jnp.full((1, 8), 1 + 2**-7, jnp.bfloat16)
+  params = {
+    'in': {'kernel': jnp.full((8, 1), 1 + 2**-9), 'bias': jnp.zeros(1)}
+  }
+  found = translators.Linear(1).apply({'params': params}, features)
+  assert found.dtype == jnp.float32
+  np.testing.assert_allclose(found, 8 * (1 + 2**-7) * (1 + 2**-9), rtol=1e-6)
+
+
+def test_every_parameter_has_a_place_on_a_mesh():
+  shapes = jax.eval_shape(
+    lambda key: translators.Translators(64).init(
+      key, jnp.zeros((1, 32)), method=both
+    ),
+    jax.random.key(0),
+  )
+  mesh = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
+  assert len(sharding.state_shardings(shapes['params'], mesh)) == 6
+
+
+def test_video_features_are_translated_as_by_the_published_projector():
+  torch = pytest.importorskip('torch', reason='needs torch to read .pth files')
+  if not PARITY.exists():
+    pytest.skip('needs ../shared/data/parity, the original implementation')
+  tensors = torch.load(PARITY / 'video_projector.pth', weights_only=True)
+  arrays = dict(np.load(PARITY / 'video_projector_io.npz'))
+  params = {
+    ours: {
+      'kernel': tensors[f'{theirs}.weight'].float().numpy().T,
+      'bias': tensors[f'{theirs}.bias'].float().numpy(),
+    }
+    for ours, theirs in (('in', 0), ('out', 2))
+  }
+  mlp = translators.Mlp(params['out']['bias'].shape[0])
+  with jax.default_matmul_precision('highest'):
+    found = mlp.apply({'params': params}, arrays['features'])
+  np.testing.assert_allclose(found, arrays['output'], atol=1e-5)

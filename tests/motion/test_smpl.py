@@ -1,0 +1,227 @@
+import pathlib
+
+import numpy as np
+import pytest
+
+from vimonet_jax.motion import features, skeleton, smpl
+
+HUMANML3D = pathlib.Path(__file__).parents[3] / 'shared/data/humanml3d'
+J = skeleton.INDEX
+
+
+def _arrays(num_frames=4, columns=156, **others):
+  arrays = {
+    'poses': np.zeros((num_frames, columns)),
+    'trans': np.zeros((num_frames, 3)),
+  }
+  return {**arrays, **others}
+
+
+def _wriggle(num_frames, columns=156):
+  rng = np.random.default_rng(0)
+  return _arrays(
+    poses=rng.uniform(-0.8, 0.8, (num_frames, columns)),
+    trans=rng.normal(size=(num_frames, 3)),
+  )
+
+
+class _Trap:
+  """Unpickling one would write a file."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return pathlib.Path.touch, (self.path,)
+
+
+def test_the_body_at_rest_holds_its_arms_level():
+  rest = smpl.from_poses(_arrays()).joints_TJ3[0]
+  up, left = rest[:, 1], rest[:, 0]
+  assert up[J['head']] > up[J['pelvis']] > up[J['left_knee']]
+  np.testing.assert_allclose(
+    up[[J['left_wrist'], J['right_wrist']]], up[J['left_shoulder']], atol=0.02
+  )
+  assert left[J['left_wrist']] > 0.6
+  assert left[J['right_wrist']] < -0.6
+  feet, ankles = rest[[10, 11], 2], rest[[7, 8], 2]
+  assert (feet - ankles > 0.1).all()
+  # Left and right are alike, and so are the bones of HumanML3D's body.
+  mirrored = skeleton.mirror(rest)
+  np.testing.assert_allclose(rest, mirrored, atol=0.02)
+  lengths = np.linalg.norm(rest - rest[list(skeleton.PARENTS)], axis=-1)[1:]
+  target = skeleton.BONE_LENGTHS_J[1:]
+  assert np.abs(lengths - target).max() < 0.04
+
+
+def test_trans_moves_the_body_and_the_root_turns_it_about_the_pelvis():
+  arrays = _arrays(2)
+  arrays['trans'][:] = [1.0, 2.0, 3.0]
+  arrays['poses'][1, 1] = np.pi / 2  # about y: the left side goes to -z
+  still, turned = smpl.from_poses(arrays).joints_TJ3
+  origin = smpl.REST_OFFSETS_J3[0]
+  np.testing.assert_allclose(still[0], origin + [1, 2, 3])
+  np.testing.assert_allclose(turned[0], still[0])
+  local = still - still[0]
+  np.testing.assert_allclose(
+    turned - turned[0],
+    np.stack([local[:, 2], local[:, 1], -local[:, 0]], axis=-1),
+    atol=1e-12,
+  )
+
+
+def test_an_elbow_moves_its_wrist_and_nothing_else():
+  arrays = _arrays(2)
+  elbow = J['left_elbow']
+  arrays['poses'][1, 3 * elbow + 1] = -np.pi / 2  # the forearm goes forward
+  still, bent = smpl.from_poses(arrays).joints_TJ3
+  wrist = J['left_wrist']
+  others = np.arange(skeleton.NUM_JOINTS) != wrist
+  np.testing.assert_allclose(bent[others], still[others], atol=1e-12)
+  x, y, z = smpl.REST_OFFSETS_J3[wrist]
+  np.testing.assert_allclose(
+    bent[wrist], still[elbow] + [-z, y, x], atol=1e-12
+  )
+
+
+def test_hands_and_faces_change_no_joint():
+  whole = _wriggle(3, columns=165)
+  expected = smpl.from_poses(whole).joints_TJ3
+  for columns in (66, 72, 156):
+    arrays = {**whole, 'poses': whole['poses'][:, :columns]}
+    np.testing.assert_array_equal(
+      smpl.from_poses(arrays).joints_TJ3, expected
+    )
+
+
+def test_turns_keep_the_bones():
+  joints = smpl.from_poses(_wriggle(5)).joints_TJ3
+  bones = joints - joints[:, list(skeleton.PARENTS)]
+  np.testing.assert_allclose(
+    np.linalg.norm(bones, axis=-1)[:, 1:],
+    np.tile(np.linalg.norm(smpl.REST_OFFSETS_J3, axis=-1)[1:], (5, 1)),
+  )
+
+
+def test_amass_is_read_beside_what_is_not_an_array(tmp_path):
+  path, sprung = tmp_path / 'walk_poses.npz', tmp_path / 'sprung'
+  np.savez(
+    path, **_wriggle(3), mocap_framerate=120.0, betas=np.zeros(16),
+    gender=np.array(_Trap(sprung), dtype=object),
+  )  # fmt: skip
+  clip = smpl.read(path)
+  np.testing.assert_array_equal(
+    clip.joints_TJ3, smpl.from_poses(_wriggle(3)).joints_TJ3
+  )
+  assert (clip.fps, clip.unit, clip.up) == (120.0, 'm', 'z')
+  assert clip.features is None
+  assert 'mean SMPL body' in ' '.join(clip.notes)
+  assert not sprung.exists()
+
+
+@pytest.mark.parametrize(
+  'key', ['mocap_framerate', 'mocap_frame_rate', 'fps']
+)
+def test_the_frame_rate_has_several_names(tmp_path, key):
+  np.savez(tmp_path / 'a.npz', **_arrays(), **{key: np.array([59.94])})
+  assert smpl.read(tmp_path / 'a.npz').fps == pytest.approx(59.94)
+  np.savez(tmp_path / 'b.npz', joints=np.zeros((3, 22, 3)), **{key: 25})
+  clip = smpl.read(tmp_path / 'b.npz')
+  assert (clip.fps, clip.unit, clip.up) == (25.0, None, None)
+
+
+def test_pickles_are_never_loaded(tmp_path):
+  sprung = tmp_path / 'sprung'
+  trap = np.array([_Trap(sprung)], dtype=object)
+  np.save(tmp_path / 'a.npy', trap)
+  np.savez(tmp_path / 'a.npz', poses=trap)
+  for name in ('a.npy', 'a.npz'):
+    with pytest.raises(ValueError, match='found pickled Python objects'):
+      smpl.read(tmp_path / name)
+  assert not sprung.exists()
+  np.load(tmp_path / 'a.npy', allow_pickle=True)
+  assert sprung.exists(), 'the trap of this test is not armed'
+
+
+@pytest.mark.parametrize(
+  ('arrays', 'message'),
+  [
+    (_arrays(columns=63), r'poses \[T, 66 or more\].*found \[4, 63\]'),
+    (_arrays(columns=67), r'found \[4, 67\]'),
+    (_arrays(trans=np.zeros((3, 3))), r'trans \[4, 3\].*found \[3, 3\]'),
+    ({'poses': np.zeros((4, 156))}, r'trans \[4, 3\].*found none'),
+    ({'x': np.zeros((4, 24, 3))}, r"float64 \[4, 24, 3\] in 'x'.*:, :22"),
+    ({'x': np.zeros((4, 21, 3))}, r'found float64 \[4, 21, 3\].*NAMES'),
+    ({'x': np.zeros((4, 66))}, r'found float64 \[4, 66\]'),
+    ({'x': np.array(['a', 'b'])}, r'found <U1 \[2\]'),
+    (
+      {'a': np.zeros((4, 22, 3)), 'b': np.zeros((4, 22, 3))},
+      r'one motion, found 2 \(a, b',
+    ),
+  ],
+)
+def test_arrays_of_other_shapes_are_refused(tmp_path, arrays, message):
+  np.savez(tmp_path / 'a.npz', **arrays)
+  with pytest.raises(ValueError, match=message):
+    smpl.read(tmp_path / 'a.npz')
+
+
+def test_joints_are_preferred_to_features_and_joints_by_name(tmp_path):
+  joints = np.random.default_rng(0).normal(size=(4, 22, 3))
+  np.savez(
+    tmp_path / 'a.npz', joints=joints, others=np.zeros((4, 22, 3)),
+    features=np.zeros((3, 263)),
+  )  # fmt: skip
+  clip = smpl.read(tmp_path / 'a.npz')
+  np.testing.assert_array_equal(clip.joints_TJ3, joints)
+  assert "'joints'" in clip.notes[0]
+
+
+@pytest.mark.parametrize('suffix', ['npy', 'npz'])
+def test_a_truncated_file_is_told(tmp_path, suffix):
+  path = tmp_path / f'a.{suffix}'
+  with open(path, 'wb') as f:
+    (np.save if suffix == 'npy' else np.savez)(f, np.ones((40, 22, 3)))
+  whole = path.read_bytes()
+  for size in (7, 70, len(whole) // 2, len(whole) - 1):
+    path.write_bytes(whole[:size])
+    with pytest.raises(ValueError, match=f'truncated one of {size} bytes'):
+      smpl.read(path)
+  path.write_bytes(b'')
+  with pytest.raises(ValueError, match="begins with b''"):
+    smpl.read(path)
+
+
+def _features():
+  if not HUMANML3D.exists():
+    pytest.skip('needs ../shared/data/humanml3d')
+  return np.load(HUMANML3D / 'new_joint_vecs/012314.npy')
+
+
+def test_features_are_kept_and_their_joints_recovered(tmp_path):
+  published = _features()
+  np.save(tmp_path / 'a.npy', published.astype(np.float64))
+  clip = smpl.read(tmp_path / 'a.npy')
+  assert clip.features.dtype == np.float32
+  np.testing.assert_array_equal(clip.features, published)
+  np.testing.assert_allclose(
+    clip.joints_TJ3, np.load(HUMANML3D / 'new_joints/012314.npy'), atol=1e-5
+  )
+  assert (clip.fps, clip.unit, clip.up) == (20.0, 'm', 'y')
+
+
+def test_normalised_features_are_refused_and_soft_contacts_are_not():
+  published = _features()
+  mean, std = (np.load(HUMANML3D / f'{n}.npy') for n in ('Mean', 'Std'))
+  with pytest.raises(ValueError, match=r'not normalised.*x \* std \+ mean'):
+    smpl.from_features((published - mean) / std)
+  soft = published.copy()
+  contacts = soft[:, features.SLICES['contacts']]
+  contacts += np.where(contacts > 0.5, -0.04, 0.03)
+  contacts[0, 0] = -0.1
+  smpl.from_features(soft)
+  contacts[3, 1] = 1.8
+  with pytest.raises(ValueError, match='contacts from -0.1 to 1.8'):
+    smpl.from_features(soft)
+  with pytest.raises(ValueError, match='legs of 8. m'):
+    smpl.from_features(np.where(np.arange(263) < 259, 100, 1) * published)

@@ -1,0 +1,95 @@
+import re
+
+import numpy as np
+import pytest
+
+from vimonet_jax import page
+
+
+def _points(svg: str, kind: str) -> np.ndarray:
+  (text,) = re.findall(rf'<polyline class="{kind}" points="([^"]*)"', svg)
+  return np.array([pair.split(',') for pair in text.split()], float)
+
+
+def _curve(values, eval_values=()):
+  steps = list(range(1, len(values) + 1))
+  eval_steps = [10 * (i + 1) for i in range(len(eval_values))]
+  return page.Curve(steps, list(values), eval_steps, list(eval_values))
+
+
+@pytest.mark.parametrize(
+  'values',
+  [
+    [0.0, 1.0],
+    [0.31, 0.32, 0.33],
+    [5.0],
+    [0.0],
+    [-3.0, 4000.0],
+    list(np.linspace(0.001, 0.9, 1000)),
+    list(np.geomspace(1e-6, 1e6, 50)),
+  ],
+)
+@pytest.mark.parametrize('name', ['loss', 'accuracy'])
+def test_curves_stay_inside_their_picture(values, name):
+  svg = page.charts({name: _curve(values)})
+  points = _points(svg, 'raw')
+  assert 0 < len(points) <= 160
+  assert points[:, 0].min() >= 38
+  assert points[:, 0].max() <= 300
+  assert points[:, 1].min() >= 5.9
+  assert points[:, 1].max() <= 130 - 16 + 0.1
+  labels = re.findall(r'text-anchor="end">([^<]*)</text>', svg)
+  assert 2 <= len(set(labels[:-1])) == len(labels[:-1]) <= 7
+  assert 'nan' not in svg
+
+
+def test_up_is_more_and_right_is_later():
+  points = _points(page.charts({'x': _curve([1.0, 2.0, 4.0])}), 'raw')
+  assert np.all(np.diff(points[:, 0]) > 0)
+  assert np.all(np.diff(points[:, 1]) < 0)
+
+
+def test_only_a_loss_that_falls_far_gets_a_logarithmic_axis():
+  falling = np.geomspace(5.0, 0.05, 100)
+
+  def bend(name, values):
+    y = _points(page.charts({name: _curve(values)}), 'raw')[:, 1]
+    straight = np.linspace(y[0], y[-1], len(y))
+    return np.abs(y - straight).max()
+
+  assert bend('loss', falling) < 1.0
+  assert bend('perplexity', falling) > 20.0
+  assert bend('loss', np.geomspace(2.0, 1.0, 100)) > 3.0
+
+
+def test_evaluations_are_dots_of_their_own():
+  svg = page.charts({'loss': _curve(np.ones(40), [2.0, 1.5, 1.0])})
+  assert svg.count('<circle') == 3
+  assert '● 1<' in svg
+  only = page.charts({'first_turn': _curve([], [0.2, 0.4])})
+  assert 'class="raw"' not in only
+  assert '>first turn<' in only
+
+
+def test_the_strong_line_follows_the_faint_one_and_is_calmer():
+  rng = np.random.default_rng(0)
+  values = np.linspace(0, 1, 400) + rng.normal(0, 0.1, 400)
+  svg = page.charts({'x': _curve(values)})
+  raw, mean = _points(svg, 'raw')[:, 1], _points(svg, 'mean')[:, 1]
+  assert np.abs(np.diff(mean)).mean() < 0.3 * np.abs(np.diff(raw)).mean()
+  assert abs(np.mean(raw - mean)) < 1.0
+
+
+def test_pictures_are_inside_and_words_are_escaped():
+  assert page.image('gif', b'abc', 'a "b"') == (
+    '<img class="gif" alt="a &quot;b&quot;" src="data:image/gif;base64,YWJj">'
+  )
+  assert '<script>' not in page.document('<script>', '')
+  assert '&lt;b&gt;' in page.missing('<b>')
+
+
+def test_a_bar_is_as_long_as_its_share():
+  text = page.bars([('both', 0.75, 0.7, 0.8)])
+  assert 'width:75.0%' in text
+  assert 'left:70.0%;width:10.0%' in text
+  assert '>75.0<' in text

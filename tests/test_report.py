@@ -1,0 +1,234 @@
+import html.parser
+import json
+import os
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import vimonet_jax.motion
+from vimonet_jax import report
+from vimonet_jax.eval import scores
+
+VOID = {'meta', 'img', 'line', 'circle', 'polyline', 'br'}
+
+
+class Outline(html.parser.HTMLParser):
+  """Words of a page, its tags, and whether they are closed in order."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.open, self.tags, self.words, self.sources = [], [], [], []
+    self.feed(text)
+    assert not self.open, self.open
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append(tag)
+    self.sources += [v for k, v in attrs if k in ('src', 'href')]
+    if tag not in VOID:
+      self.open.append(tag)
+
+  def handle_startendtag(self, tag, attrs):
+    self.tags.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    if self.open[-1:] != ['style']:
+      self.words.append(data)
+
+  @property
+  def text(self):
+    return ' '.join(' '.join(self.words).split())
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+  """Stands in for motion.draw and remembers what was drawn."""
+  calls = []
+
+  def draw(kind):
+    def draw_one(array):
+      calls.append((kind, array.shape))
+      return f'{kind} {array.shape}'.encode()
+
+    return draw_one
+
+  module = types.SimpleNamespace(
+    skeleton_gif=draw('gif'), frames_png=draw('png')
+  )
+  monkeypatch.setitem(sys.modules, 'vimonet_jax.motion.draw', module)
+  monkeypatch.setattr(vimonet_jax.motion, 'draw', module, raising=False)
+  return calls
+
+
+def _write_stage(workdir, name, lines, summary=None):
+  folder = workdir / name
+  folder.mkdir()
+  text = ''.join(json.dumps(line) + '\n' for line in lines)
+  (folder / 'metrics.jsonl').write_text(text)
+  if summary:
+    (folder / 'summary.json').write_text(json.dumps(summary))
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  """Scores, one finished stage and one that is being trained."""
+  scores.write(
+    str(tmp_path / 'scores.json'),
+    [
+      {
+        'benchmark': 'vimos-synth',
+        'split': 'test',
+        'input': 'both',
+        'corruption': 'none',
+        'domain': domain,
+        'accuracy': 0.8,
+        'score': 4.0,
+        'n': 50,
+        'n_failed': 0,
+      }
+      for domain in ('place', scores.ALL, scores.MACRO)
+    ],
+  )
+  lines = [
+    {'step': i, 'loss': 1 / i, 'perplexity': 10.0 + i, 'seconds': 0.1 * i}
+    for i in range(1, 41)
+  ]
+  summary = {
+    'name': 'motion',
+    'steps': 40,
+    'started_from': '0 named and 9 fresh arrays',
+    'seconds': 4000.0,
+    'rate': 0.01,
+    'metrics': {},
+  }
+  _write_stage(tmp_path, 'motion', lines, summary)
+  for line in lines[::10]:
+    line['eval/first_turn'] = 0.5
+  _write_stage(tmp_path, 'language', lines)
+  return tmp_path
+
+
+def _example(**changes):
+  return {
+    'joints': None,
+    'frames': None,
+    'question': 'Where?',
+    'reference': 'The garden.',
+    'answer': 'The kitchen.',
+    'correct': False,
+    'input': 'video',
+    **changes,
+  }
+
+
+def _read(workdir, **options) -> tuple[str, Outline]:
+  path = report.write(str(workdir), str(workdir / 'report.html'), **options)
+  assert path == str(workdir / 'report.html')
+  assert not [name for name in os.listdir(workdir) if name.endswith('.part')]
+  with open(path, encoding='utf-8') as f:
+    text = f.read()
+  return text, Outline(text)
+
+
+def test_the_stages_are_those_that_are_trained():
+  from vimonet_jax.train import stages
+
+  assert tuple(report.STAGES) == stages.NAMES
+
+
+def test_the_page_needs_nothing_but_itself(workdir, drawn):
+  examples = [_example(frames=np.zeros((8, 4, 4, 3), np.uint8))]
+  text, outline = _read(workdir, examples=examples, config={'seed': 0})
+  assert all(source.startswith('data:image/') for source in outline.sources)
+  for word in ('http:', 'https:', 'url(', '@import'):
+    assert word not in text
+  assert not {'link', 'script', 'iframe'} & set(outline.tags)
+  assert 'width=device-width' in text
+  assert 'prefers-color-scheme: dark' in text
+  assert str(workdir.parent) not in text
+
+
+def test_an_empty_folder_gives_a_page_that_says_what_is_missing(tmp_path):
+  _, outline = _read(tmp_path)
+  for name in report.STAGES:
+    assert f'Stage {name} has not run.' in outline.text
+  for words in ('No benchmark', 'No captions', 'No examples', 'No settings'):
+    assert words in outline.text
+
+
+def test_finished_and_unfinished_stages_are_told_apart(workdir):
+  _, outline = _read(workdir)
+  assert 'motion 40 0.01 1 h 06 min' in outline.text
+  assert 'together 1 h 06 min' in outline.text
+  assert 'Started from 0 named and 9 fresh arrays.' in outline.text
+  assert 'Has not finished: at step 40.' in outline.text
+  assert 'Stage video has not run.' in outline.text
+  assert 'perplexity' in outline.text
+  assert 'first turn ● 0.5' in outline.text
+  assert outline.tags.count('svg') == 5
+
+
+def test_a_line_that_is_being_written_is_left_out(workdir):
+  with open(workdir / 'language' / 'metrics.jsonl', 'a') as f:
+    f.write('{"step": 41, "lo')
+  _, outline = _read(workdir)
+  assert 'Has not finished: at step 40.' in outline.text
+
+
+def test_examples_show_question_answer_and_what_was_expected(workdir, drawn):
+  joints = np.zeros((9, 22, 3))
+  frames = np.zeros((8, 4, 4, 3), np.uint8)
+  shared = {'joints': joints, 'frames': frames, 'input': 'both'}
+  examples = [
+    _example(**shared),
+    _example(**shared, question='Who?', answer='A <b>.', reference='A <b>.')
+    | {'correct': True},
+    _example(frames=frames),
+  ]
+  _, outline = _read(workdir, examples=examples)
+  assert 'Where? both ✗ The kitchen. The garden.' in outline.text
+  assert 'Who? both ✓ A <b>. Where? video' in outline.text
+  # Two questions about one clip share its pictures.
+  assert drawn == [('gif', joints.shape), ('png', frames.shape)] + [
+    ('png', frames.shape)
+  ]
+  assert outline.tags.count('article') == 2
+
+
+def test_pictures_that_would_make_the_page_too_big_are_left_out(
+  workdir, drawn, monkeypatch
+):
+  monkeypatch.setattr(report, '_MAX_PICTURE_BYTES', 250)
+  examples = [
+    _example(frames=np.zeros((8, 4, 4 + i, 3), np.uint8)) for i in range(5)
+  ]
+  text, outline = _read(workdir, examples=examples)
+  shown = outline.tags.count('article')
+  assert 0 < shown < 5
+  assert f'{5 - shown} more would make this page too big.' in outline.text
+  assert text.count('data:image/png') == shown
+
+
+def test_settings_counts_and_versions_are_there(workdir):
+  _, outline = _read(
+    workdir,
+    config={'model': {'width': 128}, 'targets': ('q', 'v')},
+    counts={'train': {'records': 6000, 'turns': 7}, 'test': {'records': 15}},
+  )
+  assert '"width": 128' in outline.text
+  assert 'records turns train 6,000 7 test 15 –' in outline.text
+  import jax
+
+  assert f'jax {jax.__version__}' in outline.text
+  assert f'CPU cores {os.cpu_count()}' in outline.text
+
+
+def test_a_new_page_replaces_the_old_one(workdir):
+  first, _ = _read(workdir, config={'seed': 1})
+  second, _ = _read(workdir, config={'seed': 2})
+  assert '&quot;seed&quot;: 1' in first
+  assert '&quot;seed&quot;: 1' not in second

@@ -1,0 +1,355 @@
+"""Records become batches: Grain pipelines of pure functions from next door.
+
+    source -> shuffle -> view -> encode -> this process's share -> pack -> batch
+
+Everything random comes from the seed and from a record's place in the order, so
+threads and prefetching change nothing, and the iterator's state is small: a few
+numbers that say where to go on.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import grain
+import numpy as np
+from grain import experimental
+
+from vimonet_jax.data import packing, records, text, views
+from vimonet_jax.motion import features
+
+# A source of which so many records in a row are of no use will not get better.
+_MOST_LEFT_OUT_IN_A_ROW = 1000
+
+
+class Source(Protocol):
+  """Records by index: a list, a TFDS data source, a `FunctionSource`."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int) -> records.Record: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class FunctionSource:
+  """Records that are made when they are asked for.
+
+  Attributes:
+    fn: index -> record, always the same record.
+    length: how many there are; may be larger than anybody will ever read.
+  """
+
+  fn: Callable[[int], records.Record]
+  length: int
+
+  def __len__(self) -> int:
+    return self.length
+
+  def __getitem__(self, index: int) -> records.Record:
+    return self.fn(index)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix:
+  """One kind of batch: where its records come from and how large it is.
+
+  Attributes:
+    source: the records.
+    view: which media and turns are shown.
+    rows: B, of this process.
+    length: L.
+    motion_clips: Cm; with slots, every record has to have a motion.
+    video_clips: Cv; with slots, every record has to have frames.
+    weight: how often such a batch comes, relative to the other mixes.
+  """
+
+  source: Source
+  view: views.View
+  rows: int
+  length: int
+  motion_clips: int = 0
+  video_clips: int = 0
+  weight: float = 1.0
+
+  @property
+  def shape(self) -> packing.RowShape:
+    return packing.RowShape(self.length, self.motion_clips, self.video_clips)
+
+
+def conversations(
+  mixes: Sequence[Mix],
+  *,
+  layout: text.Layout,
+  statistics: features.Statistics | None,
+  seed: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  read_threads: int = 0,
+  prefetch: int = 2,
+) -> grain.IterDataset:
+  """Endless training batches; see architecture, section 3, for their keys.
+
+  Every batch belongs to one mix. A record that does not fit into a row of its
+  mix, or has not what the mix has slots for, is left out with a warning.
+
+  Args:
+    mixes: kinds of batches, interleaved by weight.
+    layout: how conversations become rows.
+    statistics: normalise motions; None where no record has one.
+    seed: of the order and of the views.
+    process_index: which share of every source to read.
+    process_count: how many shares there are.
+    read_threads: threads that make records; 0 makes them where they are used.
+    prefetch: batches that a background thread keeps ready; 0 for no thread.
+  """
+  if not mixes:
+    raise ValueError('Expected at least one mix, found none.')
+  streams = []
+  for number, mix in enumerate(mixes):
+
+    def draw(record, rng, mix=mix) -> _Drawn:
+      return _draw(mix.view(record, rng), layout, statistics, mix.shape)
+
+    stream = _stream(
+      mix.source,
+      draw,
+      # Mixes of one source must not go through it in step.
+      seed=_fold_in(seed, number),
+      process_index=process_index,
+      process_count=process_count,
+      read_threads=read_threads,
+    )
+    stream = experimental.FirstFitPackIterDataset(
+      stream,
+      length_struct=mix.shape.sizes,
+      padding_struct=mix.shape.padding,
+      num_packing_bins=mix.rows,
+      shuffle_bins=False,
+    )
+    stream = stream.batch(mix.rows, drop_remainder=True)
+    streams.append(stream)
+  mixed = grain.IterDataset.mix(streams, [mix.weight for mix in mixes])
+
+  def finish(packed):
+    return packing.finish(
+      packed,
+      motion_slots=layout.motion_slots,
+      video_tokens=layout.video_tokens,
+    )
+
+  return _prefetch(mixed.map(finish), prefetch)
+
+
+def motion_windows(
+  source: Source,
+  *,
+  statistics: features.Statistics,
+  rows: int,
+  seed: int,
+  window: int = 64,
+  process_index: int = 0,
+  process_count: int = 1,
+  read_threads: int = 0,
+  prefetch: int = 2,
+) -> grain.IterDataset:
+  """Endless batches {'motion': float32 [B, window, 263]} of random crops.
+
+  Records without motion, or with less than a window of it, are left out with a
+  warning. The other arguments are as in `conversations`.
+  """
+
+  def draw(record, rng) -> _Drawn:
+    length = 0 if record.motion is None else len(record.motion)
+    if length < window:
+      reason = f'it has {length} motion frames and a window takes {window}'
+      return _Drawn(record.id, {}, reason)
+    start = int(rng.integers(length - window + 1))
+    motion_T263 = statistics.normalise(record.motion[start : start + window])
+    return _Drawn(record.id, {'motion': motion_T263.astype(np.float32)})
+
+  stream = _stream(
+    source,
+    draw,
+    seed=_fold_in(seed, 0),
+    process_index=process_index,
+    process_count=process_count,
+    read_threads=read_threads,
+  )
+  return _prefetch(stream.batch(rows, drop_remainder=True), prefetch)
+
+
+def prompts(
+  asked: Sequence[records.Record],
+  *,
+  layout: text.Layout,
+  statistics: features.Statistics | None,
+  rows: int,
+  length: int,
+  motion_clips: int = 0,
+  video_clips: int = 0,
+) -> packing.Batch:
+  """One batch of open questions, a record a row; rows left over are empty.
+
+  Args:
+    asked: at most `rows` records; the answer of each one's last turn is not
+      shown.
+    layout: as in training.
+    statistics: as in training; None where no record has a motion.
+    rows: B.
+    length: L, a bucket that the longest prompt fits into.
+    motion_clips: Cm, 0 or 1. Some records may leave their slot empty, not all.
+    video_clips: Cv, likewise.
+
+  Raises:
+    ValueError: a record does not fit, or nobody fills a slot.
+  """
+  if not 0 < len(asked) <= rows:
+    raise ValueError(
+      f'Expected 1 to {rows} records for a batch of {rows} rows, found '
+      f'{len(asked)}.'
+    )
+  shape = packing.RowShape(length, motion_clips, video_clips)
+  elements = []
+  for record in asked:
+    made = _element(text.encode_prompt(record, layout), record, statistics)
+    if reason := packing.misfit(made, shape):
+      raise ValueError(
+        f'Record {record.id}: expected a prompt that fits into a row, but '
+        f'{reason}; use a larger bucket or ask for less at once.'
+      )
+    elements.append([made])
+  elements += [[]] * (rows - len(elements))
+  return packing.finish(
+    packing.pack(elements, shape),
+    motion_slots=layout.motion_slots,
+    video_tokens=layout.video_tokens,
+  )
+
+
+def words(ids: np.ndarray, *, length: int) -> packing.Batch:
+  """One row of text: the next turn of a conversation whose clips are read.
+
+  Args:
+    ids: int32 [l], from text.encode_turn.
+    length: L, at least l.
+  """
+  made = {
+    'tokens': np.asarray(ids, np.int32),
+    'loss_mask': np.zeros(len(ids), bool),
+    'media_index': np.full(len(ids), text.TEXT, np.int32),
+  }
+  packed = packing.pack([[made]], packing.RowShape(length))
+  return packing.finish(packed, motion_slots=0, video_tokens=0)
+
+
+class _Drawn(NamedTuple):
+  """What came of a record; with a reason to leave it out, or none."""
+
+  id: str
+  element: packing.Element
+  misfit: str = ''
+
+
+def _draw(
+  record: records.Record,
+  layout: text.Layout,
+  statistics: features.Statistics | None,
+  shape: packing.RowShape,
+) -> _Drawn:
+  made = _element(text.encode_dialog(record, layout), record, statistics)
+  reason = packing.misfit(made, shape)
+  if missing := sorted(set(shape.sizes) - set(made)):
+    reason = f'it has no {missing[0]} and its mix has slots for it'
+  return _Drawn(record.id, made, reason)
+
+
+def _element(
+  example: text.Example,
+  record: records.Record,
+  statistics: features.Statistics | None,
+) -> packing.Element:
+  if record.motion is None:
+    return packing.element(example, None, record.frames)
+  if statistics is None:
+    raise ValueError(
+      f'Record {record.id}: expected statistics to normalise its motion with, '
+      'found none; pass those of the motion encoder.'
+    )
+  return packing.element(
+    example, statistics.normalise(record.motion), record.frames
+  )
+
+
+def _stream(
+  source: Source,
+  draw: Callable[[records.Record, np.random.Generator], _Drawn],
+  *,
+  seed: int,
+  process_index: int,
+  process_count: int,
+  read_threads: int,
+) -> grain.IterDataset:
+  """Elements of this process, endless, in an order that the seed decides.
+
+  The shares of all processes together are one epoch's order, and a record gets
+  the same randomness whoever reads it.
+  """
+  share = (
+    grain.MapDataset.source(source)
+    .seed(seed)
+    .shuffle()
+    .random_map(draw)
+    .slice(slice(process_index, None, process_count))
+  )
+  if not len(share):
+    raise ValueError(
+      f'Expected a record for each of {process_count} processes, found '
+      f'{len(source)} records.'
+    )
+  options = grain.ReadOptions(
+    num_threads=read_threads, prefetch_buffer_size=16 * read_threads
+  )
+  kept = share.repeat().to_iter_dataset(options).filter(_Keep())
+  return kept.map(lambda drawn: drawn.element)
+
+
+class _Keep:
+  """Lets pass what fits, and tells of what does not."""
+
+  def __init__(self):
+    self._left_out = 0
+    self._in_a_row = 0
+
+  def __call__(self, drawn: _Drawn) -> bool:
+    if not drawn.misfit:
+      self._in_a_row = 0
+      return True
+    self._left_out += 1
+    self._in_a_row += 1
+    # All of the first, then ever fewer: an endless source has endless misfits.
+    if self._left_out <= 10 or not self._left_out & (self._left_out - 1):
+      logging.warning(
+        'Record %s is left out: %s. That makes %d so far.',
+        drawn.id,
+        drawn.misfit,
+        self._left_out,
+      )
+    if self._in_a_row == _MOST_LEFT_OUT_IN_A_ROW:
+      raise ValueError(
+        f'Expected records that fit, found {self._in_a_row} in a row that do '
+        f'not: of the last one, {drawn.id}, {drawn.misfit}. Use longer rows, '
+        'fewer turns, or another view.'
+      )
+    return False
+
+
+def _prefetch(stream: grain.IterDataset, batches: int) -> grain.IterDataset:
+  return experimental.ThreadPrefetchIterDataset(
+    stream, prefetch_buffer_size=batches
+  )
+
+
+def _fold_in(seed: int, number: int) -> int:
+  # Grain counts epochs by adding to the seed, so neighbours would overlap.
+  return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])

@@ -1,0 +1,336 @@
+"""From a conversation to a row of ids: tokenizer, template, layout of media.
+
+Training and inference lay out a conversation with the functions below and with
+nothing else, and how many places a clip takes is counted here only.
+"""
+
+import dataclasses
+import functools
+import io
+import logging
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import sentencepiece
+
+from vimonet_jax.data import records
+
+PAD, BOS, EOS = 0, 1, 2
+TEXT = -1  # in media_index: an ordinary token
+MOTION_SLOTS = records.MAX_MOTION_FRAMES // records.FRAMES_PER_TOKEN
+
+# tokens, positions, media_index int32 [l] and loss_mask bool [l]
+Example = dict[str, np.ndarray]
+
+
+class Tokenizer:
+  """A SentencePiece model: Vicuna's own, or one from `train_tokenizer`.
+
+  Every text is encoded with a space in front, so ids of texts that are encoded
+  one by one are not those of the joined text.
+
+  Attributes:
+    proto: the serialized model.
+    vocab_size: how many ids there are.
+  """
+
+  def __init__(self, proto: bytes):
+    """Takes a serialized model.
+
+    Raises:
+      ValueError: not a model, or one whose special ids are not Llama's.
+    """
+    try:
+      self._pieces = sentencepiece.SentencePieceProcessor(model_proto=proto)
+    except RuntimeError as e:
+      raise ValueError(
+        f'Expected a SentencePiece model, found {len(proto)} bytes of '
+        'something else; give a tokenizer.model.'
+      ) from e
+    found = (self._pieces.bos_id(), self._pieces.eos_id())
+    if found != (BOS, EOS):
+      raise ValueError(
+        f'Expected bos and eos to be ids {BOS} and {EOS}, found {found}; use '
+        "Vicuna's tokenizer.model or train one with text.train_tokenizer."
+      )
+    self.proto = proto
+    self.vocab_size = self._pieces.get_piece_size()
+    # Questions come again and again; looking them up is ten times as fast.
+    self._encode = functools.lru_cache(maxsize=1 << 14)(self._encode_anew)
+
+  @classmethod
+  def load(cls, path: str) -> 'Tokenizer':
+    """Reads a tokenizer.model."""
+    with open(path, 'rb') as f:
+      return cls(f.read())
+
+  def save(self, path: str) -> None:
+    with open(path, 'wb') as f:
+      f.write(self.proto)
+
+  def encode(self, text: str) -> list[int]:
+    """Ids without bos and eos; what looks like `</s>` stays ordinary text."""
+    return list(self._encode(text))
+
+  def _encode_anew(self, text: str) -> tuple[int, ...]:
+    # Half of a surrogate pair, as broken JSON files have them, has no UTF-8.
+    return tuple(self._pieces.encode(text.encode('utf-8', 'replace')))
+
+  def decode(self, ids: Iterable[int]) -> str:
+    """The text of ids; bos, eos and padding say nothing."""
+    return self._pieces.decode([int(i) for i in ids if i != PAD])
+
+  def __reduce__(self):
+    return Tokenizer, (self.proto,)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
+  """Trains a tokenizer of Vicuna's kind on few texts.
+
+  Byte-pair encoding, bytes for whatever the texts do not have, and a space in
+  front of every text. The same texts give the same bytes.
+
+  Args:
+    texts: what shall be written with few ids. A template's words count only
+      where they are among the texts: see `segments`.
+    vocab_size: how many ids there may be. 259 of them are special or bytes. The
+      texts may run out of pairs earlier; the vocabulary is smaller then.
+
+  Returns:
+    The serialized model, for `Tokenizer`.
+  """
+  # Like in Vicuna's model, a newline is a byte and no piece of its own.
+  lines = (line for text in texts for line in text.split('\n') if line)
+  model = io.BytesIO()
+  try:
+    sentencepiece.SentencePieceTrainer.train(
+      sentence_iterator=lines,
+      model_writer=model,
+      model_type='bpe',
+      vocab_size=vocab_size,
+      hard_vocab_limit=False,
+      character_coverage=1.0,
+      byte_fallback=True,
+      normalization_rule_name='identity',
+      add_dummy_prefix=True,
+      remove_extra_whitespaces=False,
+      unk_id=0,
+      bos_id=BOS,
+      eos_id=EOS,
+      pad_id=-1,
+      num_threads=1,  # Several threads break ties as they come.
+      minloglevel=2,
+    )
+  except RuntimeError as e:
+    raise ValueError(
+      f'Expected texts for a vocabulary of {vocab_size}, found some that '
+      f'SentencePiece cannot use; give more texts or more ids. It says: {e}'
+    ) from e
+  proto = model.getvalue()
+  found = Tokenizer(proto).vocab_size
+  if found < vocab_size:
+    logging.warning(
+      'The texts have pairs for %d ids only, not for %d; the vocabulary is as '
+      'small as that.',
+      found,
+      vocab_size,
+    )
+  return proto
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+  """The words around a conversation. Parts end in the space they need.
+
+  Attributes:
+    system: opens a conversation of words only.
+    system_media: opens a conversation about a clip.
+  """
+
+  system: str
+  system_media: str
+  user: str = 'USER: '
+  assistant: str = 'ASSISTANT: '
+  video: str = 'INPUT_VIDEO: '
+  motion: str = 'INPUT_MOTION_TOKENS: '
+  stop: str = '. '
+
+
+_CHAT = 'A chat between a curious user and an artificial intelligence assistant'
+_MANNERS = (
+  "The assistant gives helpful, detailed, and polite answers to the user's "
+  'questions. '
+)
+TEMPLATES = {
+  # The literals of MotionLLM, so that weights trained with them stay usable.
+  'vicuna': Template(
+    system=f'{_CHAT}. {_MANNERS}',
+    system_media=(
+      f'{_CHAT}, paired with an input that provides further context. {_MANNERS}'
+    ),
+  ),
+  # A decoder grown from nothing learns nothing from a sentence that is the same
+  # in every row, and pays for its length.
+  'short': Template(system='', system_media=''),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """How conversations become rows.
+
+  Attributes:
+    tokenizer: writes text as ids.
+    template: a value of `TEMPLATES`.
+    video_tokens: places that a video clip takes: frames * patches. It has to be
+      the number of vectors that the video encoder gives.
+    motion_slots: rows of the media bank that a motion clip has, used or not.
+  """
+
+  tokenizer: Tokenizer
+  template: Template
+  video_tokens: int = 0
+  motion_slots: int = MOTION_SLOTS
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+  """Words that are encoded by themselves, or a clip.
+
+  Attributes:
+    role: `prompt`, `answer`, `video` or `motion`.
+    text: the words; a clip has none.
+  """
+
+  role: str
+  text: str = ''
+
+
+def segments(record: records.Record, template: Template) -> list[Segment]:
+  """A conversation's segments; one line a segment here:
+
+      {system_media}USER: {question} \\n
+      INPUT_VIDEO:                   this line and the next only with a video
+      <video>
+      . INPUT_MOTION_TOKENS:         these two only with a motion; the stop in
+      <motion>                       front only with a video
+      . ASSISTANT:
+      {answer}
+      USER: {question} ASSISTANT:    these two for every later turn
+      {answer}
+
+  A conversation of words only has `{system}USER: {question} ASSISTANT: ` in
+  place of all lines before the first answer. Words that stand for a clip
+  (`video_text`, `motion_text`) are a prompt in the clip's place.
+
+  Raises:
+    ValueError: there are no turns, or both a clip and words that stand for it.
+  """
+  if not record.turns:
+    raise ValueError(
+      f'Record {record.id}: expected at least one turn, found none; a question '
+      'with an empty answer is a turn too.'
+    )
+  first, *later = record.turns
+  clips = []
+  if clip := _clip(record.id, 'video', record.frames, record.video_text):
+    clips += [Segment('prompt', template.video), clip]
+  if clip := _clip(record.id, 'motion', record.motion, record.motion_text):
+    stop = template.stop if clips else ''
+    clips += [Segment('prompt', stop + template.motion), clip]
+  if clips:
+    opening = f'{template.system_media}{template.user}{first.question} \n'
+    ending = f'{template.stop}{template.assistant}'
+    row = [Segment('prompt', opening), *clips, Segment('prompt', ending)]
+  else:
+    row = [Segment('prompt', template.system + _ask(first.question, template))]
+  row.append(Segment('answer', first.answer))
+  for turn in later:
+    row.append(Segment('prompt', _ask(turn.question, template)))
+    row.append(Segment('answer', turn.answer))
+  return row
+
+
+def _ask(question: str, template: Template) -> str:
+  return f'{template.user}{question} {template.assistant}'
+
+
+def _clip(name: str, medium: str, clip, words: str | None) -> Segment | None:
+  if clip is not None and words is not None:
+    raise ValueError(
+      f'Record {name}: expected a {medium} or words that stand for it, found '
+      f'both; leave out one of {medium}_text and the clip.'
+    )
+  if clip is not None:
+    return Segment(medium)
+  return None if words is None else Segment('prompt', words)
+
+
+def encode_dialog(record: records.Record, layout: Layout) -> Example:
+  """A conversation as a row: answers and their eos are to be predicted.
+
+      tokens      = [bos  Who  INPUT   0   0   .  He  eos  Why  So  eos]
+      media_index = [ -1   -1     -1   0   1  -1  -1   -1   -1  -1   -1]
+      loss_mask   = [  0    0      0   0   0   0   1    1    0   1    1]
+
+  The row is as long as it is: whoever has a limit asks packing.misfit.
+
+  Returns:
+    tokens, positions and media_index int32 [l], loss_mask bool [l]. The bank
+    that media_index counts in has the record's motion first, which takes
+    `motion_slots` rows however short it is, then the video.
+  """
+  return _encode(segments(record, layout.template), record, layout)
+
+
+def encode_prompt(record: records.Record, layout: Layout) -> Example:
+  """`encode_dialog` up to where the last answer begins."""
+  return _encode(segments(record, layout.template)[:-1], record, layout)
+
+
+def encode_turn(question: str, layout: Layout) -> np.ndarray:
+  """What follows the eos of an answer when there is one more question.
+
+  Returns:
+    int32 [l], the same ids that encode_prompt has at the end of a longer
+    conversation.
+  """
+  ids = layout.tokenizer.encode(_ask(question, layout.template))
+  return np.array(ids, np.int32)
+
+
+def _encode(
+  row: Sequence[Segment], record: records.Record, layout: Layout
+) -> Example:
+  tokens, media_index, loss_mask = [BOS], [TEXT], [False]
+  for segment in row:
+    if segment.role in ('prompt', 'answer'):
+      is_answer = segment.role == 'answer'
+      ids = layout.tokenizer.encode(segment.text) + [EOS] * is_answer
+      tokens += ids
+      media_index += [TEXT] * len(ids)
+      loss_mask += [is_answer] * len(ids)
+    else:
+      places = _places(segment.role, record, layout)
+      tokens += [PAD] * len(places)
+      media_index += places
+      loss_mask += [False] * len(places)
+  return {
+    'tokens': np.array(tokens, np.int32),
+    'loss_mask': np.array(loss_mask, bool),
+    'positions': np.arange(len(tokens), dtype=np.int32),
+    'media_index': np.array(media_index, np.int32),
+  }
+
+
+def _places(medium: str, record: records.Record, layout: Layout) -> range:
+  """Rows of the record's own media bank that a medium takes."""
+  if medium == 'motion':
+    return range(len(record.motion) // records.FRAMES_PER_TOKEN)
+  if not layout.video_tokens:
+    raise ValueError(
+      f'Record {record.id}: expected a layout with video_tokens for its '
+      'frames, found 0; set it to frames * patches of the video encoder.'
+    )
+  start = layout.motion_slots if record.motion is not None else 0
+  return range(start, start + layout.video_tokens)

@@ -1,0 +1,302 @@
+"""Video files and folders of images to a few square uint8 frames.
+
+The choice of frames, the resizing and the crop are those of the reference
+(LanguageBind's decord branch), so that its weights see what they were trained
+on. Normalisation is left to the video tower.
+"""
+
+import contextlib
+import itertools
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+VIDEOS = ('.mp4', '.mov', '.m4v', '.webm', '.mkv', '.avi', '.gif')
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+
+
+class VideoFileError(ValueError):
+  """A file that is not the video it should be; says what to do."""
+
+
+def read_clip(
+  path: str | os.PathLike,
+  *,
+  size: int = 224,
+  frames: int = 8,
+  start_s: float | None = None,
+  end_s: float | None = None,
+  antialias: bool = False,
+) -> np.ndarray:
+  """Frames spread evenly over a clip, the first and the last among them.
+
+  Only the frames that are kept are converted, so a long video takes no more
+  memory than a short one. What a phone filmed upright comes out upright.
+
+  Args:
+    path: a video (`VIDEOS`), or a folder of images (`IMAGES`), which follow
+      one another by the numbers in their names.
+    size: width and height of the result, pixels.
+    frames: how many; a shorter clip repeats some.
+    start_s: where the clip starts, in seconds of a video.
+    end_s: where it ends.
+    antialias: averages the pixels that become one. The reference does not, and
+      its weights know that picture. A tower that reads 48 pixels wants it: else
+      39 of 40 columns of a wide video are never looked at.
+
+  Returns:
+    uint8 [frames, size, size, 3], RGB.
+
+  Raises:
+    VideoFileError: no such file, no video in it, a damaged one, or nothing
+      between start and end.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    if start_s is not None or end_s is not None:
+      raise VideoFileError(
+        f'{path}: expected a video to cut by seconds, found a folder of '
+        'images; leave out start and end and remove images instead.'
+      )
+    files = _image_files(path)
+    chosen = choose_frames(len(files), frames)
+    read = {
+      i: square(_read_image(files[i]), size, antialias=antialias)
+      for i in set(chosen)
+    }
+  else:
+    number, fps = _probe(path)
+    while True:
+      first, last = _bounds(path, number, fps, start_s, end_s)
+      chosen = choose_frames(number, frames, first=first, last=last)
+      read, decoded = _decode(path, chosen, number, size, antialias)
+      if decoded == number:
+        break
+      number = decoded  # Rare: in some codecs packets are not frames.
+  return np.stack([read[i] for i in chosen])
+
+
+def choose_frames(
+  number: int, frames: int, *, first: int = 0, last: int | None = None
+) -> list[int]:
+  """Evenly spread indices, cut to integers as the reference does.
+
+      choose_frames(30, 8) = [0, 4, 8, 12, 16, 20, 24, 29]
+      choose_frames(3, 8)  = [0, 0, 0, 0, 1, 1, 1, 2]
+
+  Args:
+    number: of frames that there are.
+    frames: how many to choose.
+    first: of the clip.
+    last: of the clip, that frame included; None for the last there is.
+  """
+  last = number - 1 if last is None else last
+  return np.linspace(first, last, frames).astype(int).tolist()
+
+
+def square(
+  image_HW3: np.ndarray, size: int, *, antialias: bool = False
+) -> np.ndarray:
+  """The middle of a uint8 image [H, W, 3] as [size, size, 3].
+
+  The shorter side is resized to `size`, the longer one in proportion, rounded
+  down; what sticks out is cut off evenly, the odd pixel as Python rounds.
+  """
+  height, width = image_HW3.shape[:2]
+  if width < height:
+    resized = (int(height / width * size), size)
+  else:
+    resized = (size, int(width / height * size))
+  top, left = (round((side - size) / 2) for side in resized)
+  if antialias:
+    return _shrink(image_HW3, resized, (top, left), size)
+  rows, row_weights = _sample(height, resized[0], top, size)
+  columns, column_weights = _sample(width, resized[1], left, size)
+  # float32 [2, size, W, 3] -> [size, W, 3]: rows first, for they lie together.
+  lines = image_HW3[rows].astype(np.float32)
+  lines = lines[0] + row_weights[:, None, None] * (lines[1] - lines[0])
+  start, stop = lines[:, columns[0]], lines[:, columns[1]]
+  pixels = start + column_weights[:, None] * (stop - start)
+  return np.rint(pixels).astype(np.uint8)
+
+
+def _sample(old: int, new: int, offset: int, size: int):
+  """Where `size` pixels of a resized side come from, without antialiasing.
+
+  Returns:
+    The two old pixels of each as int [2, size], and the weight of the second
+    as float32 [size].
+  """
+  centres = (np.arange(offset, offset + size) + 0.5) * (old / new) - 0.5
+  centres = np.maximum(centres, 0).astype(np.float32)
+  low = np.minimum(centres.astype(int), old - 1)
+  return np.stack([low, np.minimum(low + 1, old - 1)]), centres - low
+
+
+def _shrink(image_HW3, resized, corner, size: int) -> np.ndarray:
+  from PIL import Image
+
+  image = Image.fromarray(image_HW3)
+  image = image.resize(resized[::-1], Image.Resampling.BILINEAR)
+  top, left = corner
+  return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+@contextlib.contextmanager
+def _opened(path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
+  """The open file and its video stream; errors say what to do."""
+  try:
+    import av
+  except ImportError as e:
+    raise ImportError(
+      'Expected the package av to read videos, found none; pip install av, or '
+      'give a folder of images.'
+    ) from e
+  try:
+    with av.open(os.fspath(path)) as container:
+      streams = [
+        stream
+        for stream in container.streams.video
+        # The cover of a song is a video stream to FFmpeg.
+        if not stream.disposition & av.stream.Disposition.attached_pic
+      ]
+      if not streams:
+        found = {stream.type for stream in container.streams}
+        raise VideoFileError(
+          f'{path}: expected a video, found only '
+          f'{", ".join(sorted(found)) or "an empty file"}; give another file.'
+        )
+      streams[0].thread_type = 'AUTO'
+      yield container, streams[0]
+  except (av.error.FFmpegError, EOFError) as e:
+    raise VideoFileError(
+      f'{path}: expected a whole video, found {e.strerror or e} '
+      f'({path.stat().st_size} bytes); the file is damaged or cut off, or '
+      'something else by another name, so fetch it again or convert it.'
+    ) from e
+
+
+def _probe(path: pathlib.Path) -> tuple[int, float]:
+  """How many packets a video has, and its frames per second or 0.
+
+  The head of a file may not know how many frames follow; its packets are
+  nearly always as many, and counting them is a thousandth of decoding them.
+  """
+  if not path.exists():
+    raise VideoFileError(
+      f'{path}: expected a video, found no such file; correct the path.'
+    )
+  suffix = path.suffix.lower()
+  if suffix in IMAGES:
+    raise VideoFileError(
+      f'{path}: expected a video, found one image; give the folder that holds '
+      'the images of the clip.'
+    )
+  # FFmpeg would play a text file as the screen of a terminal.
+  if suffix not in VIDEOS:
+    raise VideoFileError(
+      f'{path}: expected a video ({" ".join(VIDEOS)}) or a folder of images, '
+      f'found a name with {suffix or "no ending"}; convert or rename it.'
+    )
+  with _opened(path) as (container, stream):
+    packets = [
+      packet.is_corrupt for packet in container.demux(stream) if packet.size
+    ]
+    # A decoder with several threads keeps quiet about it.
+    if any(packets):
+      raise VideoFileError(
+        f'{path}: expected a whole video, found an end inside frame '
+        f'{len(packets)}; the file is damaged or cut off, so fetch it again.'
+      )
+    return len(packets), float(stream.average_rate or 0)
+
+
+def _decode(
+  path: pathlib.Path,
+  chosen: Sequence[int],
+  number: int,
+  size: int,
+  antialias: bool,
+) -> tuple[dict[int, np.ndarray], int]:
+  """The chosen frames by index, and how many frames there are.
+
+  Where the last chosen frame is not the last of `number`, what follows is not
+  decoded and the number taken for right.
+  """
+  wanted, read, decoded = set(chosen), {}, 0
+  with _opened(path) as (container, stream):
+    for i, frame in enumerate(container.decode(stream)):
+      decoded = i + 1
+      if i in wanted:
+        image = frame.to_ndarray(format='rgb24')
+        # Degrees against the clock, as np.rot90 turns.
+        image = np.rot90(image, round(frame.rotation / 90))
+        read[i] = square(image, size, antialias=antialias)
+      if i == chosen[-1] < number - 1:
+        return read, number
+  return read, decoded
+
+
+def _bounds(path, number, fps, start_s, end_s) -> tuple[int, int]:
+  """First and last frame of a clip that is given in seconds."""
+  if number == 0:
+    raise VideoFileError(
+      f'{path}: expected frames, found none; the file is damaged or empty, so '
+      'fetch it again.'
+    )
+  if start_s is None and end_s is None:
+    return 0, number - 1
+  if not fps:
+    raise VideoFileError(
+      f'{path}: expected a frame rate to cut by seconds, found none; cut the '
+      'file itself, or leave out start and end.'
+    )
+  first = max(0, round((start_s or 0) * fps))
+  last = number - 1
+  if end_s is not None:
+    last = min(last, round(end_s * fps))
+  if first > last:
+    raise VideoFileError(
+      f'{path}: expected a start before the end within {number / fps:.1f} '
+      f'seconds, found {start_s or 0} to {end_s}; correct them.'
+    )
+  return first, last
+
+
+def _image_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Images in the order in which people count: 2 before 10."""
+
+  def key(path):
+    parts = re.split(r'(\d+)', path.name)
+    return [(int(p), '') if p.isdigit() else (-1, p) for p in parts]
+
+  files = [
+    path
+    for path in folder.iterdir()
+    if path.suffix.lower() in IMAGES and not path.name.startswith('.')
+  ]
+  if not files:
+    held = itertools.islice(sorted(p.name for p in folder.iterdir()), 3)
+    raise VideoFileError(
+      f'{folder}: expected images ({" ".join(IMAGES)}), found '
+      f'{", ".join(held) or "an empty folder"}; give the video itself, or the '
+      'folder with its images.'
+    )
+  return sorted(files, key=key)
+
+
+def _read_image(path: pathlib.Path) -> np.ndarray:
+  from PIL import Image, ImageOps
+
+  try:
+    with Image.open(path) as image:
+      return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+  except OSError as e:
+    raise VideoFileError(
+      f'{path}: expected an image, found a damaged file or something else; '
+      'replace or remove it.'
+    ) from e

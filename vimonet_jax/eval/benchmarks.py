@@ -1,0 +1,364 @@
+"""Benchmarks as lists of items, and what an item shows to the model.
+
+An item knows the question and how its answer is scored, and points at a record;
+`prompt_record` fetches the media when the model is asked. The same items serve
+every input (text, motion, video, both) and every change of the media, so
+predictions can be compared one by one.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from vimonet_jax.data import records as records_lib
+from vimonet_jax.motion import corrupt, features
+
+# Which media an input leaves in the prompt.
+INPUTS = {
+  'text': (),
+  'motion': ('motion',),
+  'video': ('video',),
+  'both': ('motion', 'video'),
+}
+# What can be done to the media: nothing, another record's media, or one of the
+# levels of joint noise and temporal jitter in motion.corrupt.LEVELS.
+CLEAN = 'none'
+SWAPPED = 'swapped'
+
+SYNTHETIC = 'vimos-synth'
+CAPTIONS = 'captions'
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+  """One question of a benchmark under one input.
+
+  Attributes:
+    id: unique in the benchmark, and the same for every input.
+    benchmark: which one.
+    split: of the record.
+    input: a key of `INPUTS`.
+    corruption: `CLEAN`, `SWAPPED` or a level of motion.corrupt.
+    domain: what the question is about, for the table.
+    kind: finer than the domain.
+    question: as it is asked.
+    references: right answers; one for questions, up to three for captions.
+    scoring: `judged` or `caption`.
+    fact: see records.Turn.
+    choices: see records.Turn.
+    history: earlier turns, (question, answer) each.
+    position: which record it is about.
+    media_position: which record's media are shown; the same unless swapped.
+    seed: of the noise.
+  """
+
+  id: str
+  benchmark: str
+  split: str
+  input: str
+  corruption: str
+  domain: str
+  kind: str
+  question: str
+  references: tuple[str, ...]
+  scoring: str
+  position: int
+  media_position: int
+  fact: str = ''
+  choices: tuple[str, ...] = ()
+  history: tuple[tuple[str, str], ...] = ()
+  seed: int = 0
+
+  @property
+  def reference(self) -> str:
+    """The first of the references."""
+    return self.references[0]
+
+  @property
+  def key(self) -> tuple[str, str, str, str, int]:
+    """Tells this item from every other item, also under other inputs."""
+    return (self.benchmark, self.id, self.input, self.corruption, self.seed)
+
+
+def synthetic_items(
+  records: Sequence[records_lib.Record],
+  *,
+  per_domain: int = 100,
+  seed: int = 0,
+  benchmark: str = SYNTHETIC,
+) -> list[Item]:
+  """Turns with a fact, each asked as the first of a conversation.
+
+  No domain has more than `per_domain` items, and the kinds of questions of a
+  domain come equally often as far as there are enough of them. Which turns are
+  taken depends on their ids and the seed only.
+
+  Args:
+    records: of one split.
+    per_domain: most items a domain has.
+    seed: draws other items.
+    benchmark: the name in the tables.
+
+  Returns:
+    Items with clean media of both kinds, in the order of the records.
+  """
+  by_kind: dict[str, dict[str, list[Item]]] = {}
+  for position in range(len(records)):
+    record = records[position]
+    for number, turn in enumerate(record.turns):
+      if not turn.fact:
+        continue
+      item = Item(
+        id=f'{record.id}/{number}',
+        benchmark=benchmark,
+        split=record.split,
+        input='both',
+        corruption=CLEAN,
+        domain=turn.domain,
+        kind=turn.kind,
+        question=turn.question,
+        references=(turn.answer,),
+        scoring='judged',
+        position=position,
+        media_position=position,
+        fact=turn.fact,
+        choices=turn.choices,
+        seed=seed,
+      )
+      kinds = by_kind.setdefault(turn.domain, {})
+      kinds.setdefault(turn.kind, []).append(item)
+  items = []
+  for kinds in by_kind.values():
+    shuffled = [
+      sorted(kinds[kind], key=lambda item: _digest(seed, item.id))
+      for kind in sorted(kinds)
+    ]
+    in_turn = itertools.chain(*itertools.zip_longest(*shuffled))
+    items += list(filter(None, in_turn))[:per_domain]
+  if not items:
+    raise ValueError(
+      f'Expected turns with a fact in {len(records)} records, found none; '
+      'without facts use caption_items.'
+    )
+  return sorted(items, key=lambda item: (item.position, item.id))
+
+
+def caption_items(
+  records: Sequence[records_lib.Record],
+  *,
+  domain: str = 'motion_caption',
+  benchmark: str = CAPTIONS,
+) -> list[Item]:
+  """One item for each record that has captions: describe the clip.
+
+  References are the first three captions; one caption is used three times, of
+  two the first is used again. This is the published protocol of HumanML3D
+  captioning (MotionGPT), and padding is not without effect on CIDEr.
+
+  Args:
+    records: of one split.
+    domain: of the caption turns, which also says which media are shown.
+    benchmark: the name in the tables.
+  """
+  media = records_lib.DOMAINS[domain]
+  shown = next(name for name, held in INPUTS.items() if held == media)
+  items = []
+  for position in range(len(records)):
+    record = records[position]
+    turns = [turn for turn in record.turns if turn.domain == domain]
+    if not turns:
+      continue
+    captions = [turn.answer for turn in turns]
+    items.append(
+      Item(
+        id=record.id,
+        benchmark=benchmark,
+        split=record.split,
+        input=shown,
+        corruption=CLEAN,
+        domain=domain,
+        kind='caption',
+        question=turns[0].question,
+        references=tuple((captions[:3] + captions[:1] * 2)[:3]),
+        scoring='caption',
+        position=position,
+        media_position=position,
+      )
+    )
+  if not items:
+    raise ValueError(
+      f'Expected turns of domain {domain} in {len(records)} records, found '
+      'none; check the captions of that split.'
+    )
+  return items
+
+
+def variant(
+  items: Sequence[Item],
+  *,
+  input: str = 'both',
+  corruption: str = CLEAN,
+  seed: int = 0,
+) -> list[Item]:
+  """The same items under another input or with other media.
+
+  Swapped items show the motion and the video of another record; the records of
+  the items exchange their media in one random circle, so none keeps its own.
+
+  Args:
+    items: of one split.
+    input: a key of `INPUTS`.
+    corruption: `CLEAN`, `SWAPPED` or a level of motion.corrupt.
+    seed: of the circle and of the noise.
+
+  Raises:
+    ValueError: a name is unknown, or the corruption changes no medium that the
+      input shows.
+  """
+  if input not in INPUTS:
+    raise ValueError(
+      f'Expected an input of {", ".join(INPUTS)}, found {input!r}.'
+    )
+  known = (CLEAN, SWAPPED, *corrupt.LEVELS)
+  if corruption not in known:
+    raise ValueError(
+      f'Expected a corruption of {", ".join(known)}, found {corruption!r}.'
+    )
+  touched = {SWAPPED: ('motion', 'video')}.get(corruption, ('motion',))
+  if corruption != CLEAN and not set(touched) & set(INPUTS[input]):
+    raise ValueError(
+      f'Expected an input with {" or ".join(touched)} for corruption '
+      f'{corruption}, found {input!r}; it would show what is clean.'
+    )
+  shown = {item.position: item.position for item in items}
+  if corruption == SWAPPED:
+    shown = _circle(list(shown), seed)
+  return [
+    dataclasses.replace(
+      item,
+      input=input,
+      corruption=corruption,
+      media_position=shown[item.position],
+      seed=seed,
+    )
+    for item in items
+  ]
+
+
+def prompt_record(
+  item: Item, records: Sequence[records_lib.Record]
+) -> records_lib.Record:
+  """What the model is shown: the item's media, history and open question.
+
+  Noise goes onto the joints, before features are taken, as it would in
+  practice; it depends on the item's id and seed only.
+
+  Raises:
+    ValueError: the record lacks a medium that the input shows, or joints to
+      corrupt.
+  """
+  media = records[item.media_position]
+  kept = INPUTS[item.input]
+  for name, held in (('motion', media.motion), ('video', media.frames)):
+    if name in kept and held is None:
+      raise ValueError(
+        f'Record {media.id}: expected {name} for input {item.input!r}, found '
+        'none; make items of records that have it or choose another input.'
+      )
+  motion = media.motion if 'motion' in kept else None
+  if motion is not None and item.corruption in corrupt.LEVELS:
+    motion = _corrupted(item, media)
+  turns = [records_lib.Turn(*turn) for turn in item.history]
+  turns.append(records_lib.Turn(item.question, '', item.domain, item.kind))
+  return records_lib.Record(
+    id=item.id,
+    source=media.source,
+    split=item.split,
+    motion=motion,
+    frames=media.frames if 'video' in kept else None,
+    turns=tuple(turns),
+  )
+
+
+def random_captions(
+  items: Sequence[Item],
+  train: Sequence[records_lib.Record],
+  *,
+  seed: int = 0,
+) -> list[str]:
+  """For each item a caption of any training clip: what the prior is worth."""
+  captions = [text for texts in _captions(train, items) for text in texts]
+  return [captions[_digest(seed, item.id) % len(captions)] for item in items]
+
+
+def nearest_captions(
+  items: Sequence[Item],
+  records: Sequence[records_lib.Record],
+  train: Sequence[records_lib.Record],
+  statistics: features.Statistics,
+) -> list[str]:
+  """For each item the first caption of the training clip that moves most alike.
+
+  Clips are compared by mean and deviation over time of their normalised
+  features, in Euclidean distance.
+  """
+
+  def pooled(record):
+    motion = statistics.normalise(record.motion)
+    return np.concatenate([motion.mean(axis=0), motion.std(axis=0)])
+
+  captions = _captions(train, items)
+  known = np.stack([pooled(train[i]) for i, c in enumerate(captions) if c])
+  captions = list(filter(None, captions))
+  found = []
+  for item in items:
+    distances = np.linalg.norm(known - pooled(records[item.position]), axis=1)
+    found.append(captions[int(distances.argmin())][0])
+  return found
+
+
+def _captions(train, items: Sequence[Item]) -> list[list[str]]:
+  """Captions of each training record, in the domain of the items."""
+  domain = items[0].domain
+  captions = [
+    [turn.answer for turn in train[i].turns if turn.domain == domain]
+    for i in range(len(train))
+  ]
+  if not any(captions):
+    raise ValueError(
+      f'Expected captions of domain {domain} in {len(train)} training '
+      'records, found none; check the training split.'
+    )
+  return captions
+
+
+def _corrupted(item: Item, media: records_lib.Record) -> np.ndarray:
+  if media.joints is None:
+    raise ValueError(
+      f'Record {media.id}: expected joints to corrupt, found features only; '
+      'evaluate this data without corruption or build it from joints.'
+    )
+  rng = np.random.default_rng(_digest(item.seed, item.id))
+  level = corrupt.LEVELS[item.corruption]
+  joints = corrupt.corrupt(media.joints, level, rng)
+  return records_lib.trim_motion(features.encode(joints))
+
+
+def _circle(positions: list[int], seed: int) -> dict[int, int]:
+  """Each position to another one: a single random cycle through all."""
+  if len(positions) < 2:
+    raise ValueError(
+      f'Expected items of two records or more to swap media, found '
+      f'{len(positions)}.'
+    )
+  order = [int(p) for p in np.random.default_rng(seed).permutation(positions)]
+  return dict(zip(order, order[1:] + order[:1], strict=True))
+
+
+def _digest(seed: int, name: str) -> int:
+  """A number that depends on the seed and the name and nothing else."""
+  text = f'{seed} {name}'.encode()
+  return int.from_bytes(hashlib.blake2s(text, digest_size=8).digest())

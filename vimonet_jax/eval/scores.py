@@ -1,0 +1,106 @@
+"""Rows of scores: their means, their intervals, and their file.
+
+scores.json is a list of rows. Each has the columns of `KEY` (the last for
+captions only), accuracy, score, n and n_failed, and more: see run.score.
+"""
+
+import json
+import os
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+
+KEY = ('benchmark', 'split', 'input', 'corruption', 'domain', 'system')
+# Domains of rows that sum up a benchmark: all answers alike, and all domains
+# alike. Published tables mix the two without saying so.
+ALL = 'all'
+MACRO = 'macro'
+METRICS = ('BLEU_1', 'BLEU_2', 'BLEU_3', 'BLEU_4', 'ROUGE_L', 'CIDEr')
+
+_DRAWS = 1000
+
+
+def means(
+  values: Sequence[float],
+  *,
+  domains: Sequence[str],
+  records: Sequence[Hashable],
+) -> dict[str, np.ndarray]:
+  """Means by domain, over `all` values, and of the domains' means (`macro`).
+
+  Each mean is an array: first the mean itself, then that of each of 1000 draws
+  of as many records, with replacement; NaN where a draw has none of a domain.
+  Values about the same records get the same draws, so that the difference of
+  two means has draws too.
+
+  Args:
+    values: one an answer.
+    domains: of each answer.
+    records: what each answer is about. Records are drawn, and not answers,
+      since questions about one clip fail together.
+  """
+  names = list(dict.fromkeys(domains))
+  places = {record: i for i, record in enumerate(sorted(set(records)))}
+  num = len(places)
+  sums, counts = np.zeros((2, num, len(names)))
+  for value, domain, record in zip(values, domains, records, strict=True):
+    cell = places[record], names.index(domain)
+    sums[cell] += value
+    counts[cell] += 1
+  times = np.random.default_rng(0).multinomial(
+    num, np.full(num, 1 / num), size=_DRAWS
+  )
+  times = np.concatenate([np.ones((1, num)), times])
+  sums, counts = times @ sums, times @ counts
+  with np.errstate(invalid='ignore'):
+    shares = sums / counts
+  return {
+    **dict(zip(names, shares.T, strict=True)),
+    ALL: sums.sum(axis=1) / counts.sum(axis=1),
+    MACRO: np.nanmean(shares, axis=1),
+  }
+
+
+def interval(mean: np.ndarray) -> tuple[float, float]:
+  """What holds 95 % of the draws of one of `means`, or of a difference."""
+  low, high = np.nanpercentile(mean[1:], [2.5, 97.5])
+  return float(low), float(high)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+  """95 % interval of a share of n answers (Wilson 1927)."""
+  z = 1.96
+  middle = share + z**2 / (2 * n)
+  half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+  low, high = np.array([middle - half, middle + half]) / (1 + z**2 / n)
+  # Rounding must not leave the share itself outside.
+  return max(min(float(low), share), 0.0), min(max(float(high), share), 1.0)
+
+
+def write(path: str, rows: Sequence[Row]) -> list[Row]:
+  """Puts rows into a file in place of those about the same; returns all.
+
+  A process that is killed leaves the old file or the new one, never a half.
+  """
+  merged = {_key(row): row for row in read(path)}
+  merged |= {_key(row): row for row in rows}
+  lines = ',\n '.join(json.dumps(row) for row in merged.values())
+  with open(f'{path}.part', 'w', encoding='utf-8') as f:
+    f.write(f'[{lines}]\n')
+  os.replace(f'{path}.part', path)
+  return list(merged.values())
+
+
+def read(path: str) -> list[Row]:
+  """The rows of a file, none where there is no file."""
+  if not os.path.exists(path):
+    return []
+  with open(path, encoding='utf-8') as f:
+    return json.load(f)
+
+
+def _key(row: Row) -> tuple:
+  return tuple(row.get(name) for name in KEY)

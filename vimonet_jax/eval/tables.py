@@ -1,0 +1,298 @@
+"""Tables of scores, as text for a terminal and as parts of an HTML page."""
+
+import collections
+from collections.abc import Sequence
+
+from vimonet_jax import page
+from vimonet_jax.data import records
+from vimonet_jax.eval import benchmarks, scores
+
+# In the order of the columns.
+INPUTS = {
+  'both': 'motion and video',
+  'video': 'video only',
+  'motion': 'motion only',
+  'text': 'question only',
+}
+HEADS = {**{name: name for name in INPUTS}, 'text': 'question'}
+_SUMS = {scores.ALL: 'all answers', scores.MACRO: 'mean of domains'}
+
+
+# --- Text --------------------------------------------------------------------
+
+
+def text(rows: Sequence[scores.Row]) -> str:
+  """Accuracies in percent, drops and caption metrics as aligned plain text."""
+  blocks = []
+  judged = [row for row in rows if row['accuracy'] is not None]
+  for name, some in _by(judged, 'benchmark', 'split').items():
+    variants = _by(some, 'input', 'corruption')
+    domains = list(dict.fromkeys(row['domain'] for row in some))
+    found = {(_label(row), row['domain']): row for row in some}
+    labels = [_label(same[0]) for same in variants.values()]
+    cells = [[' '.join(name), *labels]]
+    for domain in domains:
+      cells.append([domain])
+      cells[-1] += [_percent(found.get((label, domain))) for label in labels]
+    for count in ('n', 'n_failed'):
+      cells.append([count])
+      cells[-1] += [str(found[label, scores.ALL][count]) for label in labels]
+    blocks.append(_aligned(cells))
+  if drops := [
+    r for r in judged if 'drop_points' in r and r['domain'] == scores.ALL
+  ]:
+    cells = [['drop', 'points', 'low', 'high', '% of clean', '% changed']]
+    for row in drops:
+      values = [
+        *(row[f'drop_points{end}'] for end in ('', '_low', '_high')),
+        row['drop_percent'] or 0.0,
+        100 * row['changed'],
+      ]
+      cells.append([f'{row["benchmark"]} {_label(row)}'])
+      cells[-1] += [f'{value:.1f}' for value in values]
+    blocks.append(_aligned(cells))
+  if described := [row for row in rows if 'CIDEr' in row]:
+    cells = [['captions, x 100', *scores.METRICS, 'n']]
+    for row in described:
+      cells.append([f'{row["domain"]} {_label(row)}, {row["system"]}'])
+      cells[-1] += [f'{100 * row[metric]:.1f}' for metric in scores.METRICS]
+      cells[-1].append(str(row['n']))
+    blocks.append(_aligned(cells))
+  return '\n\n'.join(blocks)
+
+
+def _label(row: scores.Row) -> str:
+  clean = row['corruption'] == benchmarks.CLEAN
+  return row['input'] if clean else f'{row["input"]} {row["corruption"]}'
+
+
+def _percent(row: scores.Row | None) -> str:
+  return f'{100 * row["accuracy"]:.1f}' if row else '-'
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> str:
+  widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+  lines = []
+  for first, *others in cells:
+    pairs = zip(others, widths[1:], strict=True)
+    lines.append(
+      '  '.join([first.ljust(widths[0]), *(x.rjust(w) for x, w in pairs)])
+    )
+  return '\n'.join(lines)
+
+
+# --- HTML --------------------------------------------------------------------
+
+
+def answers(rows: Sequence[scores.Row]) -> list[str]:
+  """How many answers are right, by input and by domain."""
+  judged = [row for row in rows if row['accuracy'] is not None]
+  if not judged:
+    return [page.missing('No benchmark has been scored yet.')]
+  parts = []
+  for name, some in _by(judged, 'benchmark', 'split').items():
+    clean = [row for row in some if row['corruption'] == benchmarks.CLEAN]
+    found = {(row['input'], row['domain']): row for row in clean}
+    inputs = [name for name in INPUTS if (name, scores.ALL) in found]
+    parts.append(f'<h3>{page.escape(" · ".join(name))}</h3>')
+    if not inputs:
+      parts.append(page.missing('No clean media have been scored yet.'))
+      continue
+    parts.append(_verdict([found[name, scores.ALL] for name in inputs]))
+    wholes = [(INPUTS[name], found[name, scores.ALL]) for name in inputs]
+    wholes += [
+      ('another clip’s media', row)
+      for row in some
+      if (row['input'], row['corruption'], row['domain'])
+      == ('both', benchmarks.SWAPPED, scores.ALL)
+    ]
+    parts.append(
+      page.bars(
+        [(name, row['accuracy'], *_interval(row)) for name, row in wholes]
+      )
+    )
+    parts += [*_domains(found, inputs), _remarks(some)]
+  return parts
+
+
+def _verdict(wholes) -> str:
+  best, *others = wholes
+  words = (
+    f'With {INPUTS[best["input"]]}, '
+    f'<b>{100 * best["accuracy"]:.1f}&#8239;%</b> of {best["n"]:,} answers '
+    'are right'
+  )
+  if others:
+    words += '; ' + ', '.join(
+      f'{INPUTS[row["input"]]}: {100 * row["accuracy"]:.1f}&#8239;%'
+      for row in others
+    )
+  return f'<p class="lead">{words}.</p>'
+
+
+def _domains(found, inputs) -> tuple[str, str]:
+  """Domains down, inputs across; colour only where the input has the answer."""
+  lines = []
+  for domain in dict.fromkeys(
+    row['domain'] for row in _in_order(found.values())
+  ):
+    there = {i: found[i, domain] for i in inputs if (i, domain) in found}
+    cells = [
+      _heat(there[name]) if name in there else page.Cell('–', 'class="guess"')
+      for name in inputs
+    ]
+    counts = sorted({row['n'] for row in there.values()})
+    counts = '–'.join(f'{n:,}' for n in dict.fromkeys(counts[:1] + counts[-1:]))
+    cells.append(page.Cell(counts, 'class="guess"'))
+    kind = 'sum' if domain in _SUMS else ''
+    lines.append(page.row(_name(domain), *cells, kind=kind))
+  return (
+    page.table([*(HEADS[name] for name in inputs), 'n'], lines),
+    page.quiet(
+      'Percent of right answers, with 95&#8239;% intervals. Cells without '
+      'colour lack a medium that the answer must be read from: they show what '
+      'guessing is worth.'
+    ),
+  )
+
+
+def _heat(row) -> page.Cell:
+  accuracy, (low, high) = row['accuracy'], _interval(row)
+  needed = set(records.DOMAINS.get(row['domain'], ()))
+  can_see = needed <= set(benchmarks.INPUTS[row['input']])
+  return page.Cell(
+    f'{100 * accuracy:.0f}<small>{100 * low:.0f}–{100 * high:.0f}</small>',
+    f'class="heat" style="--v:{accuracy:.3f}"' if can_see else 'class="guess"',
+  )
+
+
+def _remarks(rows) -> str:
+  """What a reader must know before comparing these numbers."""
+  remarks = []
+  failed = sum(r['n_failed'] for r in rows if r['domain'] == scores.ALL)
+  if failed:
+    remarks.append(f'Answers that failed, and count as wrong: {failed:,}.')
+  if judges := {row['judge'] for row in rows if row.get('judge')}:
+    remarks.append(
+      f'Judge: {page.escape(", ".join(sorted(judges)))}; only numbers of the '
+      'same judge can be compared.'
+    )
+  prints = {row.get('fingerprint', '') for row in rows} - {''}
+  if len(prints) > 1:
+    remarks.append(
+      f'<b>These rows come from {len(prints)} different checkpoints:</b> run '
+      'the evaluation again before comparing them.'
+    )
+  return page.quiet(' '.join(remarks))
+
+
+def changed_media(rows: Sequence[scores.Row]) -> list[str]:
+  """What noise, and the media of another clip, cost."""
+  drops = [row for row in rows if 'drop_points' in row]
+  if not drops:
+    return [page.missing('No changed media have been scored yet.')]
+  head = ('clean', 'changed', 'drop', 'of clean', 'other answers', 'n')
+  wholes = [row for row in drops if row['domain'] == scores.ALL]
+  lines = [
+    page.row(
+      f'{HEADS[row["input"]]}, {page.escape(row["corruption"])}'
+      f'<small>{page.escape(row["benchmark"])} {page.escape(row["split"])}'
+      '</small>',
+      *_drop_cells(row),
+    )
+    for row in wholes
+  ]
+  parts = [
+    page.quiet(
+      'The same questions with noise on the joints (L1 to L4), or with the '
+      'media of another clip (swapped). A model that answers from the question '
+      'alone would lose nothing. Drops are percentage points, with paired '
+      '95&#8239;% intervals.'
+    ),
+    page.table(head, lines),
+  ]
+  columns = ('benchmark', 'split', 'input', 'corruption')
+  for name, some in _by(drops, *columns).items():
+    lines = [
+      page.row(
+        _name(row['domain']),
+        *_drop_cells(row),
+        kind='sum' if row['domain'] in _SUMS else '',
+      )
+      for row in _in_order(some)
+    ]
+    title = f'{HEADS[name[2]]}, {name[3]}: by domain ({name[0]} {name[1]})'
+    parts.append(page.details(page.escape(title), page.table(head, lines)))
+  return parts
+
+
+def _drop_cells(row) -> tuple[str, ...]:
+  accuracy, points = 100 * row['accuracy'], row['drop_points']
+  percent = row['drop_percent']
+  return (
+    f'{accuracy + points:.1f}',
+    f'{accuracy:.1f}',
+    f'{points:.1f}<small>{row["drop_points_low"]:.1f} to '
+    f'{row["drop_points_high"]:.1f}</small>'.replace('-', '−'),
+    '–' if percent is None else f'{percent:.0f}&#8239;%',
+    f'{100 * row["changed"]:.0f}&#8239;%',
+    f'{row["n"]:,}',
+  )
+
+
+def captions(rows: Sequence[scores.Row]) -> list[str]:
+  """Caption metrics by system."""
+  described = [row for row in rows if 'CIDEr' in row]
+  if not described:
+    return [page.missing('No captions have been scored yet.')]
+  lines = []
+  for row in described:
+    place = f'{_name(row["domain"])}, {row["split"]}'
+    if row['corruption'] != benchmarks.CLEAN:
+      place += f', {row["corruption"]}'
+    lines.append(
+      page.row(
+        f'{page.escape(row["system"])}<small>{page.escape(place)}</small>',
+        *(f'{100 * row[metric]:.1f}' for metric in scores.METRICS),
+        f'{row["n"]:,}',
+      )
+    )
+  head = [name.replace('_', '-') for name in scores.METRICS]
+  return [
+    page.table([*head, 'n'], lines),
+    page.quiet(
+      'All times 100. CIDEr weighs words by how rare they are in this set of '
+      'clips: compare it inside this table only.'
+    ),
+  ]
+
+
+def _in_order(rows) -> list:
+  """By domain, as records.DOMAINS has them, sums last."""
+  order = [*records.DOMAINS, *_SUMS]
+  last = order.index(scores.ALL)
+
+  def place(row):
+    domain = row['domain']
+    return order.index(domain) if domain in order else last - 0.5
+
+  return sorted(rows, key=place)
+
+
+def _interval(row) -> tuple[float, float]:
+  if 'low' in row:
+    return row['low'], row['high']
+  return scores.wilson(row['accuracy'], row['n'])
+
+
+def _name(domain: str) -> str:
+  return page.escape(_SUMS.get(domain, domain.replace('_', ' ')))
+
+
+def _by(
+  rows: Sequence[scores.Row], *columns: str
+) -> dict[tuple, list[scores.Row]]:
+  groups = collections.defaultdict(list)
+  for row in rows:
+    groups[tuple(row[column] for column in columns)].append(row)
+  return groups

@@ -1,0 +1,490 @@
+"""The decoder: Llama (https://arxiv.org/abs/2302.13971), as in Vicuna-7B v1.5.
+
+    B rows in a batch   L tokens in a row   S slots of a cache   V vocabulary
+    D model width       N heads             K kv heads           H head size
+    F feed-forward width
+
+It takes embeddings instead of tokens, so that media can be put between them
+(see vimonet.py), and reads several packed segments in a row. Rotary positions
+are in the half-split form of Hugging Face's weights: dimension j turns with
+dimension j + H/2.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vimonet_jax.models import lora
+
+# What the backward pass finds instead of computing it again; None: everything.
+REMAT: dict[str, Callable | None] = {
+  'none': None,
+  'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+  'full': jax.checkpoint_policies.nothing_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """Sizes of a decoder and how it is computed.
+
+  Attributes:
+    vocab_size: V.
+    width: D.
+    layers: number of blocks.
+    heads: N.
+    kv_heads: K, which divides N; K = N is plain multi-head attention.
+    head_dim: H.
+    mlp_width: F.
+    norm_eps: of every RMSNorm.
+    rope_theta: base of the rotary wavelengths.
+    lora: the adapters and the projections that have them, out of
+      `q k v o gate up down`.
+    dtype: of activations; parameters are made in float32.
+    remat: a key of REMAT.
+    unroll: blocks per iteration of the scan; `layers` leaves no loop. The
+      parameters are stacked either way.
+  """
+
+  vocab_size: int
+  width: int
+  layers: int
+  heads: int
+  kv_heads: int
+  head_dim: int
+  mlp_width: int
+  norm_eps: float = 1e-5
+  rope_theta: float = 1e4
+  lora: 'lora.LoraConfig' = lora.LoraConfig()
+  dtype: str = 'float32'
+  remat: str = 'none'
+  unroll: int = 1
+
+  def __post_init__(self):
+    if self.heads % self.kv_heads:
+      raise ValueError(
+        f'Expected kv_heads to divide heads, found kv_heads={self.kv_heads} '
+        f'and heads={self.heads}; change one of them.'
+      )
+    if self.remat not in REMAT:
+      raise ValueError(
+        f'Expected remat to be one of {", ".join(REMAT)}, found {self.remat!r}.'
+      )
+    if unknown := set(self.lora.targets) - set(PROJECTIONS):
+      raise ValueError(
+        f'Expected lora.targets among {", ".join(PROJECTIONS)}, found '
+        f'{", ".join(sorted(unknown))}.'
+      )
+
+  @classmethod
+  def vicuna_7b(cls, **changes) -> 'Config':
+    """Vicuna-7B v1.5: 6,738,415,616 parameters without adapters."""
+    return cls(
+      **{
+        'vocab_size': 32000,
+        'width': 4096,
+        'layers': 32,
+        'heads': 32,
+        'kv_heads': 32,
+        'head_dim': 128,
+        'mlp_width': 11008,
+        'dtype': 'bfloat16',
+        'remat': 'dots',
+        **changes,
+      }
+    )
+
+
+PROJECTIONS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
+
+
+class Cache(NamedTuple):
+  """Keys and values of what was read so far; a token's slot is its position.
+
+  Attributes:
+    k: [layers, B, S, K, H], turned to their positions.
+    v: [layers, B, S, K, H].
+    length: int32 [B], slots in use; the rest is never attended to.
+  """
+
+  k: jax.Array
+  v: jax.Array
+  length: jax.Array
+
+
+def init_cache(
+  config: Config, batch: int, length: int, dtype: Any = None
+) -> Cache:
+  """An empty cache of `length` slots for each of `batch` rows."""
+  shape = (config.layers, batch, length, config.kv_heads, config.head_dim)
+  dtype = dtype or config.dtype
+  return Cache(
+    k=jnp.zeros(shape, dtype),
+    v=jnp.zeros(shape, dtype),
+    length=jnp.zeros(batch, jnp.int32),
+  )
+
+
+def attention_mask(
+  positions_BL: jax.Array,
+  segment_ids_BL: jax.Array,
+  key_positions_BS: jax.Array,
+  key_segment_ids_BS: jax.Array,
+) -> jax.Array:
+  """Which keys a query sees: those of its segment that do not come later.
+
+      segment_ids   1 1 1 2 2 0          1 | x . . . . .
+      positions     0 1 2 0 1 0          1 | x x . . . .
+                                         1 | x x x . . .
+      rows: queries, columns: keys       2 | . . . x . .
+                                         2 | . . . x x .
+                                         0 | . . . . . x
+
+  Padding, segment 0, sees only padding and is seen only by padding. In a cache
+  slots in use are segment 1 and their position is their index.
+
+  Returns:
+    bool [B, L, S].
+  """
+  same_segment = segment_ids_BL[:, :, None] == key_segment_ids_BS[:, None, :]
+  not_later = positions_BL[:, :, None] >= key_positions_BS[:, None, :]
+  return same_segment & not_later
+
+
+def attend(
+  q_BLNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BLS: jax.Array
+) -> jax.Array:
+  """Softmax attention, each kv head for N / K query heads -> [B, L, N, H].
+
+  Scores and softmax are float32. A query that sees nothing gets the mean of
+  all values, which is finite.
+  """
+  B, L, N, H = q_BLNH.shape
+  K = k_BSKH.shape[2]
+  q_BLKGH = q_BLNH.reshape(B, L, K, N // K, H)
+  scores_BKGLS = jnp.einsum(
+    'blkgh,bskh->bkgls',
+    q_BLKGH / math.sqrt(H),
+    k_BSKH,
+    preferred_element_type=jnp.float32,
+  )
+  scores_BKGLS = jnp.where(mask_BLS[:, None, None], scores_BKGLS, -1e30)
+  weights_BKGLS = jax.nn.softmax(scores_BKGLS).astype(v_BSKH.dtype)
+  out_BLKGH = jnp.einsum('bkgls,bskh->blkgh', weights_BKGLS, v_BSKH)
+  return out_BLKGH.reshape(B, L, N, H)
+
+
+class Rotary(NamedTuple):
+  """Cosine and sine of each position's angles, float32 [B, L, 1, H / 2]."""
+
+  cos: jax.Array
+  sin: jax.Array
+
+
+def rotary(positions_BL: jax.Array, head_dim: int, theta: float) -> Rotary:
+  """Angle j of position p is p * theta^(-2j / H), in float32."""
+  exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
+  angles = positions_BL[:, :, None, None] * theta**-exponents
+  return Rotary(jnp.cos(angles), jnp.sin(angles))
+
+
+def rotate(x_BLNH: jax.Array, turn: Rotary) -> jax.Array:
+  """Turns the pairs (j, j + H/2) of every head, in float32."""
+  first, second = jnp.split(x_BLNH.astype(jnp.float32), 2, axis=-1)
+  turned = [
+    first * turn.cos - second * turn.sin,
+    second * turn.cos + first * turn.sin,
+  ]
+  return jnp.concatenate(turned, axis=-1).astype(x_BLNH.dtype)
+
+
+class RMSNorm(nn.Module):
+  """x / sqrt(mean(x^2) + eps) * scale, in float32 up to the last cast."""
+
+  eps: float
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x_BLD: jax.Array) -> jax.Array:
+    scale_D = self.param(
+      'scale',
+      nn.with_logical_partitioning(nn.initializers.ones, ('embed',)),
+      x_BLD.shape[-1:],
+      jnp.float32,
+    )
+    x_BLD = x_BLD.astype(jnp.float32)
+    mean_BL1 = jnp.mean(jnp.square(x_BLD), axis=-1, keepdims=True)
+    x_BLD = x_BLD * jax.lax.rsqrt(mean_BL1 + self.eps)
+    return (x_BLD * scale_D.astype(jnp.float32)).astype(self.dtype)
+
+
+def _projection(
+  config: Config, name: str, features: tuple[int, ...], names, fan_in: int
+) -> lora.LoraDense:
+  # What is added to the residual stream starts smaller the more blocks add.
+  gain = (2 * config.layers) ** -0.5 if name in ('o', 'down') else 1.0
+  has_adapter = name in config.lora.targets
+  return lora.LoraDense(
+    features=features,
+    names=names,
+    stddev=gain / math.sqrt(fan_in),
+    lora=config.lora if has_adapter else lora.LoraConfig(),
+    dtype=config.dtype,
+  )
+
+
+class Attention(nn.Module):
+  """Self-attention over the row, or over the cache where there is one."""
+
+  config: Config
+
+  def setup(self):
+    c = self.config
+    heads = ('embed', 'heads', 'head_dim')
+    kv_heads = ('embed', 'kv_heads', 'head_dim')
+    out = ('heads', 'head_dim', 'embed')
+    self.q = _projection(c, 'q', (c.heads, c.head_dim), heads, c.width)
+    self.k = _projection(c, 'k', (c.kv_heads, c.head_dim), kv_heads, c.width)
+    self.v = _projection(c, 'v', (c.kv_heads, c.head_dim), kv_heads, c.width)
+    self.o = _projection(c, 'o', (c.width,), out, c.heads * c.head_dim)
+
+  def __call__(self, x_BLD, context, layer, cache, deterministic):
+    names = ('batch', 'length', 'act_heads', None)
+    q_BLNH = self.q(x_BLD, deterministic=deterministic)
+    k_BLKH = self.k(x_BLD, deterministic=deterministic)
+    v_BLKH = self.v(x_BLD, deterministic=deterministic)
+    q_BLNH = nn.with_logical_constraint(q_BLNH, names)
+    q_BLNH = rotate(q_BLNH, context.turn)
+    k_BLKH = rotate(k_BLKH, context.turn)
+    if cache is None:
+      k_BSKH, v_BSKH = k_BLKH, v_BLKH
+    else:
+      cache = _write(cache, k_BLKH, v_BLKH, layer, context.slots_BL)
+      k_BSKH = cache.k[layer].astype(q_BLNH.dtype)
+      v_BSKH = cache.v[layer].astype(q_BLNH.dtype)
+    out_BLNH = attend(q_BLNH, k_BSKH, v_BSKH, context.mask_BLS)
+    out_BLNH = nn.with_logical_constraint(out_BLNH, names)
+    return self.o(out_BLNH, deterministic=deterministic), cache
+
+
+def _write(cache, k_BLKH, v_BLKH, layer, slots_BL) -> Cache:
+  """Puts each token's key and value into its slot; slot S is nowhere."""
+
+  def put(old, new_BLKH):
+    def put_row(old, new_LKH, slots_L):
+      return old.at[layer, slots_L].set(new_LKH, mode='drop')
+
+    new_BLKH = new_BLKH.astype(old.dtype)
+    return jax.vmap(put_row, (1, 0, 0), 1)(old, new_BLKH, slots_BL)
+
+  return cache._replace(k=put(cache.k, k_BLKH), v=put(cache.v, v_BLKH))
+
+
+class Mlp(nn.Module):
+  """down(silu(gate(x)) * up(x))."""
+
+  config: Config
+
+  def setup(self):
+    c = self.config
+    names = ('embed', 'mlp')
+    self.gate = _projection(c, 'gate', (c.mlp_width,), names, c.width)
+    self.up = _projection(c, 'up', (c.mlp_width,), names, c.width)
+    self.down = _projection(c, 'down', (c.width,), names[::-1], c.mlp_width)
+
+  def __call__(self, x_BLD, deterministic):
+    gate_BLF = nn.silu(self.gate(x_BLD, deterministic=deterministic))
+    h_BLF = gate_BLF * self.up(x_BLD, deterministic=deterministic)
+    h_BLF = nn.with_logical_constraint(h_BLF, ('batch', 'length', 'act_mlp'))
+    return self.down(h_BLF, deterministic=deterministic)
+
+
+class Context(NamedTuple):
+  """What every block needs to know about the row; the same for all of them.
+
+  Attributes:
+    turn: rotary angles of the tokens.
+    mask_BLS: see `attention_mask`.
+    slots_BL: where the tokens go in a cache; None without one.
+  """
+
+  turn: Rotary
+  mask_BLS: jax.Array
+  slots_BL: jax.Array | None
+
+
+class Block(nn.Module):
+  """Attention, then feed-forward, each on a normed copy of the stream."""
+
+  config: Config
+
+  def setup(self):
+    c = self.config
+    self.norm1 = RMSNorm(c.norm_eps, c.dtype)
+    self.attn = Attention(c)
+    self.norm2 = RMSNorm(c.norm_eps, c.dtype)
+    self.mlp = Mlp(c)
+
+  def __call__(self, carry, layer, context: Context, deterministic: bool):
+    x_BLD, cache = carry
+    names = ('batch', 'length', 'act_embed')
+    x_BLD = nn.with_logical_constraint(x_BLD, names)
+    out_BLD, cache = self.attn(
+      self.norm1(x_BLD), context, layer, cache, deterministic
+    )
+    x_BLD = x_BLD + out_BLD
+    x_BLD = x_BLD + self.mlp(self.norm2(x_BLD), deterministic)
+    return (nn.with_logical_constraint(x_BLD, names), cache), None
+
+
+def _stack(config: Config) -> nn.Module:
+  """All blocks: parameters on a leading axis, one after the other in a scan."""
+  block = Block
+  if (policy := REMAT[config.remat]) is not None:
+    # A loop keeps XLA from merging the two computations; without one we must.
+    block = nn.remat(
+      Block,
+      policy=policy,
+      prevent_cse=config.unroll > 1,
+      static_argnums=(4,),
+    )
+  return nn.scan(
+    block,
+    variable_axes={'params': 0},
+    split_rngs={'params': True, 'dropout': True},
+    in_axes=(0, nn.broadcast, nn.broadcast),
+    length=config.layers,
+    unroll=min(config.unroll, config.layers),
+    metadata_params={nn.PARTITION_NAME: 'layers'},
+  )(config)
+
+
+class Embedding(nn.Module):
+  """A table of V vectors."""
+
+  config: Config
+
+  @nn.compact
+  def __call__(self, tokens: jax.Array) -> jax.Array:
+    c = self.config
+    init = nn.with_logical_partitioning(
+      nn.initializers.normal(c.width**-0.5), ('vocab', 'embed')
+    )
+    shape = (c.vocab_size, c.width)
+    embedding_VD = self.param('embedding', init, shape, jnp.float32)
+    return jnp.take(embedding_VD, tokens, axis=0).astype(c.dtype)
+
+
+class Head(nn.Module):
+  """Scores of all tokens, accumulated in float32."""
+
+  config: Config
+
+  @nn.compact
+  def __call__(self, h: jax.Array) -> jax.Array:
+    c = self.config
+    init = nn.with_logical_partitioning(
+      nn.initializers.normal(c.width**-0.5), ('embed', 'vocab')
+    )
+    kernel_DV = self.param('kernel', init, (c.width, c.vocab_size), jnp.float32)
+    return jnp.einsum(
+      '...d,dv->...v',
+      h.astype(c.dtype),
+      kernel_DV.astype(c.dtype),
+      preferred_element_type=jnp.float32,
+    )
+
+
+class Llama(nn.Module):
+  """Embeddings in, hidden states out; `embed` and `logits` are the two ends."""
+
+  config: Config
+
+  def setup(self):
+    c = self.config
+    # Module names are parameter paths, hence embed_ for the path `embed`.
+    self.embedding = Embedding(c, name='embed')
+    self.blocks = _stack(c)
+    self.norm = RMSNorm(c.norm_eps, c.dtype)
+    self.head = Head(c)
+
+  def embed(self, tokens: jax.Array) -> jax.Array:
+    """int32 [...] -> [..., D]."""
+    return self.embedding(tokens)
+
+  def __call__(
+    self,
+    x_BLD: jax.Array,
+    positions_BL: jax.Array,
+    segment_ids_BL: jax.Array,
+    *,
+    deterministic: bool = True,
+  ) -> jax.Array:
+    """Hidden states after the last norm, [B, L, D].
+
+    Args:
+      x_BLD: embeddings.
+      positions_BL: int32, restart with every segment.
+      segment_ids_BL: int32, 1, 2, ... in a row; 0 is padding.
+      deterministic: False while training, for the adapters' dropout.
+    """
+    keys = positions_BL, segment_ids_BL
+    context = Context(
+      turn=self._turn(positions_BL),
+      mask_BLS=attention_mask(positions_BL, segment_ids_BL, *keys),
+      slots_BL=None,
+    )
+    (x_BLD, _), _ = self._run(x_BLD, None, context, deterministic)
+    return self.norm(x_BLD)
+
+  def extend(
+    self, x_BLD: jax.Array, length_B: jax.Array, cache: Cache
+  ) -> tuple[jax.Array, Cache]:
+    """Reads on from a cache: a prompt, one token, or another turn.
+
+        cache.length = [3 0]     x = [a b -]     slots = [3 4 -]
+        length       = [2 3]         [a b c]             [0 1 2]
+
+    Args:
+      x_BLD: embeddings of new tokens, padded on the right.
+      length_B: int32, how many of them are tokens.
+      cache: what the rows read before. Tokens for which it has no slot left
+        are lost; who makes it long enough need not care.
+
+    Returns:
+      Hidden states after the last norm, [B, L, D], and the longer cache.
+    """
+    length = jnp.arange(x_BLD.shape[1])
+    is_token_BL = length < length_B[:, None]
+    positions_BL = cache.length[:, None] + length
+    slots = jnp.arange(cache.k.shape[2])
+    total_B = cache.length + length_B
+    context = Context(
+      turn=self._turn(positions_BL),
+      mask_BLS=attention_mask(
+        positions_BL,
+        is_token_BL.astype(jnp.int32),
+        jnp.broadcast_to(slots, (len(total_B), len(slots))),
+        (slots < total_B[:, None]).astype(jnp.int32),
+      ),
+      slots_BL=jnp.where(is_token_BL, positions_BL, len(slots)),
+    )
+    (x_BLD, cache), _ = self._run(x_BLD, cache, context, True)
+    return self.norm(x_BLD), cache._replace(length=total_B)
+
+  def logits(self, h: jax.Array) -> jax.Array:
+    """[..., D] -> float32 [..., V]."""
+    return self.head(h)
+
+  def _turn(self, positions_BL: jax.Array) -> Rotary:
+    return rotary(positions_BL, self.config.head_dim, self.config.rope_theta)
+
+  def _run(self, x_BLD, cache, context, deterministic):
+    layers = jnp.arange(self.config.layers)
+    x_BLD = x_BLD.astype(self.config.dtype)
+    return self.blocks((x_BLD, cache), layers, context, deterministic)

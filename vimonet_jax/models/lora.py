@@ -1,0 +1,155 @@
+"""The one projection of the decoder: a dense layer that may carry an adapter.
+
+LoRA (https://arxiv.org/abs/2106.09685) adds a product of two thin matrices to a
+kernel that stays as it was. Rank 0 is an ordinary dense layer with the same
+`kernel` path, so a base checkpoint loads into either; `merge` goes from one to
+the other.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+  """What the adapters of a network look like.
+
+  Attributes:
+    rank: width of the adapters; 0 means there are none.
+    alpha: the adapters' output is multiplied by alpha / rank.
+    dropout: share of an adapter's input that is dropped while training.
+    targets: names of the projections that have one, as in `('q', 'v')`.
+  """
+
+  rank: int = 0
+  alpha: float = 16.0
+  dropout: float = 0.0
+  targets: tuple[str, ...] = ('q', 'v')
+
+  @property
+  def scale(self) -> float:
+    return self.alpha / self.rank if self.rank else 0.0
+
+
+class LoraDense(nn.Module):
+  """x @ kernel, plus alpha / rank * x @ lora_a @ lora_b where rank > 0.
+
+      kernel [*inputs, *features]   lora_a [*inputs, R]   lora_b [R, *features]
+
+  Attributes:
+    features: output axes, as in `(N, H)` for queries.
+    names: logical names of the kernel's axes; as many of them as there are
+      more than `features` are contracted with the last axes of the input.
+    stddev: deviation of the fresh kernel's normal distribution.
+    lora: the adapter; its `targets` are for the caller to look at.
+    dtype: dtype of the computation. Parameters are made in float32.
+  """
+
+  features: tuple[int, ...]
+  names: tuple[str | None, ...]
+  stddev: float
+  lora: LoraConfig = LoraConfig()
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, deterministic: bool = True) -> jax.Array:
+    """[..., *inputs] -> [..., *features]; only training is not deterministic.
+
+    Dropout needs the random stream `dropout`.
+    """
+    num_inputs = len(self.names) - len(self.features)
+    inputs = x.shape[x.ndim - num_inputs :]
+    input_names, output_names = (
+      self.names[:num_inputs],
+      self.names[num_inputs:],
+    )
+    batch = x.shape[: x.ndim - num_inputs]
+
+    def matrix(name, init, shape, names, rows):
+      init = nn.with_logical_partitioning(init, names)
+      array = self.param(name, init, shape, jnp.float32)
+      return array.astype(self.dtype).reshape(rows, -1)
+
+    # Products of two matrices only. The CPU backend is several times slower in
+    # the gradient of one that sums over several axes.
+    fan_in = math.prod(inputs)
+    x = x.astype(self.dtype).reshape(-1, fan_in)
+    kernel = matrix(
+      'kernel',
+      nn.initializers.normal(self.stddev),
+      (*inputs, *self.features),
+      self.names,
+      fan_in,
+    )
+    y = x @ kernel
+    if rank := self.lora.rank:
+      a_shape, b_shape = (*inputs, rank), (rank, *self.features)
+      a_names, b_names = (*input_names, 'rank'), ('rank', *output_names)
+      lora_a = matrix('lora_a', _kaiming_uniform, a_shape, a_names, fan_in)
+      lora_b = matrix('lora_b', nn.initializers.zeros, b_shape, b_names, rank)
+      if self.lora.dropout:
+        x = nn.Dropout(self.lora.dropout)(x, deterministic=deterministic)
+      y += self.lora.scale * (x @ lora_a @ lora_b)
+    return y.reshape(*batch, *self.features)
+
+
+def _kaiming_uniform(key, shape, dtype):
+  """U(-b, b) with b = 1 / sqrt(fan_in): Kaiming's rule with a = sqrt(5)."""
+  bound = 1.0 / math.sqrt(math.prod(shape[:-1]))
+  return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def merge(flat: Mapping[str, Any], lora: LoraConfig) -> dict[str, Any]:
+  """Adds every adapter to its kernel; the result has kernels only.
+
+  The products are taken in float32 and rounded to the kernel's dtype once.
+
+  Args:
+    flat: path -> parameter. Where the path has `/blocks/` in it, layers are
+      stacked on axis 0.
+    lora: the configuration that the adapters were trained with.
+
+  Returns:
+    A new flat dict without `lora_a` and `lora_b`.
+  """
+  merged = {
+    path: x
+    for path, x in flat.items()
+    if not path.endswith(('/lora_a', '/lora_b'))
+  }
+  for path, lora_a in flat.items():
+    if not path.endswith('/lora_a'):
+      continue
+    owner = path.removesuffix('/lora_a')
+    lora_b = flat.get(f'{owner}/lora_b')
+    kernel = flat.get(f'{owner}/kernel')
+    if kernel is None or lora_b is None or lora_a.shape[-1] != lora.rank:
+      raise ValueError(
+        f'Expected {owner} to have a kernel, lora_a and lora_b of rank '
+        f'{lora.rank}, found {[p for p in flat if p.startswith(owner)]} with '
+        f'lora_a of shape {lora_a.shape}; merge with the configuration that '
+        'the adapters were trained with.'
+      )
+
+    def add(kernel, lora_a, lora_b):
+      product = jnp.tensordot(
+        lora_a.astype(jnp.float32),
+        lora_b.astype(jnp.float32),
+        1,
+        precision='highest',
+      )
+      total = kernel.astype(jnp.float32) + lora.scale * product
+      return total.astype(kernel.dtype)
+
+    if '/blocks/' in f'/{owner}':
+      add = jax.vmap(add)
+    merged[f'{owner}/kernel'] = add(
+      jnp.asarray(kernel), jnp.asarray(lora_a), jnp.asarray(lora_b)
+    )
+  return merged

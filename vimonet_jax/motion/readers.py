@@ -1,0 +1,399 @@
+"""Any motion file -> joints at 20 fps, in metres, y up.
+
+`read` is the one door. A format that defines its frame rate, unit or up axis is
+taken at its word; where it does not, the body itself is the measure (a leg has
+the length of a leg, a head is above its feet); where that does not settle it
+either, the error asks for the flag that does. What was found and changed stands
+in `Motion.notes`, what is wrong with a file in one sentence.
+"""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from scipy import interpolate
+
+from vimonet_jax.motion import amc, bvh, skeleton, smpl
+
+FPS = 20.0
+UNITS = {'m': 1.0, 'cm': 0.01, 'mm': 0.001, 'inch': amc.INCH_M}
+# Turns that make an axis point up along y. All keep left and right apart from
+# each other: determinant 1. The one for z is HumanML3D's for AMASS, which swaps
+# y and z when it reads a file and negates x when it cuts a clip from it.
+TO_Y_UP = {
+  'x': np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
+  'y': np.eye(3),
+  'z': np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]),
+}
+MIN_FRAMES = 20  # one second
+
+# What files are measured in when they do not say. CMU's BVH conversions keep
+# the unit of its .asf files.
+_METRES = {**UNITS, "CMU's 1/0.45 inch": amc.INCH_M / 0.45}
+# A leg, hip to knee to ankle. Within the first range the unit is certain: the
+# ranges of no two units meet. Within the second we believe a stated unit.
+_ADULT_LEG_M = (0.52, 1.1)
+_HUMAN_LEG_M = (0.3, 1.3)
+_TRUNK_PER_LEG = (0.4, 1.6)
+_LEFT_PER_RIGHT = (0.7, 1.4)
+_SHORTEST_BONE_M = 1e-4
+# Most of 251 real clips stand at 0.98 or more, none below 0.74.
+_UPRIGHT = 0.72
+_FLOOR_M = 0.3  # how far from 0 the lowest joint may be for a floor at 0
+# Left x up is forward, where the feet point: 0.4 to 0.99 for real clips, -0.16
+# for someone who climbs; a mirrored file has the other sign.
+_MIRRORED = -0.3
+_FASTEST_M_S = 25.0
+# A frame time of .0083 s means 120 fps.
+_FPS_TOLERANCE = 0.005
+
+_LEGS = skeleton.CHAINS[1][1:4], skeleton.CHAINS[0][1:4]  # left, right
+_TRUNK = skeleton.CHAINS[2]
+_ANKLES = [skeleton.INDEX['left_ankle'], skeleton.INDEX['right_ankle']]
+_TOES = [skeleton.INDEX['left_foot'], skeleton.INDEX['right_foot']]
+
+
+class MotionFileError(ValueError):
+  """One sentence about a motion file: expected, found, what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+  """What a motion file shows.
+
+  Attributes:
+    joints: float32 [T, 22, 3] at 20 fps, metres, y up.
+    features: float32 [T, 263] where the file holds HumanML3D features, to be
+      used as they are; None where `features.encode` has yet to make them.
+    notes: sentences about what was detected and converted.
+  """
+
+  joints: np.ndarray
+  features: np.ndarray | None = None
+  notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+  """What a file says: joints as they are there, and None where it is silent.
+
+  Attributes:
+    joints_TJ3: [T, 22, 3] in the file's axes and unit.
+    fps, unit, up: as the format defines them.
+    rest_J3: the body at rest, which stands whatever the motion does.
+    features: HumanML3D features, if it is these that the file holds.
+    notes: what a user should know about how this format was read.
+  """
+
+  joints_TJ3: np.ndarray
+  fps: float | None = None
+  unit: str | None = None
+  up: str | None = None
+  rest_J3: np.ndarray | None = None
+  features: np.ndarray | None = None
+  notes: tuple[str, ...] = ()
+
+
+def read(
+  path: str | os.PathLike,
+  *,
+  fps: float | None = None,
+  up: str | None = None,
+  unit: str | None = None,
+) -> Motion:
+  """Reads .bvh, .amc (with its .asf), .npy or .npz.
+
+  NumPy files hold joints [T, 22, 3], HumanML3D features [T, 263] or, in an
+  .npz, AMASS's `poses` and `trans`. The whole file is read; callers trim.
+
+  Args:
+    path: the file.
+    fps: its frame rate; needed for joints, which do not say. What is given here
+      and below counts more than what the file says.
+    up: its up axis, `x`, `y` or `z`; needed where the body does not show it.
+    unit: its unit of length, one of `UNITS`; needed likewise.
+
+  Raises:
+    MotionFileError: one sentence that says what was expected, what was found
+      and what to do.
+  """
+  try:
+    _check_flag('up', up, TO_Y_UP)
+    _check_flag('unit', unit, UNITS)
+    source = _find_reader(pathlib.Path(path))(path)
+    return _convert(source, fps, up, unit)
+  except ValueError as e:
+    raise MotionFileError(f'{path}: {e}') from e
+
+
+def resample(joints_TJ3: np.ndarray, fps: float) -> np.ndarray:
+  """Joints at 20 fps, from frame 0 to the last one that has a full step.
+
+  A multiple of 20 fps is thinned out: every 6th frame of 120 fps, unfiltered,
+  which is how HumanML3D made its clips and what encoders have seen. Any other
+  rate is interpolated by cubic splines through all frames, where HumanML3D
+  would have rounded the step and changed the speed.
+
+  Args:
+    joints_TJ3: [T, ...] at `fps`.
+
+  Returns:
+    [T', ...] with T' = 1 + floor((T - 1) * 20 / fps).
+  """
+  step = max(round(fps / FPS), 1)
+  if abs(fps / FPS / step - 1) <= _FPS_TOLERANCE:
+    return joints_TJ3[::step]
+  num_frames = int((len(joints_TJ3) - 1) * FPS / fps + 1e-6) + 1
+  times = np.arange(len(joints_TJ3)) / fps
+  spline = interpolate.CubicSpline(times, joints_TJ3, axis=0)
+  return spline(np.arange(num_frames) / FPS)
+
+
+def _check_flag(name: str, value: str | None, known: Iterable[str]) -> None:
+  if value is not None and value not in known:
+    raise ValueError(
+      f'expected --{name} to be {", ".join(known)}, found {value!r}; pass one '
+      'of these.'
+    )
+
+
+def _find_reader(path: pathlib.Path) -> Callable[[pathlib.Path], _Source]:
+  suffix = path.suffix.lower()
+  if not path.is_file():
+    raise ValueError(
+      f'expected a motion file, found {"a folder" if path.is_dir() else "none"}'
+      ' there; check the path.'
+    )
+  if suffix not in _READERS:
+    advice = _ADVICE.get(suffix, 'convert it to one of these')
+    raise ValueError(
+      f'expected {", ".join(_READERS)}, found a file of type '
+      f'{suffix or "none"}; {advice}.'
+    )
+  return _READERS[suffix]
+
+
+def _read_bvh(path: pathlib.Path) -> _Source:
+  clip = bvh.read(path)
+  return _Source(clip.joints_TJ3, fps=clip.fps, rest_J3=clip.rest_J3)
+
+
+def _read_amc(path: pathlib.Path) -> _Source:
+  note = (
+    f'An .amc does not say its frame rate: {amc.FPS:g} fps, as of nearly all '
+    "of CMU's trials, where --fps does not say otherwise."
+  )
+  return _Source(amc.read(path), fps=amc.FPS, unit='m', up='y', notes=(note,))
+
+
+def _read_numpy(path: pathlib.Path) -> _Source:
+  clip = smpl.read(path)
+  return _Source(
+    clip.joints_TJ3, fps=clip.fps, unit=clip.unit, up=clip.up,
+    features=clip.features, notes=clip.notes,
+  )  # fmt: skip
+
+
+_READERS = {
+  '.bvh': _read_bvh, '.amc': _read_amc, '.npy': _read_numpy,
+  '.npz': _read_numpy,
+}  # fmt: skip
+_ADVICE = {
+  '.asf': 'pass the .amc beside it, which holds the motion',
+  '.fbx': 'export it as .bvh',
+}
+
+
+def _convert(
+  source: _Source, fps: float | None, up: str | None, unit: str | None
+) -> Motion:
+  """Checks a motion and brings it to 20 fps, metres and y up."""
+  fps = _decide_fps(source, fps)
+  _check_frames(source, fps)
+  if source.features is not None:
+    if fps != FPS or up not in (None, 'y') or unit not in (None, 'm'):
+      raise ValueError(
+        'expected HumanML3D features at 20 fps, y up and in metres, as they '
+        f'are by definition, found fps {fps:g}, up {up} and unit {unit}; leave '
+        'out --fps, --up and --unit.'
+      )
+    joints_TJ3 = source.joints_TJ3.astype(np.float32)
+    return Motion(joints_TJ3, source.features, source.notes)
+  unit, unit_notes = _decide_unit(source, unit)
+  joints_TJ3 = source.joints_TJ3 * _METRES[unit]
+  _check_body(joints_TJ3)
+  up, up_notes = _decide_up(source, joints_TJ3, up)
+  notes = [*source.notes, *unit_notes, *up_notes]
+  joints_TJ3 = resample(joints_TJ3 @ TO_Y_UP[up].T, fps)
+  if len(joints_TJ3) != len(source.joints_TJ3):
+    notes.append(f'Resampled from {fps:.5g} to {FPS:g} fps.')
+  _check_speed(joints_TJ3)
+  return Motion(joints_TJ3.astype(np.float32), notes=tuple(notes))
+
+
+def _decide_fps(source: _Source, fps: float | None) -> float:
+  fps = source.fps if fps is None else fps
+  if fps is None:
+    raise ValueError(
+      'expected a frame rate, found none in the file; pass --fps, the frames '
+      'per second it was recorded with.'
+    )
+  if not 5 <= fps <= 1000:
+    raise ValueError(
+      f'expected 5 to 1000 frames per second, found {fps:.4g}; pass the right '
+      '--fps.'
+    )
+  return fps
+
+
+def _check_frames(source: _Source, fps: float) -> None:
+  values = source.joints_TJ3 if source.features is None else source.features
+  num_frames = len(values)
+  if num_frames * FPS / fps < MIN_FRAMES * (1 - _FPS_TOLERANCE):
+    raise ValueError(
+      f'expected at least {MIN_FRAMES / FPS:g} s of motion, found {num_frames} '
+      f'frames at {fps:.5g} fps; pass a longer clip, or --fps if the rate is '
+      'another.'
+    )
+  bad = ~np.isfinite(values).reshape(num_frames, -1).all(axis=1)
+  if bad.any():
+    raise ValueError(
+      f'expected numbers, found NaN or infinity in {bad.sum()} of {num_frames} '
+      f'frames, the first in frame {bad.argmax()}; mend those frames or cut '
+      'them off.'
+    )
+
+
+def _decide_unit(source: _Source, unit: str | None) -> tuple[str, list[str]]:
+  """The unit of length and, if it was detected, a note."""
+  leg = np.mean([_path_length(source.joints_TJ3, leg) for leg in _LEGS])
+  fitting = [
+    name for name, metres in _METRES.items()
+    if _ADULT_LEG_M[0] < leg * metres < _ADULT_LEG_M[1]
+  ]  # fmt: skip
+  stated = unit or source.unit
+  if stated is None and fitting:
+    return fitting[0], [f'Unit {fitting[0]}, detected from a leg of {leg:.3g}.']
+  low, high = _HUMAN_LEG_M
+  if stated is None:
+    raise ValueError(
+      f'expected legs of {low} to {high} m (hip to knee to ankle), found '
+      f'{leg:.3g} of an unknown unit; pass --unit, one of {", ".join(UNITS)}.'
+    )
+  leg_m = leg * _METRES[stated]
+  if not low < leg_m < high:
+    advice = 'leave out --unit' if unit else 'scale the joints'
+    if fitting and fitting[0] in UNITS:
+      advice = f'pass --unit={fitting[0]}'
+    raise ValueError(
+      f'expected legs of {low} to {high} m (hip to knee to ankle), found '
+      f'{leg_m:.3g} m where the unit is {stated}; {advice}.'
+    )
+  return stated, []
+
+
+def _check_body(joints_TJ3: np.ndarray) -> None:
+  """Joints that are no body: upon each other, in another order, mirrored."""
+  parents = list(skeleton.PARENTS[1:])
+  bones_TJ3 = joints_TJ3[:, 1:] - joints_TJ3[:, parents]
+  empty_TJ = np.linalg.norm(bones_TJ3, axis=-1) < _SHORTEST_BONE_M
+  if empty_TJ.any():
+    frame, bone = np.argwhere(empty_TJ)[0]
+    raise ValueError(
+      f'expected joints apart from each other, found '
+      f'{skeleton.NAMES[bone + 1]} upon {skeleton.NAMES[parents[bone]]} in '
+      f'frame {frame}; mend the joint, or cut off frames that are empty.'
+    )
+  left, right = (_path_length(joints_TJ3, leg) for leg in _LEGS)
+  trunk = _path_length(joints_TJ3, _TRUNK)
+  ratios = (left / right, _LEFT_PER_RIGHT), (trunk / left, _TRUNK_PER_LEG)
+  if not all(low < ratio < high for ratio, (low, high) in ratios):
+    raise ValueError(
+      "expected SMPL's 22 joints in SMPL's order, found legs of "
+      f'{left:.2g} and {right:.2g} m under a trunk of {trunk:.2g} m; put the '
+      'joints in the order of skeleton.NAMES.'
+    )
+  across = joints_TJ3[:, _LEGS[0][0]] - joints_TJ3[:, _LEGS[1][0]]
+  upward = joints_TJ3[:, skeleton.INDEX['neck']] - joints_TJ3[:, 0]
+  forward = np.cross(_unit(across), _unit(upward))
+  feet = _unit(joints_TJ3[:, _TOES] - joints_TJ3[:, _ANKLES]).mean(axis=1)
+  if np.median((forward * feet).sum(axis=-1)) < _MIRRORED:
+    raise ValueError(
+      'expected feet that point forward, found them pointing backward, which '
+      'exchanges left and right; negate one axis, or exchange the left and '
+      'right joints.'
+    )
+
+
+def _decide_up(
+  source: _Source, joints_TJ3: np.ndarray, up: str | None
+) -> tuple[str, list[str]]:
+  """The up axis, and notes if it was detected or is not y."""
+  standing = _standing_axis(joints_TJ3)
+  lowest = dict(zip('xyz', joints_TJ3.min(axis=(0, 1)), strict=True))
+  floors = [axis for axis, low in lowest.items() if abs(low) < _FLOOR_M]
+  lies = standing not in TO_Y_UP
+  # Who lies all through a clip may lie along any axis, so the axis along which
+  # a body stands needs a second witness.
+  if up is not None:
+    agreed = found = up
+  elif source.up is not None:
+    agreed = source.up if lies or source.up in (standing, *floors) else ''
+    found = f'{standing} in a format that has {source.up} up'
+  elif source.rest_J3 is not None:
+    resting = _standing_axis(source.rest_J3[None])
+    agreed = resting if lies or standing == resting else ''
+    found = f'{resting or "no axis"} at rest and {standing or "none"} moving'
+  else:
+    agreed = standing if standing in floors else ''
+    found = standing or 'no axis'
+    if not lies:
+      found += f' from {lowest[standing]:.2g} m up'
+  if agreed not in TO_Y_UP:
+    advice = 'pass --up, which is x, y or z'
+    if standing.startswith('-'):
+      advice += f', or if {standing} is up, negate {standing[1]} and another'
+    raise ValueError(
+      'expected a body that shows which axis is up, found one standing along '
+      f'{found}; {advice}.'
+    )
+  notes = []
+  if up is None and source.up is None:
+    notes.append(f'Up axis {agreed}, detected from head and feet.')
+  if agreed != 'y':
+    notes.append(f'Turned from {agreed} up to y up.')
+  return agreed, notes
+
+
+def _standing_axis(joints_TJ3: np.ndarray) -> str:
+  """The axis from feet to neck, e.g. `y` or `-z`; '' for a body that lies."""
+  feet = joints_TJ3[:, _ANKLES].mean(axis=1)
+  body = _unit(joints_TJ3[:, skeleton.INDEX['neck']] - feet)
+  upright = np.median(body, axis=0)
+  axis = int(np.abs(upright).argmax())
+  if abs(upright[axis]) < _UPRIGHT:
+    return ''
+  return ('-' if upright[axis] < 0 else '') + 'xyz'[axis]
+
+
+def _check_speed(joints_TJ3: np.ndarray) -> None:
+  """A path in another unit than the body, or the wrong frame rate."""
+  steps = np.linalg.norm(np.diff(joints_TJ3[:, 0], axis=0), axis=-1)
+  if steps.max() * FPS > _FASTEST_M_S:
+    raise ValueError(
+      f'expected a pelvis no faster than {_FASTEST_M_S:g} m/s, found '
+      f'{steps.max() * FPS:.3g} m/s at {steps.argmax() / FPS:.2f} s; mend the '
+      'path of the root, or pass the right --fps.'
+    )
+
+
+def _path_length(joints_TJ3: np.ndarray, path: tuple[int, ...]) -> float:
+  """Length of the bones along some joints, the median over time."""
+  bones = np.diff(joints_TJ3[:, path], axis=1)
+  return float(np.median(np.linalg.norm(bones, axis=-1).sum(axis=1)))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+  return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -1,0 +1,276 @@
+"""One HTML page of what a work folder holds: scores, examples, training.
+
+The page needs nothing but itself, so it can be mailed and read without a
+network. What has not run is said so.
+"""
+
+import collections
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vimonet_jax import page
+from vimonet_jax.eval import scores, tables
+
+# What each stage learns, for a reader who has not seen the code.
+STAGES = {
+  'motion': 'The motion encoder learns to rebuild motion from few codes.',
+  'language': 'The decoder learns to read, with words in place of media.',
+  'video': 'The video tower learns to see what the decoder is asked.',
+  'align': 'The translators learn to hand both media to the decoder.',
+  'instruct': 'Translators and adapters learn to answer questions.',
+}
+_PACKAGES = (
+  'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
+  'tensorflow-datasets', 'numpy',
+)  # fmt: skip
+# Pictures beyond this are left out, so that the page stays below 5 MB.
+_MAX_PICTURE_BYTES = 4_000_000
+
+
+def write(
+  workdir: str,
+  path: str,
+  *,
+  examples: Sequence[Mapping[str, Any]] = (),
+  config: Mapping[str, Any] | None = None,
+  counts: Mapping[str, Mapping[str, int]] | None = None,
+) -> str:
+  """Writes the page and returns its path.
+
+  Args:
+    workdir: has scores.json and a folder a stage, as far as they have run.
+    path: of the page; replaced as a whole or not at all.
+    examples: dicts of question, reference, answer, correct and input, and of
+      joints [T, 22, 3] metres and frames uint8 [I, H, W, 3], either of them
+      None; neighbours that hold the same arrays share their pictures.
+    config: all settings, as JSON can hold them.
+    counts: split -> what -> how many, of the data.
+  """
+  rows = scores.read(os.path.join(workdir, 'scores.json'))
+  runs = {name: _read_stage(workdir, name) for name in STAGES}
+  name = os.path.basename(os.path.abspath(workdir))
+  now = datetime.datetime.now().strftime('%Y-%m-%d %H:%M')
+  text = page.document(
+    f'ViMoNet: {name}',
+    '<header><h1>ViMoNet</h1>'
+    + page.quiet(f'{page.escape(name)}, {now}')
+    + '</header>'
+    + page.section('Answers', *tables.answers(rows))
+    + page.section('Changed media', *tables.changed_media(rows))
+    + page.section('Examples', *_examples(examples))
+    + page.section('Captions', *tables.captions(rows))
+    + page.section('Training', *_training(runs))
+    + page.section('Data', _data(counts))
+    + page.section('Settings', *_settings(config)),
+  )
+  with open(f'{path}.part', 'w', encoding='utf-8') as f:
+    f.write(text)
+  os.replace(f'{path}.part', path)
+  return path
+
+
+# --- Examples ----------------------------------------------------------------
+
+
+def _examples(examples) -> list[str]:
+  """A card for each clip, with all that was asked about it."""
+  if not examples:
+    return [page.missing('No examples were given.')]
+  clips: list[list] = []
+  for example in examples:
+    if not clips or _media(clips[-1][0]) != _media(example):
+      clips.append([])
+    clips[-1].append(example)
+  cards, spent, left_out = [], 0, 0
+  for clip in clips:
+    pictures = _pictures(clip[0])
+    if spent + len(pictures) > _MAX_PICTURE_BYTES:
+      left_out += len(clip)
+      continue
+    spent += len(pictures)
+    answers = ''.join(_example(example) for example in clip)
+    cards.append(
+      f'<article><div class="media">{pictures}</div><dl>{answers}</dl>'
+      '</article>'
+    )
+  if left_out:
+    cards.append(page.missing(f'{left_out} more would make this page too big.'))
+  return cards
+
+
+def _media(example) -> tuple[int, int]:
+  return id(example.get('joints')), id(example.get('frames'))
+
+
+def _pictures(example) -> str:
+  from vimonet_jax.motion import draw
+
+  pictures = []
+  if example.get('joints') is not None:
+    moving = draw.skeleton_gif(example['joints'])
+    pictures.append(page.image('gif', moving, 'the motion'))
+  if example.get('frames') is not None:
+    sheet = draw.frames_png(example['frames'])
+    pictures.append(page.image('png', sheet, 'frames of the video'))
+  return ''.join(pictures)
+
+
+def _example(example) -> str:
+  kind, mark = ('right', '✓') if example['correct'] else ('wrong', '✗')
+  answer, reference = example['answer'], example['reference']
+  expected = f'<em>{page.escape(reference)}</em>' if answer != reference else ''
+  return (
+    f'<dt>{page.escape(example["question"])} '
+    f'<span class="chip">{tables.HEADS[example["input"]]}</span></dt>'
+    f'<dd><b class="{kind}">{mark}</b> {page.escape(answer)}{expected}</dd>'
+  )
+
+
+# --- Training ----------------------------------------------------------------
+
+
+def _read_stage(workdir: str, name: str) -> tuple[dict, list[dict]]:
+  """summary.json and the lines of metrics.jsonl, as far as they are there."""
+  summary, lines = {}, []
+  path = os.path.join(workdir, name, 'summary.json')
+  if os.path.exists(path):
+    with open(path, encoding='utf-8') as f:
+      summary = json.load(f)
+  path = os.path.join(workdir, name, 'metrics.jsonl')
+  if os.path.exists(path):
+    with open(path, encoding='utf-8') as f:
+      # A line without its end is being written at this moment.
+      lines = [json.loads(line) for line in f if line.endswith('\n')]
+  return summary, lines
+
+
+def _training(runs) -> list[str]:
+  """How long the stages took, and what each of them did meanwhile."""
+  parts = [_timings({name: summary for name, (summary, _) in runs.items()})]
+  for name, (summary, lines) in runs.items():
+    parts += [f'<h3>{name}</h3>', page.quiet(STAGES[name])]
+    if not lines:
+      parts.append(page.missing(f'Stage {name} has not run.'))
+      continue
+    curves = _curves(lines)
+    first = dict(list(curves.items())[:3])
+    parts.append(page.charts(first))
+    if others := {k: v for k, v in curves.items() if k not in first}:
+      names = page.escape(', '.join(others).replace('_', ' '))
+      parts.append(page.details(f'More: {names}', page.charts(others)))
+    state = f'Started from {summary.get("started_from", "?")}.'
+    if not summary:
+      state = f'Has not finished: at step {lines[-1]["step"]:,}.'
+    parts.append(page.quiet(page.escape(state)))
+  return parts
+
+
+def _curves(lines) -> dict[str, page.Curve]:
+  """Metric -> curve; the loss and what was evaluated come first."""
+  curves = collections.defaultdict(lambda: page.Curve([], [], [], []))
+  for line in lines:
+    for key, value in line.items():
+      name = key.removeprefix('eval/')
+      if name in ('step', 'seconds'):
+        continue
+      curve = curves[name]
+      is_eval = name != key
+      (curve.eval_steps if is_eval else curve.steps).append(line['step'])
+      (curve.eval_values if is_eval else curve.values).append(value)
+
+  def rank(item):
+    name, curve = item
+    order = ('loss', 'perplexity', 'token_accuracy')
+    place = order.index(name) if name in order else len(order)
+    return (name == 'grad_norm', place, not curve.eval_steps)
+
+  return dict(sorted(curves.items(), key=rank))
+
+
+def _timings(summaries) -> str:
+  total = sum(s['seconds'] for s in summaries.values() if s)
+  if not total:
+    return page.missing('No stage has finished.')
+  lines = []
+  for name, summary in summaries.items():
+    if not summary:
+      cells = ('–', '–', 'not finished', '')
+    else:
+      share = f'<i style="width:{100 * summary["seconds"] / total:.0f}%"></i>'
+      cells = (
+        f'{summary["steps"]:,}',
+        f'{summary["rate"]:.2f}',
+        _duration(summary['seconds']),
+        page.Cell(share, 'class="share"'),
+      )
+    lines.append(page.row(name, *cells, kind='' if summary else 'quiet'))
+  lines.append(page.row('together', '', '', _duration(total), '', kind='sum'))
+  return page.table(('steps', 'steps/s', 'time', ''), lines)
+
+
+def _duration(seconds: float) -> str:
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours} h {minutes:02d} min'
+  return f'{minutes} min {rest:02d} s' if minutes else f'{rest} s'
+
+
+# --- Data, settings, versions ------------------------------------------------
+
+
+def _data(counts) -> str:
+  if not counts:
+    return page.missing('The data have not been counted.')
+  columns = list(
+    dict.fromkeys(name for some in counts.values() for name in some)
+  )
+  return page.table(
+    [page.escape(name) for name in columns],
+    [
+      page.row(
+        page.escape(split),
+        *(f'{some[name]:,}' if name in some else '–' for name in columns),
+      )
+      for split, some in counts.items()
+    ],
+  )
+
+
+def _settings(config) -> list[str]:
+  if config:
+    text = page.escape(json.dumps(config, indent=2, default=str))
+    parts = [page.details('All settings', f'<pre>{text}</pre>')]
+  else:
+    parts = [page.missing('No settings were given.')]
+  versions = [
+    page.row(name, page.escape(value)) for name, value in _versions().items()
+  ]
+  parts.append(
+    page.details(
+      'Versions and machine that wrote this page', page.table((), versions)
+    )
+  )
+  return parts
+
+
+def _versions() -> dict[str, str]:
+  import jax
+
+  found = {'python': platform.python_version()}
+  for name in _PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = 'not installed'
+  devices = jax.devices()
+  return found | {
+    'system': f'{platform.system()} {platform.machine()}',
+    'CPU cores': str(os.cpu_count()),
+    'devices': f'{len(devices)} × {devices[0].device_kind}',
+  }
