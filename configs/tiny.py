@@ -57,6 +57,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.task = 'pipeline'
   config.workdir = 'workdir/tiny'
   config.seed = 0
+  # A step of the tiny decoder takes 14 % less time with it on two Xeon cores.
+  config.xla_flags = '--xla_cpu_experimental_ynn_fusion_type=dot'
 
   config.data = ml_collections.ConfigDict({
     'name': 'synthetic',
@@ -112,11 +114,27 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     window=64,
   )
   config.language = _stage(
-    700,
+    800,
     ('llm/.*',),
-    (('llm/.*', 3e-3),),
+    (('llm/.*', 4e-3),),
     ml_collections.ConfigDict({
-      'words': _mix(_BOTH, length=208, max_turns=8, caption_share=0.1),
+      'words': _mix(
+        _BOTH,
+        length=160,
+        max_turns=7,
+        caption_share=0.05,
+        domain_weights={
+          'sequentiality': 3.0,
+          'hallucination': 2.0,
+          'joint': 2.0,
+          'direction': 2.0,
+          'reasoning': 2.0,
+          'place': 0.5,
+          'object': 0.5,
+          'colour': 0.5,
+          'people': 0.5,
+        },
+      ),
     }),
     optimizer='muon',
     # Words that the sampler of conversations makes stand in place of media.

@@ -4,9 +4,10 @@ Flags and one table from task to function, nothing else. Each function imports
 what it needs, so a task never loads another's libraries.
 """
 
+import os
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -95,6 +96,11 @@ def main(argv: list[str]) -> int:
     raise app.UsageError(
       f'Expected --task to be one of {", ".join(TASKS)}, found {task!r}.'
     )
+  if not flags.FLAGS['verbosity'].present:
+    logging.set_verbosity(logging.WARNING)
+  # XLA reads its flags when JAX is imported, which nothing has done yet.
+  flags_before = os.environ.get('XLA_FLAGS', '')
+  os.environ['XLA_FLAGS'] = f'{config.xla_flags} {flags_before}'.strip()
   return TASKS[task](config, _WORKDIR.value or config.workdir)
 
 

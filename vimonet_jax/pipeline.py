@@ -275,6 +275,7 @@ def _batches(config, name: str, corpus: Corpus):
       length=mix.length,
       motion_clips=int('motion' in mix.media and 'stand_in' not in stage),
       video_clips=int('video' in mix.media and 'stand_in' not in stage),
+      has_words='stand_in' in stage,
       weight=mix.weight,
     )
     for mix in stage.mixes.values()

@@ -254,8 +254,11 @@ def test_fresh_parameters_suit_training_from_nothing():
   params = nn.unbox(jax.jit(init)(jax.random.key(0), tokens, tokens, tokens))
   flat = traverse_util.flatten_dict(params['params'], sep='/')
   assert {x.dtype for x in flat.values()} == {jnp.dtype('float32')}
-  # What is added to the stream starts smaller the more blocks there are.
+  # Tokens start as large as norms make them; what is added to them starts
+  # smaller the more blocks there are.
   for path, fan_in, gain in (
+    ('embed/embedding', 1, 1.0),
+    ('head/kernel', 64, 1.0),
     ('blocks/attn/q/kernel', 64, 1.0),
     ('blocks/attn/o/kernel', 32, 8**-0.5),
     ('blocks/mlp/down/kernel', 128, 8**-0.5),

@@ -61,6 +61,7 @@ class Mix:
     length: L.
     motion_clips: Cm; with slots, every record has to have a motion.
     video_clips: Cv; with slots, every record has to have frames.
+    has_words: words stand for clips in every record.
     weight: how often such a batch comes, relative to the other mixes.
   """
 
@@ -70,11 +71,14 @@ class Mix:
   length: int
   motion_clips: int = 0
   video_clips: int = 0
+  has_words: bool = False
   weight: float = 1.0
 
   @property
   def shape(self) -> packing.RowShape:
-    return packing.RowShape(self.length, self.motion_clips, self.video_clips)
+    return packing.RowShape(
+      self.length, self.motion_clips, self.video_clips, self.has_words
+    )
 
 
 def conversations(
@@ -188,6 +192,7 @@ def prompts(
   length: int,
   motion_clips: int = 0,
   video_clips: int = 0,
+  has_words: bool = False,
 ) -> packing.Batch:
   """One batch of open questions, a record a row; rows left over are empty.
 
@@ -209,7 +214,7 @@ def prompts(
       f'Expected 1 to {rows} records for a batch of {rows} rows, found '
       f'{len(asked)}.'
     )
-  shape = packing.RowShape(length, motion_clips, video_clips)
+  shape = packing.RowShape(length, motion_clips, video_clips, has_words)
   elements = []
   for record in asked:
     made = _element(text.encode_prompt(record, layout), record, statistics)

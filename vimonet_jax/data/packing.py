@@ -10,6 +10,7 @@ An element is one conversation with its clips, as a dict:
     tokens        int32 [l]
     loss_mask     bool [l]
     media_index   int32 [l], rows of the element's own media bank
+    more_tokens   int32 [l, 3], words that share a place; mostly absent
     motion        float32 [1, 196, 263], zero beyond the clip; absent without
     motion_length int32 [1], frames of the clip; absent without
     frames        uint8 [1, I, H, W, 3]; absent without
@@ -30,6 +31,7 @@ Batch = dict[str, np.ndarray]
 
 # Along the tokens, along the motion clips, along the video clips.
 _TOKEN_KEYS = ('tokens', 'loss_mask', 'media_index')
+_WORD_KEYS = ('more_tokens',)
 _MOTION_KEYS = ('motion', 'motion_length')
 _VIDEO_KEYS = ('frames',)
 
@@ -42,16 +44,20 @@ class RowShape:
     length: tokens, L.
     motion_clips: slots for motion clips, Cm.
     video_clips: slots for video clips, Cv.
+    has_words: words may stand for clips.
   """
 
   length: int
   motion_clips: int = 0
   video_clips: int = 0
+  has_words: bool = False
 
   @property
   def sizes(self) -> dict[str, int]:
     """The packed axis of every key; keys without slots are absent."""
     sizes = dict.fromkeys(_TOKEN_KEYS, self.length)
+    if self.has_words:
+      sizes |= dict.fromkeys(_WORD_KEYS, self.length)
     if self.motion_clips:
       sizes |= dict.fromkeys(_MOTION_KEYS, self.motion_clips)
     if self.video_clips:
@@ -76,7 +82,9 @@ def element(
     motion_T263: normalised, at most 196 frames.
     frames_IHW3: uint8.
   """
-  made = {key: example[key] for key in _TOKEN_KEYS}
+  made = {
+    key: example[key] for key in (*_TOKEN_KEYS, *_WORD_KEYS) if key in example
+  }
   if motion_T263 is not None:
     length, width = motion_T263.shape
     padded_CT263 = np.zeros((1, records.MAX_MOTION_FRAMES, width), np.float32)
@@ -173,7 +181,9 @@ def finish(packed: Packed, *, motion_slots: int, video_tokens: int) -> Batch:
       alone_BL == text.TEXT, text.TEXT, media_index_BL
     ).astype(np.int32),
     **{
-      key: packed[key] for key in (*_MOTION_KEYS, *_VIDEO_KEYS) if key in packed
+      key: packed[key]
+      for key in (*_WORD_KEYS, *_MOTION_KEYS, *_VIDEO_KEYS)
+      if key in packed
     },
   }
 
@@ -199,7 +209,11 @@ def unpack(
     rows.append([])
     for i in range(1, ids_L.max() + 1):
       inside_L = ids_L == i
-      made = {key: batch[key][b, inside_L] for key in _TOKEN_KEYS}
+      made = {
+        key: batch[key][b, inside_L]
+        for key in (*_TOKEN_KEYS, *_WORD_KEYS)
+        if key in batch
+      }
       index_l = made['media_index']
       is_motion_l = (index_l >= 0) & (index_l < motions)
       is_video_l = index_l >= motions

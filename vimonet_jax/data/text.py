@@ -17,9 +17,12 @@ from vimonet_jax.data import records
 
 PAD, BOS, EOS = 0, 1, 2
 TEXT = -1  # in media_index: an ordinary token
+# Words that can stand together in one place of a clip, besides the first.
+MORE_WORDS = 3
 MOTION_SLOTS = records.MAX_MOTION_FRAMES // records.FRAMES_PER_TOKEN
 
-# tokens, positions, media_index int32 [l] and loss_mask bool [l]
+# tokens, positions, media_index int32 [l] and loss_mask bool [l]; more_tokens
+# int32 [l, MORE_WORDS] where words stand for a clip
 Example = dict[str, np.ndarray]
 
 
@@ -145,6 +148,10 @@ class Template:
   Attributes:
     system: opens a conversation of words only.
     system_media: opens a conversation about a clip.
+    user, assistant: whose words come next.
+    video, motion: which clip comes next.
+    stop: ends a clip.
+    media_first: clips stand before the first question, not behind it.
   """
 
   system: str
@@ -154,6 +161,7 @@ class Template:
   video: str = 'INPUT_VIDEO: '
   motion: str = 'INPUT_MOTION_TOKENS: '
   stop: str = '. '
+  media_first: bool = False
 
 
 _CHAT = 'A chat between a curious user and an artificial intelligence assistant'
@@ -169,9 +177,10 @@ TEMPLATES = {
       f'{_CHAT}, paired with an input that provides further context. {_MANNERS}'
     ),
   ),
-  # A decoder grown from nothing learns nothing from a sentence that is the same
-  # in every row, and pays for its length.
-  'short': Template(system='', system_media=''),
+  # For a decoder grown from nothing, which learns nothing from a sentence that
+  # is the same in every row. Clips come first, as in Video-LLaVA: then all turns
+  # of a row are asked alike, and each of them trains the one that is asked alone.
+  'short': Template(system='', system_media='', media_first=True),
 }
 
 
@@ -198,7 +207,7 @@ class Segment:
   """Words that are encoded by themselves, or a clip.
 
   Attributes:
-    role: `prompt`, `answer`, `video` or `motion`.
+    role: `prompt`, `answer`, `video`, `motion`, or `words` in place of a clip.
     text: the words; a clip has none.
   """
 
@@ -221,7 +230,15 @@ def segments(record: records.Record, template: Template) -> list[Segment]:
 
   A conversation of words only has `{system}USER: {question} ASSISTANT: ` in
   place of all lines before the first answer. Words that stand for a clip
-  (`video_text`, `motion_text`) are a prompt in the clip's place.
+  (`video_text`, `motion_text`) are in the clip's place. A template with media
+  first opens with the clips:
+
+      {system_media}INPUT_VIDEO:
+      <video>
+      . INPUT_MOTION_TOKENS:
+      <motion>
+      . USER: {question} ASSISTANT:
+      {answer}
 
   Raises:
     ValueError: there are no turns, or both a clip and words that stand for it.
@@ -238,7 +255,12 @@ def segments(record: records.Record, template: Template) -> list[Segment]:
   if clip := _clip(record.id, 'motion', record.motion, record.motion_text):
     stop = template.stop if clips else ''
     clips += [Segment('prompt', stop + template.motion), clip]
-  if clips:
+  if clips and template.media_first:
+    label, *clips = clips
+    opening = template.system_media + label.text
+    ending = template.stop + _ask(first.question, template)
+    row = [Segment('prompt', opening), *clips, Segment('prompt', ending)]
+  elif clips:
     opening = f'{template.system_media}{template.user}{first.question} \n'
     ending = f'{template.stop}{template.assistant}'
     row = [Segment('prompt', opening), *clips, Segment('prompt', ending)]
@@ -263,7 +285,7 @@ def _clip(name: str, medium: str, clip, words: str | None) -> Segment | None:
     )
   if clip is not None:
     return Segment(medium)
-  return None if words is None else Segment('prompt', words)
+  return None if words is None else Segment('words', words)
 
 
 def encode_dialog(record: records.Record, layout: Layout) -> Example:
@@ -273,11 +295,19 @@ def encode_dialog(record: records.Record, layout: Layout) -> Example:
       media_index = [ -1   -1     -1   0   1  -1  -1   -1   -1  -1   -1]
       loss_mask   = [  0    0      0   0   0   0   1    1    0   1    1]
 
+  Words that stand for a clip have as many places as there are blanks between
+  them, plus one. In a place several words may lie on top of each other, like
+  all that an encoder says of one moment; their embeddings are added up:
+
+      motion_text = 'walking+slowly waving'
+      tokens      = [walking waving]      more_tokens = [[slowly 0 0] [0 0 0]]
+
   The row is as long as it is: whoever has a limit asks packing.misfit.
 
   Returns:
-    tokens, positions and media_index int32 [l], loss_mask bool [l]. The bank
-    that media_index counts in has the record's motion first, which takes
+    tokens, positions and media_index int32 [l], loss_mask bool [l]; with words
+    that stand for a clip also more_tokens int32 [l, MORE_WORDS]. The bank that
+    media_index counts in has the record's motion first, which takes
     `motion_slots` rows however short it is, then the video.
   """
   return _encode(segments(record, layout.template), record, layout)
@@ -303,8 +333,16 @@ def _encode(
   row: Sequence[Segment], record: records.Record, layout: Layout
 ) -> Example:
   tokens, media_index, loss_mask = [BOS], [TEXT], [False]
+  more_tokens = {}
   for segment in row:
-    if segment.role in ('prompt', 'answer'):
+    if segment.role == 'words':
+      for place in segment.text.split():
+        first, *more = _word_ids(place, layout.tokenizer)
+        more_tokens[len(tokens)] = more
+        tokens.append(first)
+        media_index.append(TEXT)
+        loss_mask.append(False)
+    elif segment.role in ('prompt', 'answer'):
       is_answer = segment.role == 'answer'
       ids = layout.tokenizer.encode(segment.text) + [EOS] * is_answer
       tokens += ids
@@ -315,12 +353,30 @@ def _encode(
       tokens += [PAD] * len(places)
       media_index += places
       loss_mask += [False] * len(places)
-  return {
+  example = {
     'tokens': np.array(tokens, np.int32),
     'loss_mask': np.array(loss_mask, bool),
     'positions': np.arange(len(tokens), dtype=np.int32),
     'media_index': np.array(media_index, np.int32),
   }
+  if more_tokens:
+    more_lW = np.full((len(tokens), MORE_WORDS), PAD, np.int32)
+    for at, ids in more_tokens.items():
+      more_lW[at, : len(ids)] = ids
+    example['more_tokens'] = more_lW
+  return example
+
+
+def _word_ids(place: str, tokenizer: Tokenizer) -> list[int]:
+  """Ids of the words that share a place."""
+  ids = [i for word in place.split('+') for i in tokenizer.encode(word)]
+  if not 0 < len(ids) <= 1 + MORE_WORDS:
+    raise ValueError(
+      f'Expected 1 to {1 + MORE_WORDS} tokens in one place of words that stand '
+      f'for a clip, found {len(ids)} in {place!r}; use fewer or shorter words, '
+      'or a tokenizer that has them whole.'
+    )
+  return ids
 
 
 def _places(medium: str, record: records.Record, layout: Layout) -> range:

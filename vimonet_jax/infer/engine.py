@@ -177,10 +177,14 @@ class Engine:
       self._check(record)
       length = len(text.encode_prompt(record, self.bundle.layout)['tokens'])
       bucket = -(-length // _LENGTH_STEP) * _LENGTH_STEP
-      clips = (record.motion is not None, record.frames is not None)
+      clips = (
+        record.motion is not None,
+        record.frames is not None,
+        record.motion_text is not None or record.video_text is not None,
+      )
       groups.setdefault((bucket, *clips), []).append(i)
     answers = [''] * len(asked)
-    for (length, has_motion, has_video), places in groups.items():
+    for (length, has_motion, has_video, has_words), places in groups.items():
       batch = batches.prompts(
         [asked[i] for i in places],
         layout=self.bundle.layout,
@@ -189,6 +193,7 @@ class Engine:
         length=length,
         motion_clips=int(has_motion),
         video_clips=int(has_video),
+        has_words=has_words,
       )
       output = self.run(
         batch,

@@ -9,7 +9,7 @@ here, T their frames at any resolution; E is a convolution's width.
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -214,7 +214,8 @@ def _conv(
     padding=[(pad, pad)],
     kernel_dilation=(dilation,),
     dtype=config.dtype,
-    # What torch gives a fresh Conv1d: T2M-GPT's recipe begins there.
+    # What torch gives a fresh Conv1d: T2M-GPT's recipe begins there. With a
+    # variance of 1 / fan_in the codes collapse in the first 50 steps.
     kernel_init=nn.with_logical_partitioning(
       nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform'),
       ('conv', *names),

@@ -170,6 +170,11 @@ class Vimonet(nn.Module):
   def embed(self, batch: Batch) -> jax.Array:
     """The decoder's input, [B, L, D]."""
     x_BLD = self.llm.embed(batch['tokens'])
+    if 'more_tokens' in batch:
+      # Words that lie on top of each other in place of what an encoder says.
+      more_BLW = batch['more_tokens']
+      more_BLWD = self.llm.embed(more_BLW) * (more_BLW > 0)[..., None]
+      x_BLD = x_BLD + jnp.sum(more_BLWD, axis=2)
     bank_BMD = self.bank(batch)
     if bank_BMD is None:
       return x_BLD
@@ -180,7 +185,9 @@ class Vimonet(nn.Module):
 
     Args:
       batch: tokens, segment_ids, positions and media_index, each [B, L], and
-        motion with motion_length, or frames, or both.
+        motion with motion_length, or frames, or both; more_tokens [B, L, W]
+        where words stand for media, whose embeddings are added to their
+        place's.
       deterministic: False while training, with the random stream `dropout`.
     """
     return self.llm(

@@ -148,48 +148,63 @@ def captions(
   )  # fmt: skip
 
 
+# How often a word is there in a place of its action, or of its scene.
+_VERB_SHARE = 0.85
+_FACT_SHARE = 0.7
+_SCENE_SHARE = 0.35
+
+
 def motion_words(
   program: Sequence[actions.Action],
   lengths: Sequence[int],
   rng: np.random.Generator,
 ) -> str:
-  """What a motion encoder might say: each action's words, again and again.
+  """What a motion encoder might say, place by place (see data.text).
 
-      walking walking forward walking slowly | waving left waving arm waving
+      walking+forward+slowly walking+slowly forward waving+left+arm waving
 
   Args:
     program: the actions.
-    lengths: how many words each action gets, at least.
-    rng: draws the words.
+    lengths: how many places each action gets.
+    rng: draws which words are missing where; each fact is there at least once.
   """
-  words = []
+  places = []
   for action, length in zip(program, lengths, strict=True):
-    name = GERUNDS[action.verb]
-    facts = [
+    words = [
+      GERUNDS[action.verb],
       *direction(action).split(),
       *limb(action).split(),
       *action.speed.split(),
       *TIMES[action.count - 1 : action.count],
     ]
-    # Each fact at least once, the verb about half of the time.
-    fill = max(length - 1 - len(facts), 0)
-    tail = facts + [
-      pick(rng, facts) if facts and rng.random() < 0.4 else name
-      for _ in range(fill)
-    ]
-    words += [name, *(tail[k] for k in rng.permutation(len(tail)))]
-  return ' '.join(words)
+    shares = np.full(len(words), _FACT_SHARE)
+    shares[0] = _VERB_SHARE
+    places += _places(words, shares, length, rng)
+  return ' '.join(places)
 
 
 def video_words(
   scene: scenes.Scene, length: int, rng: np.random.Generator
 ) -> str:
-  """What a video encoder might say: the scene's words in any order."""
-  facts = [
+  """What a video encoder might say: the scene's words here and there."""
+  words = [
     scene.place,
     scene.object,
     scene.colour,
     NUMBERS[scene.people - 1],
   ]
-  words = facts + [pick(rng, facts) for _ in range(length - len(facts))]
-  return ' '.join(words[i] for i in rng.permutation(len(words)))
+  shares = np.full(len(words), _SCENE_SHARE)
+  return ' '.join(_places(words, shares, length, rng))
+
+
+def _places(words, shares, length: int, rng) -> list[str]:
+  """Words joined by `+`; no place is empty, and no word is nowhere."""
+  is_there = rng.random((length, len(words))) < shares
+  for k in np.flatnonzero(~is_there.any(axis=0)):
+    is_there[rng.integers(length), k] = True
+  for i in np.flatnonzero(~is_there.any(axis=1)):
+    is_there[i, rng.integers(len(words))] = True
+  return [
+    '+'.join(word for word, here in zip(words, row, strict=True) if here)
+    for row in is_there
+  ]

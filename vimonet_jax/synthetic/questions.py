@@ -332,7 +332,7 @@ def _posture(program: Program, rng) -> Question | None:
 def _help(program: Program, rng) -> Question | None:
   """Whether somebody should look after the person; both answers alike."""
   is_hurt = any(action.verb in _ACCIDENTS for action in program)
-  if rng.random() > (0.8 if is_hurt else 0.15):
+  if rng.random() > (0.8 if is_hurt else 0.18):
     return None
   return _make(
     rng,

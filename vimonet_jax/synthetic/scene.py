@@ -170,11 +170,10 @@ def _follow(body_IJ3, thing, half_width: float, size: int) -> raster.Camera:
   apart = np.abs(person_I3[:, 0] - thing[0])
   shown = np.maximum(_MIN_HALF_WIDTH_M, (apart + reach + margin) / 2)
   distance = shown / _HALF_VIEW
-  # Halfway between them, but so far from both that their feet are seen.
-  nearer = np.minimum(person_I3[:, 2], thing[2])
-  farther = np.maximum(person_I3[:, 2], thing[2])
-  aim = np.minimum((nearer + farther) / 2, nearer + 0.12 * distance)
-  z = aim - distance
+  # Aimed between them, but so far from both that they stand in the picture.
+  between = (person_I3[:, 2] + thing[2]) / 2
+  nearest = np.minimum(low[:, 2], thing[2])
+  z = np.minimum(between, nearest + 0.16 * distance) - distance
   leash = np.maximum(_HALF_VIEW * (thing[2] - z) - margin, 0)
   x = np.clip(person_I3[:, 0], thing[0] - leash, thing[0] + leash)
   focal = size / 2 / _HALF_VIEW

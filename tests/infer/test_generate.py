@@ -1,0 +1,218 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from vimonet_jax import sharding
+from vimonet_jax.infer import generate
+from vimonet_jax.models import clip_video, llama, motion_vqvae, vimonet
+
+CONFIG = vimonet.Config(
+  llm=llama.Config(
+    vocab_size=24,
+    width=16,
+    layers=2,
+    heads=2,
+    kv_heads=2,
+    head_dim=8,
+    mlp_width=24,
+  ),
+  motion=motion_vqvae.Config(width=8, code_dim=8, num_codes=6, depth=1),
+  video=clip_video.Config(8, 1, 2, 16, image_size=8, patch_size=4, frames=2),
+  max_motion_frames=16,
+)
+MODEL = vimonet.Vimonet(CONFIG)
+LENGTHS = (5, 8, 0, 3)
+NEVER = 99
+
+
+@functools.cache
+def variables():
+  """Sharp scores: parameters as small as fresh ones would nearly tie."""
+  shapes = jax.eval_shape(
+    functools.partial(MODEL.init, method=lambda m, b: m.logits(m(b))),
+    jax.random.key(0),
+    prompts(),
+  )
+  rng = np.random.default_rng(0)
+  flat = {
+    path: rng.normal(path.endswith('scale'), 0.4, x.shape).astype(np.float32)
+    for path, x in sorted(sharding.unbox(shapes['params']).items())
+  }
+  return {'params': traverse_util.unflatten_dict(flat, sep='/')}
+
+
+def prompts(lengths=LENGTHS, seed=0, media=True):
+  """Right-padded prompts; each that is not empty has a motion token."""
+  rng = np.random.default_rng(seed)
+  batch = {
+    'tokens': rng.integers(1, 24, (4, 8), np.int32),
+    'segment_ids': np.int32(np.arange(8) < np.array(lengths)[:, None]),
+    'media_index': np.full((4, 8), -1, np.int32),
+  }
+  batch['tokens'] *= batch['segment_ids']
+  batch['positions'] = np.tile(np.arange(8, dtype=np.int32), (4, 1))
+  if media:
+    batch['media_index'][:, 1] = np.where(np.array(lengths) > 1, 2, -1)
+    motion = rng.normal(size=(4, 1, 16, 263)).astype(np.float32)
+    batch['motion'] = motion
+    batch['motion_length'] = np.full((4, 1), 16, np.int32)
+  return batch
+
+
+@functools.cache
+def compiled(**options):
+  run = functools.partial(generate.generate, MODEL, **options)
+  return jax.jit(run, static_argnames=('sampling',))
+
+
+def run(batch, *, eos_id=NEVER, max_new_tokens=6, cache_length=32, **rest):
+  fixed = {'max_new_tokens': max_new_tokens, 'cache_length': cache_length}
+  return compiled(**fixed)(variables(), batch, eos_id=eos_id, **rest)
+
+
+@functools.cache
+def forward():
+  return jax.jit(
+    lambda v, batch: MODEL.apply(v, batch, method=lambda m, b: m.logits(m(b)))
+  )
+
+
+def greedy_by_hand(batch, steps):
+  """The best token of a full forward pass, again and again: [B, steps]."""
+  rows = {
+    name: np.pad(x, ((0, 0), (0, 24)), constant_values=-(name[0] == 'm'))
+    if x.shape == (4, 8)
+    else x
+    for name, x in batch.items()
+  }
+  rows['positions'] = np.tile(np.arange(32, dtype=np.int32), (4, 1))
+  end = rows['segment_ids'].sum(1)
+  found = np.zeros((4, steps), np.int32)
+  for i in range(steps):
+    logits = np.asarray(forward()(variables(), rows))
+    for b in np.flatnonzero(end):
+      token = logits[b, end[b] - 1].argmax()
+      found[b, i] = rows['tokens'][b, end[b]] = token
+      rows['segment_ids'][b, end[b]] = 1
+      end[b] += 1
+  return found
+
+
+def test_greedy_is_the_argmax_of_repeated_full_forward_passes():
+  output = run(prompts())
+  want = greedy_by_hand(prompts(), 6)
+  np.testing.assert_array_equal(output.tokens, want)
+  assert output.lengths.tolist() == [6, 6, 0, 6]
+  np.testing.assert_array_equal(output.last, [*want[:2, 5], -1, want[3, 5]])
+  # The newest token is not read, and padding is not kept.
+  assert output.cache.length.tolist() == [10, 13, 0, 8]
+
+
+def test_a_row_stops_after_its_end_token_and_the_others_go_on():
+  free = np.asarray(run(prompts()).tokens)
+  eos_id = int(free[0, 1])
+  output = run(prompts(), eos_id=eos_id)
+  for b in range(4):
+    ends = np.flatnonzero(free[b] == eos_id)
+    length = 0 if b == 2 else ends[0] + 1 if len(ends) else 6
+    assert output.lengths[b] == length
+    want = np.where(np.arange(6) < length, free[b], 0)
+    np.testing.assert_array_equal(output.tokens[b], want)
+
+
+def test_it_stops_when_all_rows_are_done():
+  @functools.cache
+  def counting():
+    seen = []
+
+    def count(logits, last):
+      jax.debug.callback(lambda: seen.append(1))
+      return logits.at[:, 7].set(1e9)
+
+    return seen, jax.jit(
+      functools.partial(
+        generate.generate, MODEL, max_new_tokens=6, logits_fn=count
+      )
+    )
+
+  seen, answer = counting()
+  output = answer(variables(), prompts(), eos_id=7)
+  jax.effects_barrier()
+  assert output.lengths.tolist() == [1, 1, 0, 1]
+  assert len(seen) == 1
+
+
+def test_a_full_cache_ends_a_row():
+  output = run(prompts(), cache_length=9)
+  # Slots for 4 more tokens, for 1, none asked, for 6; the newest needs none.
+  assert output.lengths.tolist() == [5, 2, 0, 6]
+  free = run(prompts())
+  np.testing.assert_array_equal(output.tokens[0, :5], free.tokens[0, :5])
+  with pytest.raises(ValueError, match='as long as the prompts, 8.*found 4'):
+    run(prompts(), cache_length=4)
+
+
+def test_a_next_turn_goes_on_without_encoding_media_again():
+  first = run(prompts())
+  turn = prompts((2, 4, 0, 0), seed=1, media=False)
+  second = run(turn, previous=first)
+  assert second.lengths.tolist() == [6, 6, 0, 0]
+  # The same conversation, read at once.
+  whole = prompts()
+  whole = {
+    name: np.pad(x, ((0, 0), (0, 16)), constant_values=-(name[0] == 'm'))
+    if x.shape == (4, 8)
+    else x
+    for name, x in whole.items()
+  }
+  whole['positions'] = np.tile(np.arange(24, dtype=np.int32), (4, 1))
+  for b, start, count in ((0, 5, 2), (1, 8, 4)):
+    new = [*np.asarray(first.tokens[b]), *turn['tokens'][b, :count]]
+    whole['tokens'][b, start : start + len(new)] = new
+    whole['segment_ids'][b, start : start + len(new)] = 1
+  want = run(whole)
+  np.testing.assert_array_equal(second.tokens[:2], want.tokens[:2])
+  np.testing.assert_array_equal(second.cache.length[:2], want.cache.length[:2])
+  # The last row had no new turn: it can still have one later.
+  assert second.last[3] == first.last[3]
+  assert second.cache.length[3] == first.cache.length[3]
+
+
+def test_ties_for_the_last_place_stay_in_the_draw():
+  logits = jnp.log(jnp.array([[4.0, 1.0, 2.0, 2.0, 2.0, 0.5]]))
+  sampling = generate.Sampling(temperature=1.0, top_k=2)
+  keys = jax.random.split(jax.random.key(0), 500)
+  drawn = jax.vmap(lambda key: generate.sample(logits, sampling, key))(keys)
+  share = np.bincount(np.asarray(drawn)[:, 0], minlength=6) / 500
+  np.testing.assert_allclose(share, [0.4, 0, 0.2, 0.2, 0.2, 0], atol=0.08)
+  assert share[1] == share[5] == 0
+
+
+def test_temperature_sharpens_the_draw():
+  logits = jnp.log(jnp.array([[2.0, 1.0]]))
+  keys = jax.random.split(jax.random.key(0), 500)
+  for temperature, want in ((1.0, 2 / 3), (0.5, 4 / 5)):
+    sampling = generate.Sampling(temperature)
+    drawn = jax.vmap(
+      lambda key, sampling=sampling: generate.sample(logits, sampling, key)
+    )(keys)
+    assert np.isclose(np.mean(np.asarray(drawn) == 0), want, atol=0.07)
+  assert generate.Sampling(0.8, 200) == generate.MOTIONLLM
+  with pytest.raises(ValueError, match='zero or more'):
+    generate.Sampling(temperature=-1.0)
+
+
+def test_draws_follow_the_key():
+  sampling = generate.Sampling(temperature=2.0, top_k=20)
+  first, again, other = (
+    np.asarray(
+      run(prompts(), sampling=sampling, key=jax.random.key(seed)).tokens
+    )
+    for seed in (0, 0, 1)
+  )
+  np.testing.assert_array_equal(first, again)
+  assert (first != other).any()
