@@ -118,23 +118,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     ('llm/.*',),
     (('llm/.*', 4e-3),),
     ml_collections.ConfigDict({
-      'words': _mix(
-        _BOTH,
-        length=160,
-        max_turns=7,
-        caption_share=0.05,
-        domain_weights={
-          'sequentiality': 3.0,
-          'hallucination': 2.0,
-          'joint': 2.0,
-          'direction': 2.0,
-          'reasoning': 2.0,
-          'place': 0.5,
-          'object': 0.5,
-          'colour': 0.5,
-          'people': 0.5,
-        },
-      ),
+      # What a video shows is read soon, the order of actions late.
+      'motion': _mix(('motion',), weight=2.0, length=160, max_turns=5),
+      'both': _mix(_BOTH, length=160, max_turns=7, caption_share=0.05),
     }),
     optimizer='muon',
     # Words that the sampler of conversations makes stand in place of media.

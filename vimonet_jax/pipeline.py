@@ -12,8 +12,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -52,8 +52,12 @@ class Corpus(NamedTuple):
 
 def run(config, workdir: str) -> int:
   """Everything, from nothing to the report."""
-  _claim(config, workdir)
-  corpus = prepare(config, workdir)
+  try:
+    _claim(config, workdir)
+    corpus = prepare(config, workdir)
+  except ValueError as error:  # Settings or data that do not fit.
+    print(error, file=sys.stderr)
+    return 1
   for name in config.stage_names:
     train_stage(config, workdir, name, corpus)
   export(config, workdir, corpus)
@@ -535,8 +539,3 @@ def show_record(
     print(path)
   return 0
 
-
-def _log_to_file(workdir: str) -> None:
-  handler = logging.FileHandler(os.path.join(workdir, 'log.txt'))
-  handler.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
-  logging.getLogger().addHandler(handler)

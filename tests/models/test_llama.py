@@ -212,7 +212,7 @@ def test_unrolled_and_rematerialised_blocks_have_one_layout_and_one_gradient():
     )
 
 
-def test_dropout_reaches_the_adapters_of_every_layer():
+def test_dropout_reaches_the_adapters_and_follows_its_key():
   adapters = lora.LoraConfig(rank=2, dropout=0.5, targets=('q', 'down'))
   config = dataclasses.replace(CONFIG, lora=adapters)
   flat = traverse_util.flatten_dict(variables(config)['params'], sep='/')

@@ -87,9 +87,7 @@ def test_dropout_touches_only_the_adapter_and_only_in_training():
       variables, x, deterministic=False, rngs={'dropout': jax.random.key(seed)}
     )
 
-  np.testing.assert_array_equal(
-    train(variables, 0), layer.apply(variables, x)
-  )
+  np.testing.assert_array_equal(train(variables, 0), layer.apply(variables, x))
   assert np.abs(train(learnt, 0) - train(learnt, 1)).max() > 0.01
   assert np.abs(train(learnt, 0) - layer.apply(learnt, x)).max() > 0.01
 

@@ -51,9 +51,7 @@ def test_they_begin_as_a_torch_linear_layer_does():
 
 def test_they_compute_in_float32_between_bfloat16_neighbours():
   features = jnp.full((1, 8), 1 + 2**-7, jnp.bfloat16)
-  params = {
-    'in': {'kernel': jnp.full((8, 1), 1 + 2**-9), 'bias': jnp.zeros(1)}
-  }
+  params = {'in': {'kernel': jnp.full((8, 1), 1 + 2**-9), 'bias': jnp.zeros(1)}}
   found = translators.Linear(1).apply({'params': params}, features)
   assert found.dtype == jnp.float32
   np.testing.assert_allclose(found, 8 * (1 + 2**-7) * (1 + 2**-9), rtol=1e-6)

@@ -178,8 +178,8 @@ TEMPLATES = {
     ),
   ),
   # For a decoder grown from nothing, which learns nothing from a sentence that
-  # is the same in every row. Clips come first, as in Video-LLaVA: then all turns
-  # of a row are asked alike, and each of them trains the one that is asked alone.
+  # is the same in every row. Clips come first, as in Video-LLaVA: then all
+  # turns of a row are asked alike, and each trains the one that is asked alone.
   'short': Template(system='', system_media='', media_first=True),
 }
 

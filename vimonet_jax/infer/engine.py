@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,29 +20,27 @@ from flax import traverse_util
 from vimonet_jax import checkpoint, sharding
 from vimonet_jax.data import batches, packing, records, text
 from vimonet_jax.infer import generate
-from vimonet_jax.models import (
-  clip_video,
-  llama,
-  lora,
-  motion_vqvae,
-  vimonet,
-)
+from vimonet_jax.models import lora, vimonet
 from vimonet_jax.motion import features
 
-Flat = dict[str, Any]
-
-# Prompts are padded to a multiple of this, rows to a power of two: few shapes,
-# so few compilations.
+# Prompts and caches are padded to a multiple of this, rows to a power of two:
+# few shapes, so few compilations.
 _LENGTH_STEP = 64
 _CONFIG, _TOKENIZER = 'config.json', 'tokenizer.model'
 _STATISTICS, _WEIGHTS = 'statistics.npz', 'weights'
+# Variables that training changes without a gradient, in a collection of theirs.
+_CODEBOOK = 'motion/quantizer/'
+
+
+class ConversationTooLongError(ValueError):
+  """The next turn would not fit; says what would."""
 
 
 class Bundle(NamedTuple):
   """What a model needs besides its weights to read a record.
 
   Attributes:
-    model: sizes; adapters included where the weights have them.
+    model: sizes; with adapters where the weights have them.
     layout: tokenizer, template, and the places that clips take.
     statistics: of the motion encoder's training data; None without one.
   """
@@ -60,27 +58,60 @@ def save(folder: str, bundle: Bundle, params: Mapping[str, Any]) -> None:
   Args:
     folder: is made where it is missing.
     bundle: goes into config.json, tokenizer.model and statistics.npz.
-    params: path -> parameter.
+    params: path -> parameter, and the codebook's state where it is used.
   """
-  os.makedirs(folder, exist_ok=True)
-  adapters = bundle.model.llm.lora
   model = bundle.model
-  if adapters.rank:
-    params = lora.merge(params, adapters)
+  if model.llm.lora.rank:
+    params = lora.merge(params, model.llm.lora)
     llm = dataclasses.replace(model.llm, lora=lora.LoraConfig())
     model = dataclasses.replace(model, llm=llm)
+  os.makedirs(folder, exist_ok=True)
+  path = os.path.join(folder, _CONFIG)
+  # First it goes and last it comes: a folder that has it is complete.
+  if os.path.exists(path):
+    os.remove(path)
   checkpoint.save_weights(os.path.join(folder, _WEIGHTS), params)
   bundle.layout.tokenizer.save(os.path.join(folder, _TOKENIZER))
   if bundle.statistics is not None:
     bundle.statistics.save(os.path.join(folder, _STATISTICS))
   fields = {
-    'model': dataclasses.asdict(model),
+    'model': model.to_json(),
     'template': dataclasses.asdict(bundle.layout.template),
   }
-  path = os.path.join(folder, _CONFIG)
   with open(f'{path}.part', 'w', encoding='utf-8') as f:
     json.dump(fields, f, indent=2)
-  os.replace(f'{path}.part', path)  # Last: a folder with it is complete.
+  os.replace(f'{path}.part', path)
+
+
+def load_bundle(folder: str) -> Bundle:
+  """Reads what `save` wrote, but for the weights.
+
+  Raises:
+    FileNotFoundError: there is no finished model in the folder.
+    ValueError: there is one that this version cannot read.
+  """
+  path = os.path.join(folder, _CONFIG)
+  if not os.path.exists(path):
+    found = f'no {_CONFIG} in it' if os.path.isdir(folder) else 'no such folder'
+    raise FileNotFoundError(
+      f'Expected a finished model in {folder}, found {found}; run '
+      '--task=pipeline to its end or correct --workdir.'
+    )
+  try:
+    with open(path, encoding='utf-8') as f:
+      fields = json.load(f)
+    model = vimonet.Config.from_json(fields['model'])
+    template = text.Template(**fields['template'])
+  except (ValueError, KeyError, TypeError) as e:
+    raise ValueError(
+      f'{path}: expected what engine.save writes, found {e!r}; export the '
+      'model again.'
+    ) from e
+  tokenizer = text.Tokenizer.load(os.path.join(folder, _TOKENIZER))
+  layout = text.Layout(tokenizer, template, video_tokens=model.video_tokens)
+  path = os.path.join(folder, _STATISTICS)
+  statistics = features.Statistics.load(path) if os.path.exists(path) else None
+  return Bundle(model, layout, statistics)
 
 
 class Engine:
@@ -91,67 +122,38 @@ class Engine:
     media: of `motion` and `video`, what it can read.
   """
 
-  def __init__(
-    self,
-    bundle: Bundle,
-    params: Mapping[str, Any],
-    *,
-    mesh: jax.sharding.Mesh | None = None,
-  ):
+  def __init__(self, bundle: Bundle, params: Mapping[str, Any]):
     """Takes weights as they are; `load` reads a folder.
 
     Args:
       bundle: how records are read.
-      params: path -> parameter; adapters may be merged or beside their kernels.
-      mesh: where the parameters live; None is one device.
+      params: path -> parameter, and the codebook's state where it is used. The
+        engine runs on the mesh that they live on, or else on one device.
     """
+    params = {path: jnp.asarray(x) for path, x in params.items()}
     self.bundle = bundle
     self.media = tuple(
       medium
       for medium in ('motion', 'video')
       if any(path.startswith(f'translators/{medium}/') for path in params)
     )
-    self._model = vimonet.Vimonet(bundle.model)
+    self._mesh = _mesh_of(params)
+    codebook = {p: params.pop(p) for p in [*params] if p.startswith(_CODEBOOK)}
     self._variables = {
-      'params': traverse_util.unflatten_dict(dict(params), sep='/')
+      'params': traverse_util.unflatten_dict(params, sep='/'),
+      'codebook': traverse_util.unflatten_dict(codebook, sep='/'),
     }
-    self._mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
-    self._generate = jax.jit(
-      functools.partial(generate.generate, self._model, eos_id=text.EOS),
-      static_argnames=('sampling', 'max_new_tokens', 'cache_length'),
-    )
 
   @classmethod
   def load(cls, folder: str) -> 'Engine':
-    """Reads what `save` wrote.
+    """Reads what `save` wrote, on one device.
 
     Raises:
       FileNotFoundError: there is no finished model in the folder.
+      ValueError: there is one that this version cannot read.
     """
-    path = os.path.join(folder, _CONFIG)
-    if not os.path.exists(path):
-      raise FileNotFoundError(
-        f'Expected a finished model in {folder}, found no {_CONFIG}; run '
-        '--task=pipeline to its end or correct --workdir.'
-      )
-    with open(path, encoding='utf-8') as f:
-      fields = json.load(f)
-    model = _model_from_json(fields['model'])
-    layout = text.Layout(
-      text.Tokenizer.load(os.path.join(folder, _TOKENIZER)),
-      text.Template(**fields['template']),
-      video_tokens=model.video_tokens,
-    )
-    statistics = os.path.join(folder, _STATISTICS)
-    bundle = Bundle(
-      model,
-      layout,
-      features.Statistics.load(statistics)
-      if os.path.exists(statistics)
-      else None,
-    )
-    params = checkpoint.load_weights(os.path.join(folder, _WEIGHTS))
-    return cls(bundle, {path: jnp.asarray(x) for path, x in params.items()})
+    bundle = load_bundle(folder)
+    return cls(bundle, checkpoint.load_weights(os.path.join(folder, _WEIGHTS)))
 
   def answer(
     self,
@@ -163,53 +165,41 @@ class Engine:
   ) -> list[str]:
     """One answer for each record's last turn, in order.
 
-    Records with the same media are answered together. With a temperature the
-    answers depend on the seed and on who is asked together.
+    Records with the same media and about as long prompts are answered together,
+    however many they are: who has more than fit into memory asks in parts. With
+    a temperature the answers depend on the seed and on who is asked together.
 
     Args:
       asked: open questions; earlier turns are history.
       sampling: how a token is chosen.
       max_new_tokens: longest answer.
       seed: of the sampling.
+
+    Raises:
+      ValueError: a record has media that the model was not trained on.
     """
-    groups: dict[tuple, list[int]] = {}
+    groups: dict[packing.RowShape, list[int]] = {}
     for i, record in enumerate(asked):
-      self._check(record)
-      length = len(text.encode_prompt(record, self.bundle.layout)['tokens'])
-      bucket = -(-length // _LENGTH_STEP) * _LENGTH_STEP
-      clips = (
-        record.motion is not None,
-        record.frames is not None,
-        record.motion_text is not None or record.video_text is not None,
-      )
-      groups.setdefault((bucket, *clips), []).append(i)
+      self.check(record)
+      groups.setdefault(self._row_shape(record), []).append(i)
     answers = [''] * len(asked)
-    for (length, has_motion, has_video, has_words), places in groups.items():
-      batch = batches.prompts(
+    for shape, places in groups.items():
+      shards = -(-len(places) // self.row_shards)
+      batch = self._prompts(
         [asked[i] for i in places],
-        layout=self.bundle.layout,
-        statistics=self.bundle.statistics,
-        rows=1 << (len(places) - 1).bit_length(),
-        length=length,
-        motion_clips=int(has_motion),
-        video_clips=int(has_video),
-        has_words=has_words,
+        shape,
+        rows=self.row_shards << (shards - 1).bit_length(),
       )
       output = self.run(
         batch,
-        sampling=sampling,
         max_new_tokens=max_new_tokens,
+        sampling=sampling,
         key=jax.random.key(seed),
       )
+      # The rows left over are empty, and so are their answers.
       for i, answer in zip(places, self._decode(output), strict=False):
         answers[i] = answer
     return answers
-
-  def run(self, batch: packing.Batch, **settings) -> generate.Output:
-    """Runs generate.generate on a host batch, on the engine's mesh."""
-    vimonet.check_batch(self.bundle.model, batch)
-    with sharding.use(self._mesh):
-      return self._generate(self._variables, batch, **settings)
 
   def start(
     self,
@@ -217,29 +207,91 @@ class Engine:
     *,
     sampling: generate.Sampling = generate.GREEDY,
     max_new_tokens: int = 64,
-    cache_length: int = 1024,
+    seed: int = 0,
+    room: int = 1024,
   ) -> 'Conversation':
-    """A conversation of several turns about one record's media."""
-    self._check(record)
+    """A conversation of several turns about one record's media.
+
+    Args:
+      record: the media; what it has for turns does not count.
+      sampling: how a token is chosen.
+      max_new_tokens: longest answer.
+      seed: of the sampling.
+      room: tokens that all turns together can have, besides those of clips.
+
+    Raises:
+      ValueError: the record has media that the model was not trained on.
+    """
+    self.check(record)
+    layout = self.bundle.layout
+    motion = 0 if record.motion is None else layout.motion_slots
+    video = 0 if record.frames is None else layout.video_tokens
     return Conversation(
       self,
       record,
-      {
-        'sampling': sampling,
-        'max_new_tokens': max_new_tokens,
-      },
-      cache_length,
+      sampling=sampling,
+      max_new_tokens=max_new_tokens,
+      seed=seed,
+      cache_length=_round_up(room + motion + video),
     )
 
-  def _check(self, record: records.Record) -> None:
+  def check(self, record: records.Record) -> None:
+    """Raises a ValueError if the model cannot read a record's media."""
     has = {'motion': record.motion, 'video': record.frames}
     shown = [medium for medium, x in has.items() if x is not None]
-    if unread := sorted(set(shown) - set(self.media)):
+    if unread := [medium for medium in shown if medium not in self.media]:
       raise ValueError(
         f'Record {record.id}: expected only media that this model was trained '
         f'on ({" and ".join(self.media) or "none"}), found '
         f'{" and ".join(unread)}; leave it out or use another --workdir.'
       )
+
+  @property
+  def row_shards(self) -> int:
+    """Every batch has a multiple of so many rows."""
+    return self._mesh.shape['data'] * self._mesh.shape['fsdp']
+
+  def run(
+    self,
+    batch: packing.Batch,
+    *,
+    max_new_tokens: int,
+    sampling: generate.Sampling = generate.GREEDY,
+    key: jax.Array | None = None,
+    cache_length: int | None = None,
+    previous: generate.Output | None = None,
+  ) -> generate.Output:
+    """generate.generate on a host batch, on the engine's mesh."""
+    vimonet.check_batch(self.bundle.model, batch)
+    with sharding.use(self._mesh):
+      return _compiled(self.bundle.model)(
+        self._variables,
+        batch,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        key=key,
+        cache_length=cache_length,
+        previous=previous,
+      )
+
+  def _row_shape(self, record: records.Record) -> packing.RowShape:
+    """Of a row for an open question; records of one shape share a batch."""
+    prompt = text.encode_prompt(record, self.bundle.layout)
+    return packing.RowShape(
+      length=_round_up(len(prompt['tokens'])),
+      motion_clips=int(record.motion is not None),
+      video_clips=int(record.frames is not None),
+      has_words='more_tokens' in prompt,
+    )
+
+  def _prompts(self, asked, shape, *, rows: int) -> packing.Batch:
+    return batches.prompts(
+      asked,
+      layout=self.bundle.layout,
+      statistics=self.bundle.statistics,
+      rows=rows,
+      **dataclasses.asdict(shape),
+    )
 
   def _decode(self, output: generate.Output) -> list[str]:
     """Each row's new words."""
@@ -255,78 +307,95 @@ class Conversation:
   """Turns about the same media, which are encoded once.
 
   What was said stays in the decoder's cache, so a later turn costs its own
-  words only.
+  words only. `Engine.start` makes one.
   """
 
-  def __init__(self, engine, record, settings, cache_length):
+  def __init__(
+    self,
+    engine: Engine,
+    record: records.Record,
+    *,
+    sampling: generate.Sampling,
+    max_new_tokens: int,
+    seed: int,
+    cache_length: int,
+  ):
     self._engine = engine
     self._record = record
-    self._settings = settings
+    self._sampling = sampling
+    self._max_new_tokens = max_new_tokens
+    self._key = jax.random.key(seed)
     self._cache_length = cache_length
-    self._output = None
+    self._turns = 0
+    self._output: generate.Output | None = None
 
   def ask(self, question: str) -> str:
     """The answer to the next question.
 
     Raises:
-      ValueError: the conversation has become too long to go on.
+      ConversationTooLongError: the turn may not fit into the cache; the
+        conversation is as it was before.
     """
-    layout = self._engine.bundle.layout
-    if self._output is None:
-      turn = records.Turn(question, '')
-      record = dataclasses.replace(self._record, turns=(turn,))
-      ids = text.encode_prompt(record, layout)['tokens']
-    else:
-      record = records.Record('turn', 'chat', 'test')
-      ids = text.encode_turn(question, layout)
-      if self._last != text.EOS:  # The answer was cut short; now it is over.
-        ids = np.concatenate([[text.EOS], ids])
-    length = -(-len(ids) // _LENGTH_STEP) * _LENGTH_STEP
-    needed = len(ids) + self._settings['max_new_tokens'] + 1
-    if self._used + needed > self._cache_length:
-      raise ValueError(
-        f'Expected a conversation of at most {self._cache_length} tokens, '
-        f'found {self._used} and {needed} more to come; start a new one.'
-      )
-    if self._output is None:
-      batch = batches.prompts(
-        [record],
-        layout=layout,
-        statistics=self._engine.bundle.statistics,
-        rows=1,
-        length=length,
-        motion_clips=int(record.motion is not None),
-        video_clips=int(record.frames is not None),
-      )
-    else:
-      batch = batches.words(ids, length=length)
+    is_first = self._output is None
+    batch = self._first(question) if is_first else self._next(question)
+    self._check_room(np.sum(batch['segment_ids'] > 0))
+    # A mesh takes no fewer rows than it has shards for: all ask the same.
+    batch = {
+      name: np.repeat(x, self._engine.row_shards, axis=0)
+      for name, x in batch.items()
+    }
     self._output = self._engine.run(
       batch,
+      max_new_tokens=self._max_new_tokens,
+      sampling=self._sampling,
+      key=jax.random.fold_in(self._key, self._turns),
+      cache_length=self._cache_length if is_first else None,
       previous=self._output,
-      cache_length=self._cache_length if self._used == 0 else None,
-      **self._settings,
     )
+    self._turns += 1
     return self._engine._decode(self._output)[0]
 
-  @property
-  def _used(self) -> int:
-    return 0 if self._output is None else int(self._output.cache.length[0])
+  def _first(self, question: str) -> packing.Batch:
+    turn = records.Turn(question, '')
+    record = dataclasses.replace(self._record, turns=(turn,))
+    shape = self._engine._row_shape(record)
+    return self._engine._prompts([record], shape, rows=1)
 
-  @property
-  def _last(self) -> int:
-    return int(self._output.last[0])
+  def _next(self, question: str) -> packing.Batch:
+    ids = text.encode_turn(question, self._engine.bundle.layout)
+    if self._output.last[0] != text.EOS:
+      # The answer was cut short. It ends here for whoever reads it.
+      ids = np.concatenate([[text.EOS], ids])
+    return batches.words(ids, length=_round_up(len(ids)))
+
+  def _check_room(self, num_tokens: int) -> None:
+    # The newest token is not in the cache yet.
+    used = 0 if self._output is None else self._output.cache.length[0] + 1
+    more = num_tokens + self._max_new_tokens
+    if used + more > self._cache_length:
+      raise ConversationTooLongError(
+        f'Expected a conversation of at most {self._cache_length} tokens, '
+        f'clips included, found {used} so far and {more} for another question '
+        'and its answer; start a new one or ask in fewer words.'
+      )
 
 
-def _model_from_json(fields: Mapping[str, Any]) -> vimonet.Config:
-  """The inverse of dataclasses.asdict."""
-  adapters = {**fields['llm']['lora']}
-  adapters['targets'] = tuple(adapters['targets'])
-  llm = {**fields['llm'], 'lora': lora.LoraConfig(**adapters)}
-  return vimonet.Config(
-    **{
-      **fields,
-      'llm': llama.Config(**llm),
-      'motion': motion_vqvae.Config(**fields['motion']),
-      'video': clip_video.Config(**fields['video']),
-    }
+def _round_up(length: int) -> int:
+  return -(-length // _LENGTH_STEP) * _LENGTH_STEP
+
+
+def _mesh_of(params: Mapping[str, jax.Array]) -> jax.sharding.Mesh:
+  for x in params.values():
+    if isinstance(x.sharding, jax.sharding.NamedSharding):
+      return x.sharding.mesh
+  return sharding.make_mesh(devices=jax.devices()[:1])
+
+
+@functools.cache
+def _compiled(model: vimonet.Config) -> Callable[..., generate.Output]:
+  """Engines of one model share what was compiled; weights are arguments."""
+  run = functools.partial(
+    generate.generate, vimonet.Vimonet(model), eos_id=text.EOS
   )
+  fixed = ('sampling', 'max_new_tokens', 'cache_length')
+  return jax.jit(run, static_argnames=fixed)

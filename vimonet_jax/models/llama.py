@@ -21,6 +21,8 @@ import jax.numpy as jnp
 
 from vimonet_jax.models import lora
 
+PROJECTIONS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
+
 # What the backward pass finds instead of computing it again; None: everything.
 REMAT: dict[str, Callable | None] = {
   'none': None,
@@ -44,7 +46,7 @@ class Config:
     norm_eps: of every RMSNorm.
     rope_theta: base of the rotary wavelengths.
     lora: the adapters and the projections that have them, out of
-      `q k v o gate up down`.
+      PROJECTIONS.
     dtype: of activations; parameters are made in float32.
     remat: a key of REMAT.
     unroll: blocks per iteration of the scan; `layers` leaves no loop. The
@@ -94,13 +96,10 @@ class Config:
         'head_dim': 128,
         'mlp_width': 11008,
         'dtype': 'bfloat16',
-        'remat': 'dots',
+        'remat': 'full',  # 'dots' would keep 3 MB per token
         **changes,
       }
     )
-
-
-PROJECTIONS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
 
 
 class Cache(NamedTuple):
@@ -145,8 +144,9 @@ def attention_mask(
                                          2 | . . . x x .
                                          0 | . . . . . x
 
-  Padding, segment 0, sees only padding and is seen only by padding. In a cache
-  slots in use are segment 1 and their position is their index.
+  Padding, segment 0, sees only padding and is seen only by padding. A cache is
+  one segment, in which a key's position is its slot: what is not in use lies
+  after every token.
 
   Returns:
     bool [B, L, S].
@@ -471,23 +471,22 @@ class Llama(nn.Module):
     Returns:
       Hidden states after the last norm, [B, L, D], and the longer cache.
     """
-    length = jnp.arange(x_BLD.shape[1])
-    is_token_BL = length < length_B[:, None]
-    positions_BL = cache.length[:, None] + length
-    slots = jnp.arange(cache.k.shape[2])
-    total_B = cache.length + length_B
+    rows, num_slots = cache.k.shape[1:3]
+    offsets = jnp.arange(x_BLD.shape[1])
+    positions_BL = cache.length[:, None] + offsets
+    slots_BS = jnp.broadcast_to(jnp.arange(num_slots), (rows, num_slots))
     context = Context(
       turn=self._turn(positions_BL),
       mask_BLS=attention_mask(
         positions_BL,
-        is_token_BL.astype(jnp.int32),
-        jnp.broadcast_to(slots, (len(total_B), len(slots))),
-        (slots < total_B[:, None]).astype(jnp.int32),
+        jnp.ones_like(positions_BL),
+        slots_BS,
+        jnp.ones_like(slots_BS),
       ),
-      slots_BL=jnp.where(is_token_BL, positions_BL, len(slots)),
+      slots_BL=jnp.where(offsets < length_B[:, None], positions_BL, num_slots),
     )
     (x_BLD, cache), _ = self._run(x_BLD, cache, context, True)
-    return self.norm(x_BLD), cache._replace(length=total_B)
+    return self.norm(x_BLD), cache._replace(length=cache.length + length_B)
 
   def logits(self, h: jax.Array) -> jax.Array:
     """[..., D] -> float32 [..., V]."""

@@ -1,0 +1,50 @@
+"""The pipeline on your own motions: a folder in HumanML3D's layout.
+
+    python -m vimonet_jax.main --config=configs/mocap.py --config.data.path=DIR
+
+DIR has `joints.npz`, `joints/`, `new_joints/` or `new_joint_vecs/`, `texts/`
+and train.txt, val.txt, test.txt. There is no video, so there is no stage
+`video`; the decoder learns from the captions' own words, the translator to
+describe what moves. Captions of the held-out clips are scored beside those of
+a random training clip and of the one that moves most alike.
+"""
+
+import ml_collections
+
+from configs import tiny
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """The tiny preset with motion only."""
+  config = tiny.get_config(arg)
+  config.workdir = 'workdir/mocap'
+  config.data = ml_collections.ConfigDict({
+    'name': 'folder',
+    'path': '',
+    'source': 'mocap',
+    'licence': 'unknown',
+    # HumanML3D has 40 to 199 frames; small folders cannot spare short clips.
+    'min_frames': 20,
+    'image_size': 48,
+    'processes': 2,
+  })  # fmt: skip
+  config.stage_names = ('motion', 'language', 'align', 'instruct')
+  # One window that even the shortest clip fills.
+  config.motion.window = 16
+  config.motion.rows = 64
+  for name in ('language', 'align', 'instruct'):
+    stage = config[name]
+    stage.steps = min(stage.steps, 400)
+    stage.mixes = ml_collections.ConfigDict({
+      'motion': {
+        'media': ('motion',),
+        'weight': 1.0,
+        'rows': 24 if arg != 'smoke' else 4,
+        'length': 128,
+        'caption_share': 1.0,
+        'max_turns': 1,
+      },
+    })  # fmt: skip
+  config.text.corpus = 600
+  config.eval.max_new_tokens = 48
+  return config
