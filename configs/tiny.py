@@ -129,34 +129,37 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.video = _stage(
     300,
     ('video/.*', 'translators/video/.*'),
-    (('.*', 2e-3),),
+    (('.*', 3e-3),),
     ml_collections.ConfigDict({
       'video': _mix(('video',), length=160, caption_share=0.1),
     }),
+    optimizer='muon',
   )
   config.align = _stage(
     300,
     ('translators/.*',),
-    (('.*', 3e-3),),
+    (('.*', 1e-2),),
     ml_collections.ConfigDict({
-      'motion': _mix(('motion',), weight=2.0, length=160, caption_share=0.5),
-      'both': _mix(_BOTH, caption_share=0.3),
+      'motion': _mix(
+        ('motion',), weight=2.0, length=160, max_turns=5, caption_share=0.3
+      ),
+      'both': _mix(_BOTH, max_turns=6, caption_share=0.2),
     }),
   )
   config.instruct = _stage(
     300,
     ('translators/.*', 'llm/.*/lora_.*'),
-    (('translators/.*', 1e-3), ('llm/.*', 3e-3)),
+    (('translators/.*', 2e-3), ('llm/.*', 3e-3)),
     ml_collections.ConfigDict({
-      'motion': _mix(('motion',), weight=1.0, length=160),
+      'motion': _mix(('motion',), weight=2.0, length=160, max_turns=5),
       'video': _mix(('video',), weight=1.0, length=160),
-      'both': _mix(_BOTH, weight=3.0),
+      'both': _mix(_BOTH, weight=2.0, max_turns=6),
     }),
     lora={
       'rank': 64,
       'alpha': 128.0,
       'dropout': 0.0,
-      'targets': ('q', 'v'),
+      'targets': ('q', 'k', 'v', 'o', 'gate', 'up', 'down'),
     },
   )
 

@@ -11,17 +11,16 @@ Of the work folder only `model/` is read.
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
 
 import numpy as np
 
 from vimonet_jax.data import records
 from vimonet_jax.data import video as videos
 from vimonet_jax.infer import engine
+from vimonet_jax.models import clip_video
 from vimonet_jax.motion import features, readers
 
 _MAX_NEW_TOKENS = 128
-_END = ('', 'exit', 'quit')
 # HumanML3D cuts its clips, which last ten seconds at most, before it computes
 # features: somebody's stairs after a minute must not move the floor.
 _LONGEST_CLIP_FRAMES = 200
@@ -60,20 +59,20 @@ def run(
         'Expected a question, found an empty --question; leave it out to start '
         'a conversation.'
       )
-    # Files come before weights, which can take minutes to load.
-    frames = engine.load_bundle(folder).model.video
-    record = records.Record(
-      ' and '.join(path for path in (motion, video) if path),
-      source='chat',
-      split='test',
-      motion=motion and _read_motion(motion, fps=fps, up=up, unit=unit),
-      frames=video and _read_video(video, frames.image_size, frames.frames),
-    )
-    if not record.id:
+    if not motion and not video:
       raise ValueError(
         'Expected --motion, --video or both, found neither; give the file that '
         'the question is about.'
       )
+    # Files come before weights, which can take minutes to load.
+    tower = engine.load_bundle(folder).model.video
+    clip = frames = None
+    if motion:
+      clip = _read_motion(motion, fps=fps, up=up, unit=unit)
+    if video:
+      frames = _read_video(video, tower)
+    name = ' and '.join(path for path in (motion, video) if path)
+    record = records.Record(name, 'chat', 'test', motion=clip, frames=frames)
     asked = engine.Engine.load(folder)
     asked.check(record)
   except (ValueError, OSError, ImportError) as e:
@@ -82,17 +81,18 @@ def run(
   if question is None:
     _converse(asked, record)
     return 0
-  try:
-    print(_start(asked, record).ask(question.strip()))
-  except engine.ConversationTooLongError as e:
-    _say(e)
+  answer = _ask(_start(asked, record), question.strip())
+  if answer is None:
     return 1
+  print(answer)
   return 0
 
 
-def _read_motion(path: str, **flags) -> np.ndarray:
+def _read_motion(
+  path: str, *, fps: float | None, up: str | None, unit: str | None
+) -> np.ndarray:
   """Features [T, 263] of the first 9.8 seconds; says what was converted."""
-  found = readers.read(path, **flags)
+  found = readers.read(path, fps=fps, up=up, unit=unit)
   if found.features is None:
     length = len(found.joints) - 1
     motion = _encode(path, found.joints[:_LONGEST_CLIP_FRAMES])
@@ -108,10 +108,10 @@ def _read_motion(path: str, **flags) -> np.ndarray:
       'ask about a later part.'
     )
   if len(motion) < records.MIN_MOTION_FRAMES:
-    shortest = records.MIN_MOTION_FRAMES / records.FPS
     notes.append(
-      f'The clip lasts {seconds:.1f} s and models are trained on {shortest:g} s '
-      'or more: the answer may be a guess.'
+      f'The clip lasts {seconds:.1f} s and models are trained on '
+      f'{records.MIN_MOTION_FRAMES / records.FPS:g} s or more: the answer may '
+      'be a guess.'
     )
   if notes:
     _say(f'{path}: {" ".join(notes)}')
@@ -125,43 +125,57 @@ def _encode(path: str, joints_TJ3: np.ndarray) -> np.ndarray:
     raise readers.MotionFileError(f'{path}: {e}') from e
 
 
-def _read_video(path: str, size: int, frames: int) -> np.ndarray:
-  """uint8 [frames, size, size, 3], spread over the whole video."""
+def _read_video(path: str, tower: clip_video.Config) -> np.ndarray:
+  """Frames [I, H, W, 3] as the tower reads them, over the whole video."""
   return videos.read_clip(
-    path, size=size, frames=frames, antialias=size < _REFERENCE_PIXELS
+    path,
+    size=tower.image_size,
+    frames=tower.frames,
+    antialias=tower.image_size < _REFERENCE_PIXELS,
   )
 
 
-def _start(asked: engine.Engine, record: records.Record):
+def _start(
+  asked: engine.Engine, record: records.Record
+) -> engine.Conversation:
   return asked.start(record, max_new_tokens=_MAX_NEW_TOKENS)
 
 
+def _ask(conversation: engine.Conversation, question: str) -> str | None:
+  """The answer; None, and a line that says so, where it has no room."""
+  try:
+    return conversation.ask(question)
+  except engine.ConversationTooLongError as e:
+    _say(e)
+    return None
+
+
 def _converse(asked: engine.Engine, record: records.Record) -> None:
-  """Answers until the user ends it; what was said before counts."""
-  conversation = _start(asked, record)
-  with contextlib.suppress(KeyboardInterrupt):
-    for question in _typed():
-      try:
-        print(conversation.ask(question), flush=True)
-      except engine.ConversationTooLongError as e:
-        if conversation.turns == 0:
-          _say(e)  # It is the question that is too long.
-          continue
-        _say('The conversation is full: a new one starts with the same files.')
-        conversation = _start(asked, record)
-        print(conversation.ask(question), flush=True)
-
-
-def _typed() -> Iterator[str]:
-  """Lines of standard input, up to an empty one, `exit` or Ctrl-D."""
+  """Answers until the user has had enough; what was said before counts."""
   is_terminal = sys.stdin.isatty()
   if is_terminal:
     with contextlib.suppress(ImportError):
-      import readline  # noqa: F401  Arrow keys work once it is imported.
+      import readline  # noqa: F401  With it, input() knows the arrow keys.
     _say('Ask away; an empty line ends the conversation.')
-  with contextlib.suppress(EOFError):
-    while (line := input('> ' if is_terminal else '').strip()) not in _END:
-      yield line
+  conversation = _start(asked, record)
+  try:
+    while question := _typed('> ' if is_terminal else ''):
+      answer = _ask(conversation, question)
+      if answer is None and conversation.turns:
+        _say('A new conversation starts, about the same files.')
+        conversation = _start(asked, record)
+        answer = _ask(conversation, question)
+      if answer is not None:
+        print(answer, flush=True)
+  except (EOFError, KeyboardInterrupt):
+    if is_terminal:
+      _say('')  # The prompt of the shell gets a line of its own.
+
+
+def _typed(prompt: str) -> str:
+  """The next line of standard input; empty where it says that this was all."""
+  line = input(prompt).strip()
+  return '' if line == 'exit' else line
 
 
 def _say(what: object) -> None:

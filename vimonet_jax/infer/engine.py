@@ -146,12 +146,7 @@ class Engine:
 
   @classmethod
   def load(cls, folder: str) -> 'Engine':
-    """Reads what `save` wrote, on one device.
-
-    Raises:
-      FileNotFoundError: there is no finished model in the folder.
-      ValueError: there is one that this version cannot read.
-    """
+    """Reads what `save` wrote, on one device; raises what load_bundle does."""
     bundle = load_bundle(folder)
     return cls(bundle, checkpoint.load_weights(os.path.join(folder, _WEIGHTS)))
 
@@ -308,6 +303,9 @@ class Conversation:
 
   What was said stays in the decoder's cache, so a later turn costs its own
   words only. `Engine.start` makes one.
+
+  Attributes:
+    turns: how many questions have been answered.
   """
 
   def __init__(
@@ -326,7 +324,7 @@ class Conversation:
     self._max_new_tokens = max_new_tokens
     self._key = jax.random.key(seed)
     self._cache_length = cache_length
-    self._turns = 0
+    self.turns = 0
     self._output: generate.Output | None = None
 
   def ask(self, question: str) -> str:
@@ -348,11 +346,11 @@ class Conversation:
       batch,
       max_new_tokens=self._max_new_tokens,
       sampling=self._sampling,
-      key=jax.random.fold_in(self._key, self._turns),
+      key=jax.random.fold_in(self._key, self.turns),
       cache_length=self._cache_length if is_first else None,
       previous=self._output,
     )
-    self._turns += 1
+    self.turns += 1
     return self._engine._decode(self._output)[0]
 
   def _first(self, question: str) -> packing.Batch:
