@@ -69,6 +69,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'image_size': 48,
     'max_actions': 3,
     'processes': 2,
+    # Published VQ-VAEs amplify root and contacts 25 times; then a small one has
+    # no eye for the arms.
+    'root_gain': 2.0,
   })  # fmt: skip
 
   config.text = ml_collections.ConfigDict({
@@ -102,6 +105,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       'num_codes': 256,
     },
     'motion_feature': 'encoder',
+    'words_noise': 0.7,
   })  # fmt: skip
 
   config.stage_names = ('motion', 'language', 'video', 'align', 'instruct')
@@ -114,7 +118,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     window=64,
   )
   config.language = _stage(
-    800,
+    1000,
     ('llm/.*',),
     (('llm/.*', 4e-3),),
     ml_collections.ConfigDict({
@@ -127,7 +131,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     stand_in=1_000_000,
   )
   config.video = _stage(
-    300,
+    400,
     ('video/.*', 'translators/video/.*'),
     (('.*', 3e-3),),
     ml_collections.ConfigDict({
@@ -138,16 +142,19 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.align = _stage(
     300,
     ('translators/.*',),
-    (('.*', 1e-2),),
+    (('.*', 5e-3),),
     ml_collections.ConfigDict({
       'motion': _mix(
         ('motion',), weight=2.0, length=160, max_turns=5, caption_share=0.3
       ),
       'both': _mix(_BOTH, max_turns=6, caption_share=0.2),
     }),
+    # Its steps are as long in directions in which features vary little, and
+    # one of those is which arm moves.
+    optimizer='muon',
   )
   config.instruct = _stage(
-    300,
+    500,
     ('translators/.*', 'llm/.*/lora_.*'),
     (('translators/.*', 2e-3), ('llm/.*', 3e-3)),
     ml_collections.ConfigDict({
@@ -155,6 +162,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       'video': _mix(('video',), weight=1.0, length=160),
       'both': _mix(_BOTH, weight=2.0, max_turns=6),
     }),
+    optimizer='muon',
     lora={
       'rank': 64,
       'alpha': 128.0,

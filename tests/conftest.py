@@ -29,9 +29,7 @@ def tiny_model(tmp_path_factory) -> TinyModel:
   drawn = world.World()
   template = text.TEMPLATES['short']
   words = drawn.text_record('train', 0)
-  proto = text.train_tokenizer(
-    [segment.text for segment in text.segments(words, template)], 400
-  )
+  proto = text.train_tokenizer(text.texts(words, template), 400)
   tokenizer = text.Tokenizer(proto)
   model = vimonet.Config(
     llm=llama.Config(tokenizer.vocab_size, 32, 2, 2, 2, 16, 48),

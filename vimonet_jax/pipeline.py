@@ -135,7 +135,8 @@ def prepare(config, workdir: str) -> Corpus:
     text.TEMPLATES[config.text.template],
     video_tokens=_model(config, vocab_size=1).video_tokens,
   )
-  return Corpus(splits, words, layout, _statistics(workdir, splits['train']))
+  statistics = _statistics(config, workdir, splits['train'])
+  return Corpus(splits, words, layout, statistics)
 
 
 def _dataset(data) -> builder.Synthetic | sources.Folder:
@@ -181,9 +182,9 @@ def _tokenizer(config, workdir: str, words) -> text.Tokenizer:
     template = text.TEMPLATES[config.text.template]
     proto = text.train_tokenizer(
       (
-        segment.text
+        line
         for i in range(config.text.corpus)
-        for segment in text.segments(words('train', i), template)
+        for line in text.texts(words('train', i), template)
       ),
       config.text.vocab_size,
     )
@@ -192,11 +193,12 @@ def _tokenizer(config, workdir: str, words) -> text.Tokenizer:
   return text.Tokenizer.load(path)
 
 
-def _statistics(workdir: str, train) -> features.Statistics:
+def _statistics(config, workdir: str, train) -> features.Statistics:
   path = os.path.join(workdir, 'statistics.npz')
   if not os.path.exists(path):
     motions = (record.motion for record in _bar('statistics', train))
-    features.Statistics.of(motions).save(f'{path}.part')
+    found = features.Statistics.of(motions, config.data.root_gain)
+    found.save(f'{path}.part')
     os.replace(f'{path}.part', path)
   return features.Statistics.load(path)
 

@@ -15,14 +15,15 @@ from vimonet_jax.train import losses
 VIDEO = 6
 STATISTICS = features.Statistics(np.full(263, 2.0), np.full(263, 4.0))
 CONTRACT = ('tokens', 'loss_mask', 'segment_ids', 'positions', 'media_index')
+MEDIA = [(), ('motion',), ('video',), ('motion', 'video'), ('words',)]
 
 
 @functools.cache
 def _layout() -> text.Layout:
   corpus = (
-    segment.text
+    line
     for number in range(50)
-    for segment in text.segments(_record(number), text.TEMPLATES['short'])
+    for line in text.texts(_record(number, ('words',)), text.TEMPLATES['short'])
   )
   tokenizer = text.Tokenizer(text.train_tokenizer(corpus, 400))
   return text.Layout(tokenizer, text.TEMPLATES['short'], VIDEO)
@@ -37,6 +38,9 @@ def _record(number, media=(), words=1, turns=1):
     fields['motion'] = np.tile(ramp_T1, 263).astype(np.float32)
   if 'video' in media:
     fields['frames'] = np.full((2, 4, 4, 3), number, np.uint8)
+  if 'words' in media:
+    fields['motion_text'] = 'walking+left ' * (1 + number % 5) + 'waving'
+    fields['video_text'] = 'red+ball+two room'
   return records.Record(
     f'r{number}',
     'test',
@@ -50,12 +54,18 @@ def _record(number, media=(), words=1, turns=1):
 
 
 def _mix(size=20, media=(), **fields):
-  clips = {'motion': 'motion_clips', 'video': 'video_clips'}
-  fields = {clips[name]: 3 for name in media} | fields
+  """Records with these media; `words` has words in place of both clips."""
+  slots = {
+    'motion': {'motion_clips': 3},
+    'video': {'video_clips': 3},
+    'words': {'has_words': True},
+  }
+  for name in media:
+    fields = slots[name] | fields
   made = [_record(n, media, words=1 + n % 3) for n in range(size)]
   default = {
     'source': made,
-    'view': views.View(media),
+    'view': views.View(('motion', 'video') if 'words' in media else media),
     'rows': 2,
     'length': 120,
   }
@@ -91,9 +101,7 @@ def _number(made) -> int:
 # --- What a batch holds ------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-  'media', [(), ('motion',), ('video',), ('motion', 'video')]
-)
+@pytest.mark.parametrize('media', MEDIA)
 def test_a_batch_keeps_the_contract(media):
   (batch,) = _batches(_mix(media=media), count=1)
   expected = dict.fromkeys(CONTRACT, ('int32', (2, 120)))
@@ -103,13 +111,13 @@ def test_a_batch_keeps_the_contract(media):
     expected['motion_length'] = ('int32', (2, 3))
   if 'video' in media:
     expected['frames'] = ('uint8', (2, 3, 2, 4, 4, 3))
+  if 'words' in media:
+    expected['more_tokens'] = ('int32', (2, 120, text.MORE_WORDS))
   found = {key: (x.dtype.name, x.shape) for key, x in batch.items()}
   assert found == expected
 
 
-@pytest.mark.parametrize(
-  'media', [(), ('motion',), ('video',), ('motion', 'video')]
-)
+@pytest.mark.parametrize('media', MEDIA)
 def test_a_packed_record_is_what_it_is_alone(media):
   mix = _mix(media=media, length=180)
   elements = [
@@ -123,6 +131,10 @@ def test_a_packed_record_is_what_it_is_alone(media):
       np.testing.assert_array_equal(made[key], alone[key])
     assert ('motion' in made) == ('motion' in media)
     assert ('frames' in made) == ('video' in media)
+    assert ('more_tokens' in made) == ('words' in media)
+    if 'words' in media:
+      np.testing.assert_array_equal(made['more_tokens'], alone['more_tokens'])
+      assert made['more_tokens'].any()
     if 'motion' in media:
       (length,) = made['motion_length']
       motion_T263 = STATISTICS.normalise(record.motion)
@@ -238,7 +250,7 @@ def test_a_record_is_viewed_anew_in_every_epoch_and_alike_by_every_process():
   'options', [{'read_threads': 3}, {'prefetch': 0}, {'prefetch': 5}]
 )
 def test_threads_change_no_batch(options):
-  mixes = (_mix(media=('motion', 'video')), _mix(media=()))
+  mixes = (_mix(media=('motion', 'video')), _mix(media=('words',)))
   _same(_batches(*mixes, count=12, **options), _batches(*mixes, count=12))
 
 
@@ -248,6 +260,7 @@ def test_resuming_is_bit_identical(options):
     _mix(media=('motion',), weight=2.0),
     _mix(media=(), rows=3),
     _mix(media=('video',), view=views.View(('video',), max_turns=1)),
+    _mix(media=('words',)),
   )
   stream = _batches(*mixes, **options)
   iterator = iter(stream)
@@ -295,18 +308,30 @@ def test_a_record_that_is_too_long_is_left_out_and_named(caplog):
   made = [_record(n, words=60 if n in (3, 5) else 1) for n in range(6)]
   with caplog.at_level(logging.WARNING):
     found = _epoch({}, size=4, source=made)
-  assert sorted(found) == [0, 1, 2, 4]
+  assert sorted(found[:4]) == [0, 1, 2, 4]
   assert 'Record r3 is left out: it has' in caplog.text
   assert 'Record r5 is left out: it has' in caplog.text
   assert 'That makes 2 so far.' in caplog.text
 
 
-def test_a_record_without_the_clip_of_its_mix_is_left_out(caplog):
-  made = [_record(n, ('motion',) if n % 2 else ()) for n in range(6)]
+@pytest.mark.parametrize(
+  ('medium', 'missing'),
+  [('motion', 'motion'), ('video', 'frames'), ('words', 'more_tokens')],
+)
+def test_a_record_without_what_its_mix_has_is_left_out(medium, missing, caplog):
+  made = [_record(n, (medium,) if n % 2 else ()) for n in range(6)]
   with caplog.at_level(logging.WARNING):
-    found = _epoch({}, size=3, media=('motion',), source=made)
-  assert sorted(found) == [1, 3, 5]
-  assert 'Record r2 is left out: it has no motion' in caplog.text
+    found = _epoch({}, size=3, media=(medium,), source=made)
+  assert sorted(found[:3]) == [1, 3, 5]
+  assert f'Record r2 is left out: it has no {missing}' in caplog.text
+
+
+def test_words_are_left_out_of_rows_without_room_for_them(caplog):
+  made = [_record(n, ('words',) if n % 2 else ()) for n in range(6)]
+  with caplog.at_level(logging.WARNING):
+    found = _epoch({}, size=3, source=made, view=views.View())
+  assert sorted(found[:3]) == [0, 2, 4]
+  assert 'more_tokens and a row has room for 0' in caplog.text
 
 
 def test_when_nothing_fits_it_says_so_instead_of_searching_for_ever():
@@ -401,15 +426,18 @@ def test_prompts_are_a_row_each_and_look_like_training():
   asked = [
     _record(1, ('motion', 'video')),
     _record(2, ('video',)),
-    dataclasses.replace(_record(3, ('motion',)), video_text='a red ball'),
+    dataclasses.replace(_record(3, ('motion',)), video_text='red+ball two'),
   ]
-  batch = _prompts(asked)
+  batch = _prompts(asked, has_words=True)
   rows = packing.unpack(batch, motion_slots=49, video_tokens=VIDEO)
   assert [len(row) for row in rows] == [1, 1, 1, 0]
   for (made,), record in zip(rows[:3], asked, strict=True):
     alone = text.encode_prompt(record, _layout())
     for key in ('tokens', 'loss_mask', 'media_index'):
       np.testing.assert_array_equal(made[key], alone[key])
+    more_lW = alone.get('more_tokens', np.zeros((1, text.MORE_WORDS)))
+    assert made['more_tokens'].sum() == more_lW.sum()
+  assert batch['more_tokens'][2].any()
   # Without a motion, the video still comes after the motion's slots.
   index = batch['media_index'][1]
   assert index[index >= 0].tolist() == list(range(49, 49 + VIDEO))
@@ -441,6 +469,11 @@ def test_a_longer_bucket_and_more_rows_add_padding_only():
       'Record r8: .*1 motion and a row has room for 0',
     ),
     ([_record(8)], {}, 'at least one element with motion'),
+    (
+      [_record(8, ('words',))],
+      {},
+      'Record r8: .*more_tokens and a row has room for 0',
+    ),
   ],
 )
 def test_prompts_that_do_not_fit_are_errors(asked, options, message):

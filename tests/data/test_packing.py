@@ -8,8 +8,11 @@ COUNTS = {'motion_slots': SLOTS, 'video_tokens': VIDEO}
 SHAPE = packing.RowShape(length=100, motion_clips=3, video_clips=2)
 
 
-def _element(number, *, motion_frames=0, video=False, words=3):
-  """An element whose every array says which one it is."""
+def _element(number, *, motion_frames=0, video=False, words=3, spoken=False):
+  """An element whose every array says which one it is.
+
+  With `spoken`, words stand for a clip, some of them on top of each other.
+  """
   rng = np.random.default_rng(number)
   motion_places = list(range(motion_frames // 4))
   start = SLOTS if motion_frames else 0
@@ -24,6 +27,10 @@ def _element(number, *, motion_frames=0, video=False, words=3):
     'positions': np.arange(length, dtype=np.int32),
     'media_index': np.array(index, np.int32),
   }
+  if spoken:
+    more_lW = rng.integers(3, 700, (length, text.MORE_WORDS), np.int32)
+    example['more_tokens'] = more_lW * (rng.random(more_lW.shape) < 0.5)
+    example['more_tokens'][0] = 1000 + number
   motion = rng.normal(size=(motion_frames, 263)) if motion_frames else None
   frames = rng.integers(0, 255, (2, 3, 3, 3), dtype=np.uint8) if video else None
   return packing.element(example, motion, frames)
@@ -83,6 +90,42 @@ def test_unpacking_gives_back_what_was_packed():
   for found, expected in zip(rows, ROWS, strict=True):
     for a, b in zip(found, expected, strict=True):
       _same(a, b)
+
+
+SPOKEN = [
+  [_element(i, spoken=True, words=i) for i in (3, 7, 4)],
+  [_element(9, spoken=True)],
+  [],
+]
+
+
+def test_words_that_share_a_place_stay_with_it():
+  batch = _batch(SPOKEN, packing.RowShape(30, has_words=True))
+  more_BLW = batch['more_tokens']
+  assert more_BLW.dtype == np.int32
+  assert more_BLW.shape == (3, 30, text.MORE_WORDS)
+  for b, starts in enumerate(((0, 4, 12), (0,), ())):
+    is_first = (batch['positions'][b] == 0) & (batch['segment_ids'][b] > 0)
+    assert np.flatnonzero(is_first).tolist() == list(starts)
+    assert (more_BLW[b] >= 1000).all(axis=1).tolist() == is_first.tolist()
+  assert not more_BLW[batch['segment_ids'] == 0].any()
+  rows = packing.unpack(batch, **COUNTS)
+  assert [len(row) for row in rows] == [3, 1, 0]
+  for found, expected in zip(rows, SPOKEN, strict=True):
+    for a, b in zip(found, expected, strict=True):
+      _same(a, b)
+
+
+def test_words_lie_beside_clips_of_another_record():
+  """A prompt with words and one with a clip, each in a row of a batch."""
+  shape = packing.RowShape(60, motion_clips=1, has_words=True)
+  asked = [_element(1, spoken=True), _element(2, motion_frames=8)]
+  (spoken,), (shown,) = packing.unpack(
+    _batch([[made] for made in asked], shape), **COUNTS
+  )
+  _same(spoken, asked[0])
+  assert not shown.pop('more_tokens').any()
+  _same(shown, asked[1])
 
 
 def _read(batch, b, where):
@@ -162,6 +205,17 @@ def test_what_does_not_fit_says_why(shape, reason):
   assert reason in packing.misfit(made, shape)
 
 
+def test_words_that_share_places_need_room_for_it():
+  made = _element(1, spoken=True)
+  assert not packing.misfit(made, packing.RowShape(4, has_words=True))
+  reason = 'it has 4 more_tokens and a row has room for 0'
+  assert packing.misfit(made, packing.RowShape(4)) == reason
+
+
 def test_slots_that_nobody_fills_have_no_shape():
-  with pytest.raises(ValueError, match='at least one element with frames'):
-    packing.pack([[_element(1)]], packing.RowShape(10, video_clips=1))
+  for key, slots in (
+    ('frames', {'video_clips': 1}),
+    ('more_tokens', {'has_words': True}),
+  ):
+    with pytest.raises(ValueError, match=f'at least one element with {key}'):
+      packing.pack([[_element(1)]], packing.RowShape(10, **slots))

@@ -23,7 +23,7 @@ FRAMES = np.zeros((8, 4, 4, 3), np.uint8)
 @functools.cache
 def _corpus() -> tuple[str, ...]:
   made = (world.World().text_record('train', i) for i in range(300))
-  return tuple(s.text for r in made for s in text.segments(r, SHORT))
+  return tuple(line for r in made for line in text.texts(r, SHORT))
 
 
 @functools.cache
@@ -178,22 +178,48 @@ def _written(record, template):
   ]
 
 
+def _with(media):
+  clips = (MEDIA[name] for name in media.split())
+  return _record(**dict(itertools.chain(*(clip.items() for clip in clips))))
+
+
 @pytest.mark.parametrize('media', SEGMENTS)
 def test_the_vicuna_template_is_motionllms(media):
-  clips = [MEDIA[name] for name in media.split()]
-  record = _record(**dict(itertools.chain(*(c.items() for c in clips))))
-  written = _written(record, text.TEMPLATES['vicuna'])
+  written = _written(_with(media), text.TEMPLATES['vicuna'])
   assert written == [*SEGMENTS[media], 'It is he.']
 
 
-@pytest.mark.parametrize('media', SEGMENTS)
-def test_the_short_template_leaves_out_the_system_only(media):
-  clips = [MEDIA[name] for name in media.split()]
-  record = _record(**dict(itertools.chain(*(c.items() for c in clips))))
-  shortened = [
-    part.replace(SYS, '').replace(SYS_IN, '') for part in SEGMENTS[media]
-  ]
-  assert _written(record, SHORT) == [*shortened, 'It is he.']
+MEDIA_FIRST = {
+  '': ['USER: Who is it? ASSISTANT: '],
+  'motion': [
+    'INPUT_MOTION_TOKENS: ',
+    '<motion>',
+    '. USER: Who is it? ASSISTANT: ',
+  ],
+  'video': ['INPUT_VIDEO: ', '<video>', '. USER: Who is it? ASSISTANT: '],
+  'video motion': [
+    'INPUT_VIDEO: ',
+    '<video>',
+    '. INPUT_MOTION_TOKENS: ',
+    '<motion>',
+    '. USER: Who is it? ASSISTANT: ',
+  ],
+}
+
+
+@pytest.mark.parametrize('media', MEDIA_FIRST)
+def test_the_short_template_has_clips_first_and_no_system(media):
+  written = _written(_with(media), SHORT)
+  assert written == [*MEDIA_FIRST[media], 'It is he.']
+
+
+@pytest.mark.parametrize('media', MEDIA_FIRST)
+def test_a_system_stands_before_the_first_clip(media):
+  template = dataclasses.replace(text.TEMPLATES['vicuna'], media_first=True)
+  system = SYS_IN if media else SYS
+  opening, *rest = MEDIA_FIRST[media]
+  written = _written(_with(media), template)
+  assert written == [system + opening, *rest, 'It is he.']
 
 
 def test_braces_in_a_question_stay():
@@ -207,18 +233,25 @@ def test_braces_in_a_question_stay():
 # --- Layout ------------------------------------------------------------------
 
 
-def test_the_row_is_the_segments_one_after_another():
+@pytest.mark.parametrize(
+  ('template', 'opening', 'ending'),
+  [
+    ('vicuna', [f'{SYS_IN}USER: Who is it? \n', 'INPUT_VIDEO: '],
+     '. ASSISTANT: '),
+    ('short', ['INPUT_VIDEO: '], '. USER: Who is it? ASSISTANT: '),
+  ],
+)  # fmt: skip
+def test_the_row_is_the_segments_one_after_another(template, opening, ending):
   encode = _tokenizer().encode
-  row = text.encode_dialog(
-    _record([FIRST, SECOND], motion=MOTION, frames=FRAMES), _layout()
-  )
+  record = _record([FIRST, SECOND], motion=MOTION, frames=FRAMES)
+  row = text.encode_dialog(record, _layout(template))
   parts = [
-    ([text.BOS, *encode('USER: Who is it? \n')], -1, 0),
-    (encode('INPUT_VIDEO: '), -1, 0),
+    ([text.BOS], -1, 0),
+    *((encode(words), -1, 0) for words in opening),
     ([text.PAD] * 6, range(49, 55), 0),
     (encode('. INPUT_MOTION_TOKENS: '), -1, 0),
     ([text.PAD] * 11, range(11), 0),
-    (encode('. ASSISTANT: '), -1, 0),
+    (encode(ending), -1, 0),
     ([*encode('It is he.'), text.EOS], -1, 1),
     (encode('USER: Why? ASSISTANT: '), -1, 0),
     ([*encode('So.'), text.EOS], -1, 1),
@@ -261,7 +294,7 @@ def test_an_empty_answer_is_an_eos():
     {'motion': MOTION},
     {'frames': FRAMES},
     {'motion': MOTION, 'frames': FRAMES},
-    {'motion_text': 'walking left', 'frames': FRAMES},
+    {'motion_text': 'walking+left left', 'frames': FRAMES},
   ],
 )
 def test_a_prompt_is_the_beginning_of_the_dialog(media, turns, template):
@@ -273,36 +306,124 @@ def test_a_prompt_is_the_beginning_of_the_dialog(media, turns, template):
     length = len(prompt['tokens'])
     answer = _tokenizer().encode(turns[-1].answer)
     assert length == len(dialog['tokens']) - len(answer) - 1
+    assert set(prompt) == set(dialog)
     for key, x in prompt.items():
       np.testing.assert_array_equal(x, dialog[key][:length], key)
 
 
-def test_one_more_turn_continues_the_dialog():
-  before = text.encode_dialog(_record([FIRST], motion=MOTION), _layout())
-  after = text.encode_prompt(_record([FIRST, SECOND], motion=MOTION), _layout())
-  turn = text.encode_turn(SECOND.question, _layout())
+@pytest.mark.parametrize('template', text.TEMPLATES)
+def test_one_more_turn_continues_the_dialog(template):
+  layout = _layout(template)
+  before = text.encode_dialog(_record([FIRST], motion=MOTION), layout)
+  after = text.encode_prompt(_record([FIRST, SECOND], motion=MOTION), layout)
+  turn = text.encode_turn(SECOND.question, layout)
   assert turn.dtype == np.int32
   np.testing.assert_array_equal(
     after['tokens'], np.concatenate([before['tokens'], turn])
   )
 
 
-def test_words_stand_where_a_clip_would():
+@pytest.mark.parametrize('media', MEDIA_FIRST)
+def test_with_media_first_all_turns_are_asked_alike(media):
+  """So that later turns of a row train the one that is asked alone."""
+  asked = text.encode_turn(FIRST.question, _layout())
+  for turns in ((FIRST,), (SECOND, FIRST)):
+    record = dataclasses.replace(_with(media), turns=turns)
+    prompt = text.encode_prompt(record, _layout())['tokens']
+    np.testing.assert_array_equal(prompt[-len(asked) :], asked)
+
+
+# --- Words in place of a clip ------------------------------------------------
+
+
+@pytest.mark.parametrize('template', text.TEMPLATES)
+def test_words_stand_where_a_clip_would(template):
+  layout, encode = _layout(template), _tokenizer().encode
   spoken = text.encode_dialog(
-    _record(motion_text='walking left', video_text='red ball'), _layout()
+    _record(motion_text='walking left', video_text='red ball'), layout
   )
-  shown = text.encode_dialog(_record(motion=MOTION, frames=FRAMES), _layout())
+  shown = text.encode_dialog(_record(motion=MOTION, frames=FRAMES), layout)
   assert (spoken['media_index'] == text.TEXT).all()
   is_video = shown['media_index'] >= 49
   is_motion = (shown['media_index'] >= 0) & ~is_video
-  expected = []
-  for clip, words in ((is_video, 'red ball'), (is_motion, 'walking left')):
-    start = int(np.flatnonzero(clip)[0])
-    expected.append((start, _tokenizer().encode(words), int(clip.sum())))
   tokens = shown['tokens'].tolist()
-  for start, ids, length in reversed(expected):
-    tokens[start : start + length] = ids
+  # The last one first, so that the places of the other stay.
+  for clip, words in ((is_motion, ('walking', 'left')),
+                      (is_video, ('red', 'ball'))):  # fmt: skip
+    start = int(np.flatnonzero(clip)[0])
+    tokens[start : start + clip.sum()] = [i for w in words for i in encode(w)]
   assert spoken['tokens'].tolist() == tokens
+  assert not spoken['more_tokens'].any()
+  assert 'more_tokens' not in shown
+
+
+@pytest.mark.parametrize('template', text.TEMPLATES)
+def test_words_joined_by_a_plus_share_a_place(template):
+  layout = _layout(template)
+  (walk, slow, left, wave) = (
+    _tokenizer().encode(word)[0]
+    for word in ('walking', 'slowly', 'left', 'waving')
+  )
+  found, single = (
+    text.encode_dialog(_record(motion_text=words, frames=FRAMES), layout)
+    for words in ('walking+slowly+left waving', 'walking waving')
+  )
+  for key in ('tokens', 'loss_mask', 'positions', 'media_index'):
+    np.testing.assert_array_equal(found[key], single[key])
+  more_lW = found['more_tokens']
+  assert more_lW.shape == (len(found['tokens']), text.MORE_WORDS)
+  assert more_lW.dtype == np.int32
+  (at,) = np.flatnonzero(more_lW.any(axis=1))
+  assert more_lW[at].tolist() == [slow, left, text.PAD]
+  assert found['tokens'][at : at + 2].tolist() == [walk, wave]
+
+
+@pytest.mark.parametrize(
+  ('place', 'found'),
+  [('walking+slowly+left+arm+twice', 5), ('walking+漢字', 8), ('+', 0)],
+)
+def test_a_place_with_too_many_tokens_or_none_is_refused(place, found):
+  message = f'Expected 1 to 4 tokens in one place .* found {found} in {place!r}'
+  with pytest.raises(ValueError, match=message.replace('+', r'\+')):
+    text.encode_dialog(_record(motion_text=f'waving {place}'), _layout())
+  full = text.encode_dialog(_record(motion_text='a+b+c+d'), _layout())
+  assert full['more_tokens'].any(axis=0).all()
+
+
+class _Listening(text.Tokenizer):
+  """Keeps what it is asked to encode."""
+
+  def __init__(self, proto):
+    super().__init__(proto)
+    self.heard = []
+
+  def encode(self, words):
+    self.heard.append(words)
+    return super().encode(words)
+
+
+@pytest.mark.parametrize('template', text.TEMPLATES)
+def test_texts_are_what_is_encoded_and_no_place_comes_whole(template):
+  tokenizer = _Listening(_tokenizer().proto)
+  layout = text.Layout(tokenizer, text.TEMPLATES[template], 6)
+  for record in (
+    world.World().text_record('train', 0),
+    _record([FIRST, SECOND], motion=MOTION, frames=FRAMES),
+    _record(video_text='red+ball two'),
+  ):
+    tokenizer.heard.clear()
+    text.encode_dialog(record, layout)
+    found = list(text.texts(record, layout.template))
+    assert found == tokenizer.heard
+    assert not [line for line in found if '+' in line]
+
+
+def test_an_answer_that_is_open_is_no_text():
+  open_turn = _record([records.Turn('Why?', '')])
+  assert list(text.texts(open_turn, SHORT)) == ['USER: Why? ASSISTANT: ']
+
+
+# --- Clips -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(('frames', 'places'), [(40, 10), (44, 11), (196, 49)])

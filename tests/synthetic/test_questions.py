@@ -3,6 +3,7 @@ import collections
 import numpy as np
 import pytest
 
+from vimonet_jax.data import text
 from vimonet_jax.synthetic import actions, language, questions, world
 from vimonet_jax.synthetic import scene as scenes
 
@@ -124,11 +125,48 @@ def test_a_reader_of_questions_alone_gains_little():
 
 def test_words_in_place_of_motion_hold_every_fact_in_order():
   rng = np.random.default_rng(2)
-  words = language.motion_words((WAVE, JUMP), (3, 8), rng).split()
-  start = words.index('jumping')
-  assert set(words[:start]) == {'waving', 'left', 'arm'}
-  assert {'jumping', 'twice', 'both', 'legs'} == set(words[start:])
-  assert len(words[start:]) == 8
+  places = language.motion_words((WAVE, JUMP), (3, 8), rng).split()
+  assert len(places) == 3 + 8
+  facts = [set(place.split('+')) for place in places]
+  assert set.union(*facts[:3]) == {'waving', 'left', 'arm'}
+  assert set.union(*facts[3:]) == {'jumping', 'twice', 'both', 'legs'}
+  assert len(set(places[3:])) > 1  # Not every place says everything.
+
+
+@pytest.mark.parametrize('verb', actions.VERBS)
+def test_one_place_has_room_for_all_words_of_an_action(verb):
+  spec = actions.VERBS[verb]
+  action = actions.Action(
+    verb,
+    side='left' if spec.sides else '',
+    direction='forward' if spec.directions else '',
+    count=2 if spec.counts else 0,
+    speed='slowly' if spec.speeds else '',
+  )
+  facts = {
+    language.GERUNDS[verb],
+    *language.limb(action).split(),
+    *language.direction(action).split(),
+    *(['twice'] if spec.counts else []),
+    *(['slowly'] if spec.speeds else []),
+  }
+  assert len(facts) <= 1 + text.MORE_WORDS
+  for seed in range(20):
+    rng = np.random.default_rng(seed)
+    place = language.motion_words((action,), (1,), rng)
+    assert sorted(place.split('+')) == sorted(facts)
+
+
+def test_words_in_place_of_a_video_leave_out_nothing():
+  rng = np.random.default_rng(4)
+  for _ in range(50):
+    scene = world.draw_scene(rng, 'train')
+    number = language.NUMBERS[scene.people - 1]
+    facts = {scene.place, scene.object, scene.colour, number}
+    for length in (1, 6):
+      places = language.video_words(scene, length, rng).split(' ')
+      assert len(places) == length
+      assert {word for place in places for word in place.split('+')} == facts
 
 
 def test_captions_are_english():

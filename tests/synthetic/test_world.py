@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vimonet_jax.data import records
+from vimonet_jax.data import records, text
 from vimonet_jax.motion import features
 from vimonet_jax.synthetic import actions, world
 from vimonet_jax.synthetic import scene as scenes
@@ -164,8 +164,8 @@ def test_text_records_say_the_same_facts_without_media():
     assert record.id == f'text-train-{i:09d}'
     scene = _scene(record)
     words, deeds = (
-      text.replace('+', ' ').split()
-      for text in (record.video_text, record.motion_text)
+      said.replace('+', ' ').split()
+      for said in (record.video_text, record.motion_text)
     )
     assert {scene.place, scene.object, scene.colour} < set(words)
     for turn in record.turns:
@@ -174,6 +174,22 @@ def test_text_records_say_the_same_facts_without_media():
       if turn.domain == 'sequentiality':
         assert turn.fact in deeds
   assert _same(WORLD.text_record('train', 7), WORLD.text_record('train', 7))
+
+
+def test_places_of_text_records_hold_one_to_four_words():
+  sizes = set()
+  for i in range(100):
+    record = WORLD.text_record('train', i)
+    deeds, words = record.motion_text.split(' '), record.video_text.split(' ')
+    program = _program(record)
+    assert 3 * len(program) <= len(deeds) <= 8 * len(program)
+    assert 8 <= len(words) <= 16
+    for place in (*deeds, *words):
+      said = place.split('+')
+      assert all(word.isalpha() for word in said)
+      assert len(set(said)) == len(said)
+      sizes.add(len(said))
+  assert sizes == {*range(1, 2 + text.MORE_WORDS)}
 
 
 def test_text_records_are_not_the_records_of_the_same_number():

@@ -10,7 +10,8 @@ An element is one conversation with its clips, as a dict:
     tokens        int32 [l]
     loss_mask     bool [l]
     media_index   int32 [l], rows of the element's own media bank
-    more_tokens   int32 [l, 3], words that share a place; mostly absent
+    more_tokens   int32 [l, 3], words that share a place, -1 where there is
+                  no place; absent without words in place of clips
     motion        float32 [1, 196, 263], zero beyond the clip; absent without
     motion_length int32 [1], frames of the clip; absent without
     frames        uint8 [1, I, H, W, 3]; absent without
@@ -67,7 +68,8 @@ class RowShape:
   @property
   def padding(self) -> dict[str, int]:
     """What stands in a row where there is nothing."""
-    return {key: text.TEXT if key == 'media_index' else 0 for key in self.sizes}
+    padding = {'media_index': text.TEXT, 'more_tokens': text.NO_PLACE}
+    return {key: padding.get(key, 0) for key in self.sizes}
 
 
 def element(

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import sentencepiece
@@ -19,6 +19,7 @@ PAD, BOS, EOS = 0, 1, 2
 TEXT = -1  # in media_index: an ordinary token
 # Words that can stand together in one place of a clip, besides the first.
 MORE_WORDS = 3
+NO_PLACE = -1  # in more_tokens: an ordinary token, not a place of a clip
 MOTION_SLOTS = records.MAX_MOTION_FRAMES // records.FRAMES_PER_TOKEN
 
 # tokens, positions, media_index int32 [l] and loss_mask bool [l]; more_tokens
@@ -95,7 +96,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
 
   Args:
     texts: what shall be written with few ids. A template's words count only
-      where they are among the texts: see `segments`.
+      where they are among the texts: see `texts`.
     vocab_size: how many ids there may be. 259 of them are special or bytes. The
       texts may run out of pairs earlier; the vocabulary is smaller then.
 
@@ -288,6 +289,18 @@ def _clip(name: str, medium: str, clip, words: str | None) -> Segment | None:
   return None if words is None else Segment('words', words)
 
 
+def texts(record: records.Record, template: Template) -> Iterator[str]:
+  """Every string of a conversation that is encoded by itself.
+
+  This is what a tokenizer should be trained on.
+  """
+  for segment in segments(record, template):
+    if segment.role == 'words':
+      yield from segment.text.replace('+', ' ').split()
+    elif segment.text:
+      yield segment.text
+
+
 def encode_dialog(record: records.Record, layout: Layout) -> Example:
   """A conversation as a row: answers and their eos are to be predicted.
 
@@ -300,7 +313,8 @@ def encode_dialog(record: records.Record, layout: Layout) -> Example:
   all that an encoder says of one moment; their embeddings are added up:
 
       motion_text = 'walking+slowly waving'
-      tokens      = [walking waving]      more_tokens = [[slowly 0 0] [0 0 0]]
+      tokens      = [bos walking waving]
+      more_tokens = [[-1 -1 -1] [slowly 0 0] [0 0 0]]
 
   The row is as long as it is: whoever has a limit asks packing.misfit.
 
@@ -360,9 +374,9 @@ def _encode(
     'media_index': np.array(media_index, np.int32),
   }
   if more_tokens:
-    more_lW = np.full((len(tokens), MORE_WORDS), PAD, np.int32)
+    more_lW = np.full((len(tokens), MORE_WORDS), NO_PLACE, np.int32)
     for at, ids in more_tokens.items():
-      more_lW[at, : len(ids)] = ids
+      more_lW[at] = ids + [PAD] * (MORE_WORDS - len(ids))
     example['more_tokens'] = more_lW
   return example
 

@@ -43,6 +43,8 @@ class Config:
     video: the video tower.
     motion_feature: `encoder` reads the encoder's continuous latents, `codebook`
       the nearest codes; the latter needs the collection `codebook`.
+    words_noise: deviation of the noise on words that stand for a clip, while
+      training; embeddings begin with deviation 1.
     max_motion_frames: to which clips are padded.
     train_video_tower: let gradients into the tower; only stage `video` does.
   """
@@ -51,6 +53,7 @@ class Config:
   motion: motion_vqvae.Config
   video: clip_video.Config
   motion_feature: str = 'encoder'
+  words_noise: float = 0.0
   max_motion_frames: int = 196
   train_video_tower: bool = False
 
@@ -167,18 +170,35 @@ class Vimonet(nn.Module):
       parts.append(self.translators.video(features))
     return jnp.concatenate(parts, axis=1) if parts else None
 
-  def embed(self, batch: Batch) -> jax.Array:
+  def embed(self, batch: Batch, *, deterministic: bool = True) -> jax.Array:
     """The decoder's input, [B, L, D]."""
     x_BLD = self.llm.embed(batch['tokens'])
     if 'more_tokens' in batch:
-      # Words that lie on top of each other in place of what an encoder says.
-      more_BLW = batch['more_tokens']
-      more_BLWD = self.llm.embed(more_BLW) * (more_BLW > 0)[..., None]
-      x_BLD = x_BLD + jnp.sum(more_BLWD, axis=2)
+      x_BLD = self._overlay(x_BLD, batch['more_tokens'], deterministic)
     bank_BMD = self.bank(batch)
     if bank_BMD is None:
       return x_BLD
     return splice(x_BLD, bank_BMD, batch['media_index'])
+
+  def _overlay(
+    self, x_BLD: jax.Array, more_BLW: jax.Array, deterministic: bool
+  ) -> jax.Array:
+    """Words that lie on top of each other in place of what an encoder says.
+
+    While training they are as faint and as noisy as a linear translator leaves
+    them, so that the decoder learns to weigh several places.
+    """
+    is_place_BL1 = more_BLW[..., :1] >= 0
+    more_BLWD = self.llm.embed(jnp.maximum(more_BLW, 0))
+    words_BLD = x_BLD + jnp.sum(more_BLWD * (more_BLW > 0)[..., None], axis=2)
+    noise = self.config.words_noise
+    if noise and not deterministic:
+      scale_key, noise_key = jax.random.split(self.make_rng('dropout'))
+      words_BLD *= jax.random.uniform(
+        scale_key, is_place_BL1.shape, minval=0.5, maxval=1.0
+      )
+      words_BLD += noise * jax.random.normal(noise_key, words_BLD.shape)
+    return jnp.where(is_place_BL1, words_BLD, x_BLD)
 
   def __call__(self, batch: Batch, *, deterministic: bool = True) -> jax.Array:
     """Final hidden states of packed rows, [B, L, D].
@@ -191,7 +211,7 @@ class Vimonet(nn.Module):
       deterministic: False while training, with the random stream `dropout`.
     """
     return self.llm(
-      self.embed(batch),
+      self.embed(batch, deterministic=deterministic),
       batch['positions'],
       batch['segment_ids'],
       deterministic=deterministic,

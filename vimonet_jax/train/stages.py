@@ -77,6 +77,7 @@ def model_config(
     video=clip_video.Config(image_size=image_size, **video),
     motion=motion_vqvae.Config(**motion_fields),
     motion_feature=config['motion_feature'],
+    words_noise=config['words_noise'],
   )
 
 
