@@ -63,9 +63,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.data = ml_collections.ConfigDict({
     'name': 'synthetic',
     'seed': 0,
-    'train': 6000,
-    'val': 400,
-    'test': 1500,
+    'train': 7000,
+    'val': 300,
+    'test': 600,
     'image_size': 48,
     'max_actions': 3,
     'processes': 2,

@@ -29,8 +29,9 @@ def _element(number, *, motion_frames=0, video=False, words=3, spoken=False):
   }
   if spoken:
     more_lW = rng.integers(3, 700, (length, text.MORE_WORDS), np.int32)
-    example['more_tokens'] = more_lW * (rng.random(more_lW.shape) < 0.5)
-    example['more_tokens'][0] = 1000 + number
+    more_lW[rng.random(length) < 0.3] = text.NO_PLACE
+    more_lW[0] = 1000 + number
+    example['more_tokens'] = more_lW
   motion = rng.normal(size=(motion_frames, 263)) if motion_frames else None
   frames = rng.integers(0, 255, (2, 3, 3, 3), dtype=np.uint8) if video else None
   return packing.element(example, motion, frames)
@@ -108,7 +109,7 @@ def test_words_that_share_a_place_stay_with_it():
     is_first = (batch['positions'][b] == 0) & (batch['segment_ids'][b] > 0)
     assert np.flatnonzero(is_first).tolist() == list(starts)
     assert (more_BLW[b] >= 1000).all(axis=1).tolist() == is_first.tolist()
-  assert not more_BLW[batch['segment_ids'] == 0].any()
+  assert (more_BLW[batch['segment_ids'] == 0] == text.NO_PLACE).all()
   rows = packing.unpack(batch, **COUNTS)
   assert [len(row) for row in rows] == [3, 1, 0]
   for found, expected in zip(rows, SPOKEN, strict=True):
@@ -124,7 +125,7 @@ def test_words_lie_beside_clips_of_another_record():
     _batch([[made] for made in asked], shape), **COUNTS
   )
   _same(spoken, asked[0])
-  assert not shown.pop('more_tokens').any()
+  assert (shown.pop('more_tokens') == text.NO_PLACE).all()
   _same(shown, asked[1])
 
 

@@ -347,13 +347,15 @@ def test_words_stand_where_a_clip_would(template):
   is_video = shown['media_index'] >= 49
   is_motion = (shown['media_index'] >= 0) & ~is_video
   tokens = shown['tokens'].tolist()
+  more = [[text.NO_PLACE] * text.MORE_WORDS for _ in tokens]
   # The last one first, so that the places of the other stay.
   for clip, words in ((is_motion, ('walking', 'left')),
                       (is_video, ('red', 'ball'))):  # fmt: skip
     start = int(np.flatnonzero(clip)[0])
     tokens[start : start + clip.sum()] = [i for w in words for i in encode(w)]
+    more[start : start + clip.sum()] = [[text.PAD] * text.MORE_WORDS] * 2
   assert spoken['tokens'].tolist() == tokens
-  assert not spoken['more_tokens'].any()
+  assert spoken['more_tokens'].tolist() == more
   assert 'more_tokens' not in shown
 
 
@@ -373,9 +375,10 @@ def test_words_joined_by_a_plus_share_a_place(template):
   more_lW = found['more_tokens']
   assert more_lW.shape == (len(found['tokens']), text.MORE_WORDS)
   assert more_lW.dtype == np.int32
-  (at,) = np.flatnonzero(more_lW.any(axis=1))
-  assert more_lW[at].tolist() == [slow, left, text.PAD]
-  assert found['tokens'][at : at + 2].tolist() == [walk, wave]
+  places = (more_lW >= 0).all(axis=1)
+  assert found['tokens'][places].tolist() == [walk, wave]
+  assert more_lW[places].tolist() == [[slow, left, text.PAD], [text.PAD] * 3]
+  assert (more_lW[~places] == text.NO_PLACE).all()
 
 
 @pytest.mark.parametrize(
@@ -387,7 +390,7 @@ def test_a_place_with_too_many_tokens_or_none_is_refused(place, found):
   with pytest.raises(ValueError, match=message.replace('+', r'\+')):
     text.encode_dialog(_record(motion_text=f'waving {place}'), _layout())
   full = text.encode_dialog(_record(motion_text='a+b+c+d'), _layout())
-  assert full['more_tokens'].any(axis=0).all()
+  assert (full['more_tokens'] > 0).any(axis=0).all()
 
 
 class _Listening(text.Tokenizer):

@@ -80,13 +80,14 @@ def test_rms_norm_divides_by_the_root_of_the_mean_square():
 
 
 def test_rotary_pairs_a_dimension_with_the_one_half_a_head_away():
-  x = np.zeros((1, 1, 1, 4), np.float32)
-  x[..., 1] = 1.0
+  x = np.random.default_rng(0).normal(size=(1, 1, 1, 4)).astype(np.float32)
   turn = llama.rotary(jnp.array([[3]]), 4, 1e4)
-  angle = 3 * 1e4 ** (-2 * 1 / 4)
+  assert turn.cos.shape == turn.sin.shape == (1, 1, 1, 4)
+  angles = 3 * 1e4 ** (-2 * np.arange(2) / 4)
+  pairs = (x[..., :2] + 1j * x[..., 2:]) * np.exp(1j * angles)
   np.testing.assert_allclose(
-    llama.rotate(x, turn)[0, 0, 0],
-    [0.0, np.cos(angle), 0.0, np.sin(angle)],
+    llama.rotate(x, turn),
+    np.concatenate([pairs.real, pairs.imag], axis=-1),
     atol=1e-6,
   )
 

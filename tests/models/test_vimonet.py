@@ -79,6 +79,15 @@ def both_media():
   return batch
 
 
+def words_in(places, rows=1, length=24):
+  """What else stands in places of words: (row, place) -> tokens, maybe none."""
+  more = np.full((rows, length, 3), -1, np.int32)
+  for (row, place), tokens in places.items():
+    more[row, place] = 0
+    more[row, place, : len(tokens)] = tokens
+  return {'more_tokens': more}
+
+
 def reach_everything(model, batch):
   return model.logits(model(batch))
 
@@ -158,6 +167,56 @@ def test_media_stand_where_their_index_says_and_text_elsewhere():
   assert found[0, :, 0].tolist() == [0, 30, 10, 3, 20, 5]
 
 
+def test_words_in_one_place_are_the_sum_of_their_embeddings():
+  batch = text_rows(2)
+  table_VD = variables()['params']['llm']['embed']['embedding']
+  plain = table_VD[batch['tokens']]
+  places = {(0, 4): (7, 5), (1, 9): (3, 3, 3), (1, 10): ()}
+  want = plain.copy()
+  want[0, 4] += table_VD[7] + table_VD[5]
+  want[1, 9] += 3 * table_VD[3]
+  found = run(batch | words_in(places, rows=2), method='embed')
+  np.testing.assert_allclose(found, want, atol=1e-5)
+  # Padding has an embedding like any token, and yet adds nothing.
+  assert np.abs(table_VD[0]).max() > 0.1
+  for alone in ({}, {(row, 3): () for row in range(2)}):
+    found = run(batch | words_in(alone, rows=2), method='embed')
+    np.testing.assert_array_equal(found, plain)
+
+
+def test_words_in_place_of_clips_are_faint_and_noisy_only_while_training():
+  places = {(0, i): (7,) * (i % 4) for i in range(24) if i % 3}
+  batch = text_rows() | words_in(places)
+  clear = np.asarray(run(batch, method='embed'))[0]
+  is_place = (batch['more_tokens'][0] >= 0).all(axis=1)
+
+  def train(noise, seed=0):
+    model = vimonet.Vimonet(dataclasses.replace(CONFIG, words_noise=noise))
+    key = jax.random.key(seed)
+    return np.asarray(
+      model.apply(
+        variables(),
+        batch,
+        method='embed',
+        deterministic=False,
+        rngs={'dropout': key},
+      )
+    )[0]
+
+  np.testing.assert_array_equal(train(0.0), clear)
+  faint = train(1e-6)
+  np.testing.assert_array_equal(faint[~is_place], clear[~is_place])
+  scales = (faint * clear).sum(1)[is_place] / (clear**2).sum(1)[is_place]
+  np.testing.assert_allclose(
+    faint[is_place], scales[:, None] * clear[is_place], atol=1e-4
+  )
+  assert 0.5 <= scales.min() < 0.6 < 0.9 < scales.max() <= 1.0
+  noisy = train(50.0)[is_place]
+  assert noisy.std() == pytest.approx(50.0, rel=0.2)
+  np.testing.assert_array_equal(train(50.0)[is_place], noisy)
+  assert not np.allclose(train(50.0, seed=1)[is_place], noisy, atol=1.0)
+
+
 def test_the_bank_has_motion_clips_first_and_each_clip_in_its_place():
   batch = text_rows() | motions(clips=2) | videos(clips=2)
   bank = np.asarray(run(batch, method='bank'))
@@ -205,19 +264,15 @@ def test_a_record_reads_the_same_alone_and_packed_with_its_media():
 
 
 def test_prefill_and_decode_equal_the_forward_pass():
-  batch = both_media()
+  batch = both_media() | words_in({(0, 17): (7, 5), (0, 19): (9,)})
   model = vimonet.Vimonet(CONFIG)
   h = run(batch)
   want = model.apply(variables(), h, method='logits')
   length = 20
-  prompt = {
-    name: x[:, :length] if x.ndim == 2 and x.shape[1] == 24 else x
-    for name, x in batch.items()
-  }
-  prompt = {
-    name: np.pad(x, ((0, 0), (0, 2))) if x.shape == (1, length) else x
-    for name, x in prompt.items()
-  }
+  prompt = dict(batch)
+  for name in set(batch) - {'motion', 'motion_length', 'frames'}:
+    x = batch[name][:, :length]
+    prompt[name] = np.pad(x, ((0, 0), (0, 2), (0, 0))[: x.ndim])
   cache = llama.init_cache(CONFIG.llm, 1, 24)
   logits, cache = run(prompt, cache, method='prefill')
   np.testing.assert_allclose(logits, want[:, length - 1], atol=1e-4)

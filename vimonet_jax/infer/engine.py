@@ -23,9 +23,10 @@ from vimonet_jax.infer import generate
 from vimonet_jax.models import lora, vimonet
 from vimonet_jax.motion import features
 
-# Prompts and caches are padded to a multiple of this, rows to a power of two:
-# few shapes, so few compilations.
+# Prompts and caches are padded to a multiple of this, rows to a power of eight:
+# few shapes, so few compilations, each of which takes as long as a batch.
 _LENGTH_STEP = 64
+_ROWS_BASE = 8
 _CONFIG, _TOKENIZER = 'config.json', 'tokenizer.model'
 _STATISTICS, _WEIGHTS = 'statistics.npz', 'weights'
 # Variables that training changes without a gradient, in a collection of theirs.
@@ -183,7 +184,7 @@ class Engine:
       batch = self._prompts(
         [asked[i] for i in places],
         shape,
-        rows=self.row_shards << (shards - 1).bit_length(),
+        rows=self.row_shards * _next_power(shards, _ROWS_BASE),
       )
       output = self.run(
         batch,
@@ -380,6 +381,13 @@ class Conversation:
 
 def _round_up(length: int) -> int:
   return -(-length // _LENGTH_STEP) * _LENGTH_STEP
+
+
+def _next_power(number: int, base: int) -> int:
+  power = 1
+  while power < number:
+    power *= base
+  return power
 
 
 def _mesh_of(params: Mapping[str, jax.Array]) -> jax.sharding.Mesh:

@@ -57,6 +57,12 @@ def limb(action: actions.Action) -> str:
   return _PAIRED_LIMBS.get(action.verb, '')
 
 
+def limb_phrase(action: actions.Action) -> str:
+  """`the left arm`, `both legs`."""
+  words = limb(action)
+  return words if words.startswith('both') else f'the {words}'
+
+
 def direction(action: actions.Action) -> str:
   """Where an action goes, or nothing; a turn goes to its side."""
   if action.verb in ('turn', 'sidestep', 'spin'):

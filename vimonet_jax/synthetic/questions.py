@@ -240,7 +240,7 @@ def _named_limb(program: Program, rng) -> Question | None:
       f'Which limb does the person use for {known}?',
       f'With which limb is the person {known}?',
     ),
-    f'It is the {language.limb(program[i])}.',
+    f'It is {language.limb_phrase(program[i])}.',
     language.limb(program[i]),
     language.LIMBS,
     asks={f'side{i}'},
@@ -262,7 +262,7 @@ def _placed_limb(program: Program, rng) -> Question | None:
       f'Which limb does the person use {name}?',
       f'Which limb moves in the {name} action?',
     ),
-    f'It is the {language.limb(program[i])}.',
+    f'It is {language.limb_phrase(program[i])}.',
     language.limb(program[i]),
     language.LIMBS,
     asks=_verb_facts(program, i) | {f'side{i}'},
@@ -450,7 +450,7 @@ def _place_and_action(program: Program, scene: scenes.Scene, rng) -> Question:
 
 
 def _object_and_limb(program: Program, scene: scenes.Scene, rng) -> Question:
-  used = language.limb(program[0])
+  used, phrase = language.limb(program[0]), language.limb_phrase(program[0])
   return _make(
     rng,
     'joint/object and first limb',
@@ -458,7 +458,7 @@ def _object_and_limb(program: Program, scene: scenes.Scene, rng) -> Question:
       'Which object is near the person, and which limb is used first?',
       'What stands beside the person, and which limb moves first?',
     ),
-    f'The object is the {scene.object} and it is the {used}.',
+    f'The object is the {scene.object} and it is {phrase}.',
     f'{scene.object}; {used}',
     (*scenes.OBJECTS, *language.LIMBS),
     asks=_verb_facts(program, 0) | {'object', 'side0'},
