@@ -306,7 +306,7 @@ def _probe(config, name: str, corpus: Corpus, model):
   stage = config[name]
   if is_words := bool(stage.get('stand_in')):
     read = functools.partial(corpus.words, 'val')
-    val = batches.FunctionSource(read, config.data.val)
+    val = batches.FunctionSource(read, len(corpus.splits['val']))
     asked_media = ('motion', 'video')
   else:
     val = corpus.splits['val']

@@ -204,6 +204,9 @@ def test_words_in_place_of_clips_are_faint_and_noisy_only_while_training():
     )[0]
 
   np.testing.assert_array_equal(train(0.0), clear)
+  loud = dataclasses.replace(CONFIG, words_noise=50.0)
+  answering = run(batch, config=loud, method='embed')
+  np.testing.assert_array_equal(answering[0], clear)
   faint = train(1e-6)
   np.testing.assert_array_equal(faint[~is_place], clear[~is_place])
   scales = (faint * clear).sum(1)[is_place] / (clear**2).sum(1)[is_place]

@@ -308,9 +308,9 @@ def encode_dialog(record: records.Record, layout: Layout) -> Example:
       media_index = [ -1   -1     -1   0   1  -1  -1   -1   -1  -1   -1]
       loss_mask   = [  0    0      0   0   0   0   1    1    0   1    1]
 
-  Words that stand for a clip have as many places as there are blanks between
-  them, plus one. In a place several words may lie on top of each other, like
-  all that an encoder says of one moment; their embeddings are added up:
+  Words that stand for a clip have a place each. Those that are joined by a `+`
+  lie on top of each other in one place, like all that an encoder says of one
+  moment; their embeddings are added up:
 
       motion_text = 'walking+slowly waving'
       tokens      = [bos walking waving]
@@ -350,8 +350,7 @@ def _encode(
   more_tokens = {}
   for segment in row:
     if segment.role == 'words':
-      for place in segment.text.split():
-        first, *more = _word_ids(place, layout.tokenizer)
+      for first, *more in _words(segment.text, layout.tokenizer):
         more_tokens[len(tokens)] = more
         tokens.append(first)
         media_index.append(TEXT)
@@ -381,16 +380,20 @@ def _encode(
   return example
 
 
-def _word_ids(place: str, tokenizer: Tokenizer) -> list[int]:
-  """Ids of the words that share a place."""
-  ids = [i for word in place.split('+') for i in tokenizer.encode(word)]
-  if not 0 < len(ids) <= 1 + MORE_WORDS:
-    raise ValueError(
-      f'Expected 1 to {1 + MORE_WORDS} tokens in one place of words that stand '
-      f'for a clip, found {len(ids)} in {place!r}; use fewer or shorter words, '
-      'or a tokenizer that has them whole.'
-    )
-  return ids
+def _words(words: str, tokenizer: Tokenizer) -> Iterator[list[int]]:
+  """Ids of each place; a word by itself may take several places."""
+  for place in words.split():
+    ids = [i for word in place.split('+') for i in tokenizer.encode(word)]
+    if '+' not in place:
+      yield from ([i] for i in ids)
+    elif len(ids) <= 1 + MORE_WORDS:
+      yield ids
+    else:
+      raise ValueError(
+        f'Expected at most {1 + MORE_WORDS} tokens in one place of words that '
+        f'stand for a clip, found {len(ids)} in {place!r}; use fewer or '
+        'shorter words, or a tokenizer that has them whole.'
+      )
 
 
 def _places(medium: str, record: records.Record, layout: Layout) -> range:
