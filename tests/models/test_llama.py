@@ -23,6 +23,8 @@ CONFIG = llama.Config(
   head_dim=8,
   mlp_width=24,
 )
+# What is compiled here runs a few times only, so it need not be fast.
+QUICK = {'xla_backend_optimization_level': 0}
 
 
 def forward(model, tokens, positions, segment_ids):
@@ -49,7 +51,8 @@ def variables(config):
 @functools.cache
 def compiled(config, method):
   model = llama.Llama(config)
-  return jax.jit(functools.partial(model.apply, method=method))
+  apply = functools.partial(model.apply, method=method)
+  return jax.jit(apply, compiler_options=QUICK)
 
 
 def scores(tokens, positions=None, segment_ids=None, *, config=CONFIG):
@@ -202,7 +205,7 @@ def test_unrolled_and_rematerialised_blocks_have_one_layout_and_one_gradient():
     def loss(params):
       return jnp.sum(jnp.sin(model.apply(params, *rows, method=forward)))
 
-    return jax.jit(jax.grad(loss))(variables(CONFIG))
+    return jax.jit(jax.grad(loss), compiler_options=QUICK)(variables(CONFIG))
 
   want = gradient()
   for changes in ({'unroll': 2, 'remat': 'full'}, {'remat': 'dots'}):
@@ -252,7 +255,8 @@ def test_fresh_parameters_suit_training_from_nothing():
   config = dataclasses.replace(CONFIG, width=64, layers=4, mlp_width=128)
   tokens = jnp.zeros((1, 2), jnp.int32)
   init = functools.partial(llama.Llama(config).init, method=forward)
-  params = nn.unbox(jax.jit(init)(jax.random.key(0), tokens, tokens, tokens))
+  init = jax.jit(init, compiler_options=QUICK)
+  params = nn.unbox(init(jax.random.key(0), tokens, tokens, tokens))
   flat = traverse_util.flatten_dict(params['params'], sep='/')
   assert {x.dtype for x in flat.values()} == {jnp.dtype('float32')}
   # Tokens start as large as norms make them; what is added to them starts

@@ -38,6 +38,8 @@ CONFIG = vimonet.Config(
   max_motion_frames=16,
 )
 MOTION_TOKENS, VIDEO_TOKENS = 4, 8
+# What is compiled here runs a few times only, so it need not be fast.
+QUICK = {'xla_backend_optimization_level': 0}
 
 
 def text_rows(rows=1, length=24):
@@ -116,7 +118,8 @@ def variables(config=CONFIG):
 @functools.cache
 def compiled(config=CONFIG, method='__call__'):
   model = vimonet.Vimonet(config)
-  return jax.jit(functools.partial(model.apply, method=method))
+  apply = functools.partial(model.apply, method=method)
+  return jax.jit(apply, compiler_options=QUICK)
 
 
 def run(batch, *rest, config=CONFIG, method='__call__'):
@@ -293,7 +296,7 @@ def test_no_gradient_reaches_a_frozen_encoder(train_video_tower):
   config = dataclasses.replace(CONFIG, train_video_tower=train_video_tower)
   batch = both_media()
 
-  @jax.jit
+  @functools.partial(jax.jit, compiler_options=QUICK)
   def gradient(params):
     def loss(params):
       model = vimonet.Vimonet(config)
