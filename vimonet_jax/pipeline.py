@@ -145,6 +145,7 @@ def _dataset(data) -> builder.Synthetic | sources.Folder:
       seed=data.seed,
       image_size=data.image_size,
       max_actions=data.max_actions,
+      noisy_share=data.noisy_share,
       num_train=data.train,
       num_val=data.val,
       num_test=data.test,

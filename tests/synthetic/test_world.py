@@ -219,3 +219,16 @@ def test_media_do_not_tell_each_other():
 def test_an_unknown_split_is_refused():
   with pytest.raises(ValueError, match="train, val, test, found 'dev'"):
     WORLD.make_record('dev', 0)
+
+
+def test_worse_cameras_change_the_motion_of_some_training_clips_only():
+  noisy = world.World(noisy_share=0.5)
+  changed = []
+  for i in range(12):
+    clean, seen = WORLD.make_record('train', i), noisy.make_record('train', i)
+    assert seen.turns == clean.turns
+    np.testing.assert_array_equal(seen.frames, clean.frames)
+    changed.append(not np.array_equal(seen.motion, clean.motion))
+    assert np.abs(seen.joints - clean.joints).max() < 0.6
+  assert 1 < sum(changed) < 11
+  assert _same(noisy.make_record('val', 0), WORLD.make_record('val', 0))

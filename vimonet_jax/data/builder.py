@@ -47,6 +47,7 @@ class Synthetic:
     seed: another seed is another dataset.
     image_size: width and height of the frames, pixels.
     max_actions: longest program, 1 to 3.
+    noisy_share: share of the training clips whose joints drift and jitter.
     num_train: clips for training.
     num_val: clips to look at during training.
     num_test: clips to score at the end.
@@ -56,6 +57,7 @@ class Synthetic:
   seed: int = 0
   image_size: int = 48
   max_actions: int = 3
+  noisy_share: float = 0.0
   num_train: int = 5000
   num_val: int = 500
   num_test: int = 500
@@ -72,7 +74,9 @@ class Synthetic:
     """Record `index` of a split; a pure function of this and the item."""
     from vimonet_jax.synthetic import world  # Readers of data do without.
 
-    drawn = world.World(self.seed, self.image_size, self.max_actions)
+    drawn = world.World(
+      self.seed, self.image_size, self.max_actions, self.noisy_share
+    )
     return drawn.make_record(*item)
 
   def identity(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vimonet_jax.data import records
-from vimonet_jax.motion import features
+from vimonet_jax.motion import corrupt, features
 from vimonet_jax.synthetic import actions, language, questions
 from vimonet_jax.synthetic import scene as scenes
 
@@ -25,6 +25,9 @@ _TENTHS = {8: 'val', 9: 'test'}
 _NUM_ACTIONS = {1: 0.2, 2: 0.45, 3: 0.35}
 # Every third clip ends off the feet; else 'where does it end' has one answer.
 _LAST_POSTURE_PROBABILITY = 0.3
+# The worst camera of a training clip; what robustness is measured with is
+# corrupt.LEVELS.
+_MAX_NOISE_M = 0.04
 
 
 def split_of(*facts) -> str:
@@ -41,24 +44,28 @@ class World:
     seed: another seed is another dataset.
     image_size: width and height of the frames, pixels.
     max_actions: longest program, 1 to 3.
+    noisy_share: how many of the training clips come from worse cameras, whose
+      joints drift and jitter, 0 to 1; val and test are clean.
   """
 
   seed: int = 0
   image_size: int = 48
   max_actions: int = 3
+  noisy_share: float = 0.0
 
   def make_record(self, split: str, index: int) -> records.Record:
     """Record `index` of a split, with motion, frames and all its turns."""
     rng = self._rng(split, index)
     program, scene, turns = self._draw(split, rng)
     animation = actions.animate(program, rng)
-    motion = records.trim_motion(features.encode(animation.joints))
+    joints = self._capture(split, index, animation.joints)
+    motion = records.trim_motion(features.encode(joints))
     return records.Record(
       id=f'{split}-{index:06d}',
       source=SOURCE,
       split=split,
       motion=motion,
-      joints=animation.joints[: len(motion) + 1],
+      joints=joints[: len(motion) + 1],
       frames=scenes.render(animation.joints, scene, rng, size=self.image_size),
       turns=turns,
       provenance=self._provenance(program, scene),
@@ -82,6 +89,17 @@ class World:
       turns=turns,
       provenance=self._provenance(program, scene),
     )
+
+  def _capture(self, split: str, index: int, joints: np.ndarray) -> np.ndarray:
+    """Joints as this clip's camera saw them; the frames show the true ones."""
+    # A stream of its own: the same clips are drawn with noise or without.
+    rng = self._rng(f'camera {split}', index)
+    if split != 'train' or rng.random() >= self.noisy_share:
+      return joints
+    level = corrupt.Level(
+      rng.uniform(0.0, _MAX_NOISE_M), jitter_frames=rng.uniform(0.0, 1.0)
+    )
+    return corrupt.corrupt(joints, level, rng)
 
   def _rng(self, name: str, index: int) -> np.random.Generator:
     stream = int.from_bytes(
