@@ -25,23 +25,29 @@ def _config(**changes):
 
 
 # What says where and how, not what comes out.
-ELSEWHERE = {'task': 'eval', 'workdir': 'other', 'xla_flags': '--xla_other=1'}
+ELSEWHERE = {
+  'task': 'eval',
+  'workdir': 'other',
+  'xla_flags': '--xla_other=1',
+  'data__processes': 7,
+}
 
 
 # --- Whose folder it is ------------------------------------------------------
 
 
-def test_differences_are_named_wherever_they_are():
-  found = {'a': {'b': 1, 'c': [1, 2]}, 'd': 'x', 'gone': 3, 'e': {'f': 1}}
-  asked = {'a': {'b': 2, 'c': [1, 2, 3]}, 'd': 'x', 'new': {'g': 0}, 'e': 5}
-  assert list(pipeline._differences(found, asked)) == [
-    ('a.b', 1, 2),
-    ('a.c', [1, 2], [1, 2, 3]),
-    ('e', {'f': 1}, 5),
-    ('gone', 3, None),
-    ('new', None, {'g': 0}),
-  ]
-  assert not list(pipeline._differences(found, found))
+def test_identity_is_what_decides_what_comes_out():
+  fields = {
+    'workdir': 'x',
+    'seed': 1,
+    'data': {'processes': 2, 'seed': 3},
+    'align': {'mixes': {'both': {'media': ['motion', 'video']}}},
+  }
+  assert pipeline._identity(fields) == {
+    'seed': 1,
+    'data.seed': 3,
+    'align.mixes.both.media': ['motion', 'video'],
+  }
 
 
 def test_a_folder_is_claimed_once_and_known_again(tmp_path):

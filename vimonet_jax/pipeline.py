@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import tqdm
+from flax import traverse_util
 
 from vimonet_jax import checkpoint, report, sharding
 from vimonet_jax.data import batches, builder, records, sources, text, views
@@ -30,7 +31,7 @@ from vimonet_jax.synthetic import world
 from vimonet_jax.train import loop, stages
 
 # Fields that say where and how, not what comes out.
-_NOT_IDENTITY = ('task', 'workdir', 'xla_flags')
+_NOT_IDENTITY = ('task', 'workdir', 'xla_flags', 'data.processes')
 _MAX_EXAMPLES = 12
 
 
@@ -73,10 +74,11 @@ def _claim(config, workdir: str) -> None:
   if os.path.exists(path):
     with open(path, encoding='utf-8') as f:
       found = json.load(f)
+    found, mine = _identity(found), _identity(asked)
     differing = [
-      f'{name}={mine!r} instead of {theirs!r}'
-      for name, theirs, mine in _differences(found, asked)
-      if name.split('.')[0] not in _NOT_IDENTITY
+      f'{name}={mine.get(name)!r} instead of {found.get(name)!r}'
+      for name in sorted({*found, *mine})
+      if found.get(name) != mine.get(name)
     ]
     if differing:
       raise ValueError(
@@ -88,19 +90,14 @@ def _claim(config, workdir: str) -> None:
   _write_text(path, json.dumps(asked, indent=2))
 
 
-def _differences(found, asked, name='') -> Iterator[tuple[str, Any, Any]]:
-  """(field, found value, asked value) wherever two JSON trees differ."""
-  if isinstance(found, dict) and isinstance(asked, dict):
-    for key in sorted({*found, *asked}):
-      inner = f'{name}.{key}' if name else key
-      yield from _differences(found.get(key), asked.get(key), inner)
-  elif found != asked:
-    yield name, found, asked
+def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Dotted name -> value of all settings that decide what comes out."""
+  flat = traverse_util.flatten_dict(dict(fields), sep='.')
+  return {name: x for name, x in flat.items() if name not in _NOT_IDENTITY}
 
 
 def _config_hash(config) -> str:
-  fields = json.loads(config.to_json())
-  kept = {k: v for k, v in fields.items() if k not in _NOT_IDENTITY}
+  kept = _identity(json.loads(config.to_json()))
   return hashlib.blake2s(
     json.dumps(kept, sort_keys=True).encode(), digest_size=8
   ).hexdigest()
@@ -172,7 +169,7 @@ def _captions_as_words(splits, split: str, index: int) -> records.Record:
     id=f'{record.id}-words-{number}',
     motion=None,
     joints=None,
-    motion_text=shown.answer.rstrip('.'),
+    motion_text=shown.answer.rstrip('.').replace('+', ' '),
     turns=(shown,),
   )
 

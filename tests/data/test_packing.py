@@ -129,6 +129,14 @@ def test_words_lie_beside_clips_of_another_record():
   _same(shown, asked[1])
 
 
+def test_words_behind_a_record_without_any_keep_their_places():
+  shape = packing.RowShape(60, motion_clips=1, has_words=True)
+  row = [_element(2, motion_frames=8), _element(1, spoken=True)]
+  ((shown, spoken),) = packing.unpack(_batch([row], shape), **COUNTS)
+  assert (shown['more_tokens'] == text.NO_PLACE).all()
+  _same(spoken, row[1])
+
+
 def _read(batch, b, where):
   """What a model sees at some places: a bank in which every row is unlike."""
   bank = []

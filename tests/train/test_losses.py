@@ -162,3 +162,18 @@ def test_positions_are_weighed_once_more():
   np.testing.assert_allclose(
     position.loss - rotation.loss, 0.5 * 1.5 / 63, rtol=1e-4
   )
+
+
+def test_the_gradient_keeps_no_head_for_every_chunk():
+  """Its memory grows with the hidden states, not with copies of the head."""
+
+  def memory(length):
+    h_BLD, kernel_DV, batch = _random(length=length, width=64, vocab=1000)
+
+    def loss(h_BLD, kernel_DV):
+      return losses.token_loss(h_BLD, lambda h: h @ kernel_DV, batch).loss_sum
+
+    compiled = jax.jit(jax.grad(loss)).lower(h_BLD, kernel_DV).compile()
+    return compiled.memory_analysis().temp_size_in_bytes - 4 * h_BLD.nbytes
+
+  assert memory(1024) < 1.5 * memory(256)

@@ -131,6 +131,8 @@ def pack(rows: Sequence[Sequence[Element]], shape: RowShape) -> Packed:
       start = 0
       for i, made in enumerate(row, 1):
         if key not in made:
+          if key in _WORD_KEYS:  # Its tokens are there all the same.
+            start += len(made['tokens'])
           continue
         end = start + len(made[key])
         x[b, start:end] = made[key]

@@ -383,8 +383,9 @@ def _encode(
 def _words(words: str, tokenizer: Tokenizer) -> Iterator[list[int]]:
   """Ids of each place; a word by itself may take several places."""
   for place in words.split():
-    ids = [i for word in place.split('+') for i in tokenizer.encode(word)]
-    if '+' not in place:
+    parts = [word for word in place.split('+') if word] or [place]
+    ids = [i for word in parts for i in tokenizer.encode(word)]
+    if len(parts) == 1:
       yield from ([i] for i in ids)
     elif len(ids) <= 1 + MORE_WORDS:
       yield ids

@@ -85,7 +85,6 @@ def token_loss(
     chunks(is_target_BL),
   )
 
-  @jax.checkpoint
   def measure(h_BlD, targets_Bl, is_target_Bl):
     logits_BlV = logits_fn(h_BlD).astype(jnp.float32)
     scores_Bl = jnp.take_along_axis(logits_BlV, targets_Bl[..., None], axis=-1)
@@ -98,6 +97,8 @@ def token_loss(
       ]
     )
 
+  # Around the whole body: inside, the scan would keep the head once a chunk.
+  @jax.checkpoint
   def body(sums, inputs):
     _, _, is_target_Bl = inputs
     found = jax.lax.cond(
