@@ -115,7 +115,7 @@ def _pictures(example) -> str:
     moving = draw.skeleton_gif(example['joints'])
     pictures.append(page.image('gif', moving, 'the motion'))
   if example.get('frames') is not None:
-    sheet = draw.frames_png(example['frames'])
+    sheet = draw.frames_png(example['frames'], columns=4)
     pictures.append(page.image('png', sheet, 'frames of the video'))
   return ''.join(pictures)
 
