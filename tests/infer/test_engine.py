@@ -74,7 +74,7 @@ def test_records_of_one_kind_share_few_shapes(asking, monkeypatch):
   _ask(asking, [_record(i, ('motion',)) for i in (0, 1, 3)])
   _ask(asking, [words, no_media, no_media])
   shapes = [batch['tokens'].shape for batch in seen]
-  assert [rows for rows, _ in shapes] == [4, 1, 2]
+  assert [rows for rows, _ in shapes] == [8, 1, 8]
   assert not any(length % 64 for _, length in shapes)
   media = {'motion', 'motion_length', 'frames', 'more_tokens'}
   assert [media & set(batch) for batch in seen] == [
@@ -86,7 +86,7 @@ def test_records_of_one_kind_share_few_shapes(asking, monkeypatch):
   _ask(asking, [no_media])
   _ask(asking, [no_media] * 4)
   asking.start(_record()).ask(QUESTION)
-  assert [len(batch['tokens']) for batch in seen] == [3, 6, 3]
+  assert [len(batch['tokens']) for batch in seen] == [3, 24, 3]
 
 
 def test_the_seed_decides_where_there_is_a_draw(asking):
