@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from vimonet_jax import pipeline
+from vimonet_jax import corpus, pipeline
 from vimonet_jax.data import records, text
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -147,7 +147,7 @@ CLIPS = [
 
 
 def _words(index):
-  return pipeline._captions_as_words({'val': CLIPS}, 'val', index)
+  return corpus._captions_as_words({'val': CLIPS}, 'val', index)
 
 
 def test_a_caption_stands_where_its_motion_would():
@@ -179,11 +179,11 @@ def test_every_caption_comes_once_and_then_again():
 
 def test_an_unknown_dataset_is_refused():
   with pytest.raises(ValueError, match="synthetic or folder, found 'babel'"):
-    pipeline._dataset(_config(data__name='babel').data)
+    corpus.dataset(_config(data__name='babel').data)
 
 
 def test_the_dataset_is_the_one_that_the_settings_describe():
-  found = pipeline._dataset(_config(data__seed=3, data__val=17).data)
+  found = corpus.dataset(_config(data__seed=3, data__val=17).data)
   assert (found.seed, found.num_val, found.image_size) == (3, 17, 48)
 
 
@@ -195,7 +195,7 @@ def test_a_tokenizer_is_trained_once_on_texts_and_then_read(tmp_path):
     return _words(index)
 
   make = functools.partial(
-    pipeline._tokenizer,
+    corpus._tokenizer,
     _config(text__corpus=12, text__vocab_size=300),
     str(tmp_path),
     words,

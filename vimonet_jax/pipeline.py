@@ -14,20 +14,20 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import tqdm
 from flax import traverse_util
 
 from vimonet_jax import checkpoint, report, sharding
-from vimonet_jax.data import batches, builder, records, sources, text, views
+from vimonet_jax import corpus as corpora
+from vimonet_jax.data import batches, builder, records, sources, views
 from vimonet_jax.eval import benchmarks, scores, tables
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.infer import engine
 from vimonet_jax.motion import features
-from vimonet_jax.synthetic import world
 from vimonet_jax.train import loop, stages
 
 # Fields that say where and how, not what comes out.
@@ -35,27 +35,11 @@ _NOT_IDENTITY = ('task', 'workdir', 'xla_flags', 'data.processes')
 _MAX_EXAMPLES = 12
 
 
-class Corpus(NamedTuple):
-  """The data of a work folder, and how it is read.
-
-  Attributes:
-    splits: train, val and test, records by number.
-    words: (split, number) -> a conversation whose media are words.
-    layout: tokenizer, template, and the places that a video takes.
-    statistics: of the training motions.
-  """
-
-  splits: Mapping[str, Sequence[records.Record]]
-  words: Callable[[str, int], records.Record]
-  layout: text.Layout
-  statistics: features.Statistics
-
-
 def run(config, workdir: str) -> int:
   """Everything, from nothing to the report."""
   try:
     _claim(config, workdir)
-    corpus = prepare(config, workdir)
+    corpus = corpora.prepare(config, workdir)
   except ValueError as error:  # Settings or data that do not fit.
     print(error, file=sys.stderr)
     return 1
@@ -109,124 +93,20 @@ def _write_text(path: str, content: str) -> None:
   os.replace(f'{path}.part', path)
 
 
-# --- Data --------------------------------------------------------------------
-
-
-def prepare(config, workdir: str) -> Corpus:
-  """Builds the dataset, the tokenizer and the statistics that are missing."""
-  data = config.data
-  dataset = _dataset(data)
-  folder = os.path.join(workdir, 'data')
-  builder.build(dataset, folder, processes=data.processes)
-  splits = {
-    split: builder.open(folder, split, name=dataset.name)
-    for split in sources.SPLITS
-  }
-  if data.name == 'synthetic':
-    drawn = world.World(data.seed, data.image_size, data.max_actions)
-    words = drawn.text_record
-  else:
-    words = functools.partial(_captions_as_words, splits)
-  layout = text.Layout(
-    _tokenizer(config, workdir, words),
-    text.TEMPLATES[config.text.template],
-    video_tokens=_model(config, vocab_size=1).video_tokens,
-  )
-  statistics = _statistics(config, workdir, splits['train'])
-  return Corpus(splits, words, layout, statistics)
-
-
-def _dataset(data) -> builder.Synthetic | sources.Folder:
-  if data.name == 'synthetic':
-    return builder.Synthetic(
-      seed=data.seed,
-      image_size=data.image_size,
-      max_actions=data.max_actions,
-      noisy_share=data.noisy_share,
-      num_train=data.train,
-      num_val=data.val,
-      num_test=data.test,
-    )
-  if data.name == 'folder':
-    return sources.Folder(
-      path=data.path,
-      source=data.source,
-      licence=data.licence,
-      min_frames=data.min_frames,
-    )
-  raise ValueError(
-    f'Expected data.name to be synthetic or folder, found {data.name!r}.'
-  )
-
-
-def _captions_as_words(splits, split: str, index: int) -> records.Record:
-  """A record of captions only: one of them stands where the motion would."""
-  record = splits[split][index % len(splits[split])]
-  number = index // len(splits[split])
-  shown = record.turns[number % len(record.turns)]
-  return dataclasses.replace(
-    record,
-    id=f'{record.id}-words-{number}',
-    motion=None,
-    joints=None,
-    motion_text=shown.answer.rstrip('.').replace('+', ' '),
-    turns=(shown,),
-  )
-
-
-def _tokenizer(config, workdir: str, words) -> text.Tokenizer:
-  path = os.path.join(workdir, 'tokenizer.model')
-  if not os.path.exists(path):
-    template = text.TEMPLATES[config.text.template]
-    proto = text.train_tokenizer(
-      (
-        line
-        for i in range(config.text.corpus)
-        for line in text.texts(words('train', i), template)
-      ),
-      config.text.vocab_size,
-    )
-    text.Tokenizer(proto).save(f'{path}.part')
-    os.replace(f'{path}.part', path)
-  return text.Tokenizer.load(path)
-
-
-def _statistics(config, workdir: str, train) -> features.Statistics:
-  path = os.path.join(workdir, 'statistics.npz')
-  if not os.path.exists(path):
-    motions = (record.motion for record in _bar('statistics', train))
-    found = features.Statistics.of(motions, config.data.root_gain)
-    found.save(f'{path}.part')
-    os.replace(f'{path}.part', path)
-  return features.Statistics.load(path)
-
-
-def _bar(name: str, things: Sequence) -> Iterator:
-  for i in tqdm.trange(len(things), desc=name, dynamic_ncols=True):
-    yield things[i]
-
-
 # --- Training ----------------------------------------------------------------
 
 
-def _model(config, *, vocab_size: int, adapters=None):
-  return stages.model_config(
-    config.model,
-    vocab_size=vocab_size,
-    image_size=config.data.image_size,
-    adapters=adapters,
-  )
-
-
-def _stage_model(config, name: str, corpus: Corpus):
-  return _model(
+def _stage_model(config, name: str, corpus: corpora.Corpus):
+  return corpora.model(
     config,
     vocab_size=corpus.layout.tokenizer.vocab_size,
     adapters=config[name].get('lora'),
   )
 
 
-def train_stage(config, workdir: str, name: str, corpus: Corpus) -> None:
+def train_stage(
+  config, workdir: str, name: str, corpus: corpora.Corpus
+) -> None:
   """Trains one stage to its end, on the weights of those before it."""
   stage = config[name]
   model = _stage_model(config, name, corpus)
@@ -245,7 +125,7 @@ def train_stage(config, workdir: str, name: str, corpus: Corpus) -> None:
   )
 
 
-def _batches(config, name: str, corpus: Corpus):
+def _batches(config, name: str, corpus: corpora.Corpus):
   stage, train = config[name], corpus.splits['train']
   # Stages that read the same records must not do so in the same order.
   seed = config.seed + 100 * stages.NAMES.index(name)
@@ -293,7 +173,7 @@ def _batches(config, name: str, corpus: Corpus):
   )
 
 
-def _probe(config, name: str, corpus: Corpus, model):
+def _probe(config, name: str, corpus: corpora.Corpus, model):
   """How a stage's weights answer validation questions; None for `motion`.
 
   The questions are asked first and alone: what a row's later turns can copy
@@ -349,7 +229,7 @@ def _probe(config, name: str, corpus: Corpus, model):
   return evaluate
 
 
-def export(config, workdir: str, corpus: Corpus) -> None:
+def export(config, workdir: str, corpus: corpora.Corpus) -> None:
   """Gathers what inference needs in model/; adapters become weights."""
   folder = os.path.join(workdir, 'model')
   if os.path.exists(os.path.join(folder, 'config.json')):
@@ -373,7 +253,7 @@ def export(config, workdir: str, corpus: Corpus) -> None:
 
 def evaluate(config, workdir: str) -> int:
   """Predictions first, scores second, for every input and change of media."""
-  dataset = _dataset(config.data)
+  dataset = corpora.dataset(config.data)
   folder = os.path.join(workdir, 'data')
   split = config.eval.split
   held_out = builder.open(folder, split, name=dataset.name)
@@ -467,7 +347,7 @@ def report_only(config, workdir: str) -> int:
 
 def _counts(config, workdir: str) -> dict[str, dict[str, int]]:
   folder = os.path.join(workdir, 'data')
-  name = _dataset(config.data).name
+  name = corpora.dataset(config.data).name
   return {
     split: {'clips': len(builder.open(folder, split, name=name))}
     for split in sources.SPLITS
@@ -476,7 +356,7 @@ def _counts(config, workdir: str) -> dict[str, dict[str, int]]:
 
 def _examples(config, workdir: str) -> list[dict[str, Any]]:
   """One answer with all media from each domain, in the order of the items."""
-  dataset = _dataset(config.data)
+  dataset = corpora.dataset(config.data)
   held_out = builder.open(
     os.path.join(workdir, 'data'), config.eval.split, name=dataset.name
   )
@@ -527,7 +407,7 @@ def show_record(
     raise ValueError(
       f'Expected --record as split:number, e.g. test:0, found {record!r}.'
     )
-  dataset = _dataset(config.data)
+  dataset = corpora.dataset(config.data)
   if config.data.name == 'synthetic':
     found = dataset.make((split, int(number)))  # Made without a dataset.
   else:

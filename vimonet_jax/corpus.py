@@ -1,0 +1,139 @@
+"""The data of a work folder: dataset, tokenizer and statistics, made once.
+
+    data/  tokenizer.model  statistics.npz
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import tqdm
+
+from vimonet_jax.data import builder, records, sources, text
+from vimonet_jax.models import vimonet
+from vimonet_jax.motion import features
+from vimonet_jax.synthetic import world
+from vimonet_jax.train import stages
+
+
+class Corpus(NamedTuple):
+  """The data of a work folder, and how it is read.
+
+  Attributes:
+    splits: train, val and test, records by number.
+    words: (split, number) -> a conversation whose media are words.
+    layout: tokenizer, template, and the places that a video takes.
+    statistics: of the training motions.
+  """
+
+  splits: Mapping[str, Sequence[records.Record]]
+  words: Callable[[str, int], records.Record]
+  layout: text.Layout
+  statistics: features.Statistics
+
+
+def prepare(config, workdir: str) -> Corpus:
+  """Builds the dataset, the tokenizer and the statistics that are missing."""
+  data = config.data
+  made = dataset(data)
+  folder = os.path.join(workdir, 'data')
+  builder.build(made, folder, processes=data.processes)
+  splits = {
+    split: builder.open(folder, split, name=made.name)
+    for split in sources.SPLITS
+  }
+  if data.name == 'synthetic':
+    drawn = world.World(data.seed, data.image_size, data.max_actions)
+    words = drawn.text_record
+  else:
+    words = functools.partial(_captions_as_words, splits)
+  layout = text.Layout(
+    _tokenizer(config, workdir, words),
+    text.TEMPLATES[config.text.template],
+    video_tokens=model(config, vocab_size=1).video_tokens,
+  )
+  statistics = _statistics(config, workdir, splits['train'])
+  return Corpus(splits, words, layout, statistics)
+
+
+def dataset(data) -> builder.Synthetic | sources.Folder:
+  """What `data` of a configuration asks builder.build for."""
+  if data.name == 'synthetic':
+    return builder.Synthetic(
+      seed=data.seed,
+      image_size=data.image_size,
+      max_actions=data.max_actions,
+      noisy_share=data.noisy_share,
+      num_train=data.train,
+      num_val=data.val,
+      num_test=data.test,
+    )
+  if data.name == 'folder':
+    return sources.Folder(
+      path=data.path,
+      source=data.source,
+      licence=data.licence,
+      min_frames=data.min_frames,
+    )
+  raise ValueError(
+    f'Expected data.name to be synthetic or folder, found {data.name!r}.'
+  )
+
+
+def _captions_as_words(splits, split: str, index: int) -> records.Record:
+  """A record of captions only: one of them stands where the motion would."""
+  record = splits[split][index % len(splits[split])]
+  number = index // len(splits[split])
+  shown = record.turns[number % len(record.turns)]
+  return dataclasses.replace(
+    record,
+    id=f'{record.id}-words-{number}',
+    motion=None,
+    joints=None,
+    motion_text=shown.answer.rstrip('.').replace('+', ' '),
+    turns=(shown,),
+  )
+
+
+def _tokenizer(config, workdir: str, words) -> text.Tokenizer:
+  path = os.path.join(workdir, 'tokenizer.model')
+  if not os.path.exists(path):
+    template = text.TEMPLATES[config.text.template]
+    proto = text.train_tokenizer(
+      (
+        line
+        for i in range(config.text.corpus)
+        for line in text.texts(words('train', i), template)
+      ),
+      config.text.vocab_size,
+    )
+    text.Tokenizer(proto).save(f'{path}.part')
+    os.replace(f'{path}.part', path)
+  return text.Tokenizer.load(path)
+
+
+def _statistics(config, workdir: str, train) -> features.Statistics:
+  path = os.path.join(workdir, 'statistics.npz')
+  if not os.path.exists(path):
+    motions = (record.motion for record in _bar('statistics', train))
+    found = features.Statistics.of(motions, config.data.root_gain)
+    found.save(f'{path}.part')
+    os.replace(f'{path}.part', path)
+  return features.Statistics.load(path)
+
+
+def _bar(name: str, things: Sequence) -> Iterator:
+  for i in tqdm.trange(len(things), desc=name, dynamic_ncols=True):
+    yield things[i]
+
+
+def model(config, *, vocab_size: int, adapters=None) -> vimonet.Config:
+  """The model that reads this data; see stages.model_config."""
+  return stages.model_config(
+    config.model,
+    vocab_size=vocab_size,
+    image_size=config.data.image_size,
+    adapters=adapters,
+  )
