@@ -37,12 +37,9 @@ class Corpus(NamedTuple):
 def prepare(config, workdir: str) -> Corpus:
   """Builds the dataset, the tokenizer and the statistics that are missing."""
   data = config.data
-  made = dataset(data)
-  folder = os.path.join(workdir, 'data')
-  builder.build(made, folder, processes=data.processes)
+  build(config, workdir)
   splits = {
-    split: builder.open(folder, split, name=made.name)
-    for split in sources.SPLITS
+    split: open_split(config, workdir, split) for split in sources.SPLITS
   }
   if data.name == 'synthetic':
     drawn = world.World(data.seed, data.image_size, data.max_actions)
@@ -56,6 +53,23 @@ def prepare(config, workdir: str) -> Corpus:
   )
   statistics = _statistics(config, workdir, splits['train'])
   return Corpus(splits, words, layout, statistics)
+
+
+def build(config, workdir: str) -> None:
+  """Makes the dataset unless it is there; see builder.build."""
+  builder.build(
+    dataset(config.data), _folder(workdir), processes=config.data.processes
+  )
+
+
+def open_split(config, workdir: str, split: str) -> builder.Source:
+  """The records of a split, which `build` made."""
+  name = dataset(config.data).name
+  return builder.open(_folder(workdir), split, name=name)
+
+
+def _folder(workdir: str) -> str:
+  return os.path.join(workdir, 'data')
 
 
 def dataset(data) -> builder.Synthetic | sources.Folder:

@@ -23,7 +23,7 @@ from flax import traverse_util
 
 from vimonet_jax import checkpoint, report, sharding
 from vimonet_jax import corpus as corpora
-from vimonet_jax.data import batches, builder, records, sources, views
+from vimonet_jax.data import batches, records, sources, views
 from vimonet_jax.eval import benchmarks, scores, tables
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.infer import engine
@@ -253,16 +253,13 @@ def export(config, workdir: str, corpus: corpora.Corpus) -> None:
 
 def evaluate(config, workdir: str) -> int:
   """Predictions first, scores second, for every input and change of media."""
-  dataset = corpora.dataset(config.data)
-  folder = os.path.join(workdir, 'data')
-  split = config.eval.split
-  held_out = builder.open(folder, split, name=dataset.name)
+  held_out = corpora.open_split(config, workdir, config.eval.split)
   if config.data.name == 'synthetic':
     items = _synthetic_variants(config, held_out)
     lines = _predict(config, workdir, items, held_out)
     rows = eval_run.score(items, lines)
   else:
-    train = builder.open(folder, 'train', name=dataset.name)
+    train = corpora.open_split(config, workdir, 'train')
     rows = _caption_rows(config, workdir, held_out, train)
   scores.write(os.path.join(workdir, 'scores.json'), rows)
   return 0
@@ -346,20 +343,15 @@ def report_only(config, workdir: str) -> int:
 
 
 def _counts(config, workdir: str) -> dict[str, dict[str, int]]:
-  folder = os.path.join(workdir, 'data')
-  name = corpora.dataset(config.data).name
   return {
-    split: {'clips': len(builder.open(folder, split, name=name))}
+    split: {'clips': len(corpora.open_split(config, workdir, split))}
     for split in sources.SPLITS
   }
 
 
 def _examples(config, workdir: str) -> list[dict[str, Any]]:
   """One answer with all media from each domain, in the order of the items."""
-  dataset = corpora.dataset(config.data)
-  held_out = builder.open(
-    os.path.join(workdir, 'data'), config.eval.split, name=dataset.name
-  )
+  held_out = corpora.open_split(config, workdir, config.eval.split)
   if config.data.name == 'synthetic':
     items = benchmarks.variant(
       benchmarks.synthetic_items(held_out, per_domain=config.eval.per_domain)
@@ -407,13 +399,12 @@ def show_record(
     raise ValueError(
       f'Expected --record as split:number, e.g. test:0, found {record!r}.'
     )
-  dataset = corpora.dataset(config.data)
   if config.data.name == 'synthetic':
-    found = dataset.make((split, int(number)))  # Made without a dataset.
+    # Made without a dataset.
+    found = corpora.dataset(config.data).make((split, int(number)))
   else:
-    folder = os.path.join(workdir, 'data')
-    builder.build(dataset, folder, processes=config.data.processes)
-    found = builder.open(folder, split, name=dataset.name)[int(number)]
+    corpora.build(config, workdir)
+    found = corpora.open_split(config, workdir, split)[int(number)]
   folder = output or os.path.join(workdir, 'show', f'{split}-{number}')
   for path in show.run(found, folder):
     print(path)
