@@ -6,12 +6,10 @@ INSTALL = [
   'absl-py',
   'array-record',
   'av',  # video decoding with FFmpeg inside the wheel
-  'clu',  # parameter_overview only: metric_writers needs TensorFlow
   'etils[epath]',
   'flax>=0.12',
   'grain>=0.2.18',
   'jax>=0.10,<0.12',
-  'matplotlib',
   'ml-collections',
   'numpy>=2',
   'optax>=0.2.8',

@@ -9,15 +9,22 @@ describe what moves. Captions of the held-out clips are scored beside those of
 a random training clip and of the one that moves most alike.
 """
 
-import ml_collections
+import pathlib
+import runpy
 
-from configs import tiny
+import ml_collections
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
-  """The tiny preset with motion only."""
-  config = tiny.get_config(arg)
-  config.workdir = 'workdir/mocap'
+  """The tiny preset with motion only, or its short version for `smoke`."""
+  if arg not in ('', 'smoke'):
+    raise ValueError(
+      f"Expected configs/mocap.py or configs/mocap.py:smoke, found ':{arg}'."
+    )
+  # From wherever the program is started.
+  tiny = runpy.run_path(str(pathlib.Path(__file__).with_name('tiny.py')))
+  config = tiny['get_config'](arg)
+  config.workdir = 'workdir/mocap' + ('-smoke' if arg else '')
   config.data = ml_collections.ConfigDict({
     'name': 'folder',
     'path': '',
@@ -34,7 +41,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.stage_names = ('motion', 'language', 'align', 'instruct')
   # One window that even the shortest clip fills.
   config.motion.window = 16
-  config.motion.rows = 64
+  config.motion.rows = 64 if arg != 'smoke' else 8
   for name in ('language', 'align', 'instruct'):
     stage = config[name]
     stage.steps = min(stage.steps, 400)

@@ -45,7 +45,7 @@ def _stage(steps, trainable, learning_rates, mixes, **changes):
     'optimizer': 'adamw',
     'betas': (0.9, 0.98),
     'weight_decay': 0.0,
-    'warmup_steps': max(steps // 20, 1),
+    'warmup_share': 0.05,
     'schedule': 'cosine',
     'clip': 1.0,
     'mixes': mixes,
@@ -64,16 +64,13 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.task = 'pipeline'
   config.workdir = 'workdir/tiny'
   config.seed = 0
-  # Took 14 % off a prototype's step; today's decoder, its blocks unrolled,
-  # spent 2 to 3 % more CPU time with it, measured beside other work.
-  config.xla_flags = '--xla_cpu_experimental_ynn_fusion_type=dot'
 
   config.data = ml_collections.ConfigDict({
     'name': 'synthetic',
     'seed': 0,
     'train': 7000,
-    'val': 300,
-    'test': 600,
+    'val': 400,
+    'test': 1000,
     'image_size': 48,
     'max_actions': 3,
     # Without such clips joint noise of 3 cm cost 9.6 % of what motion answers.
@@ -134,7 +131,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     ml_collections.ConfigDict({
       # What a video shows is read soon, the order of actions late.
       'motion': _mix(('motion',), weight=2.0, length=160, max_turns=5),
-      'both': _mix(_BOTH, length=160, max_turns=7, caption_share=0.05),
+      'both': _mix(_BOTH, length=192, max_turns=7, caption_share=0.05),
     }),
     optimizer='muon',
     # Words that the sampler of conversations makes stand in place of media.
@@ -192,7 +189,10 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'per_domain': 120,
     'max_new_tokens': 24,
     'rows': 64,
-    'corruption': 'L2',
+    # Input and level. Training knows joints that drift, as in L2 (noisy_share),
+    # and none that shake, as in L2w. The protocol asks for five seeds of noise;
+    # one on all questions costs as much time as there is.
+    'corruptions': (('motion', 'L2'), ('both', 'L2'), ('motion', 'L2w')),
     # Validation questions a domain at the end of each stage.
     'probe_per_domain': 40,
   })  # fmt: skip
@@ -210,7 +210,7 @@ def _make_smoke(config: ml_collections.ConfigDict) -> None:
   config.eval.update({'per_domain': 4, 'rows': 16, 'probe_per_domain': 2})
   for name in config.stage_names:
     stage = config[name]
-    stage.update({'steps': 12, 'warmup_steps': 2, 'checkpoint_steps': 4})
+    stage.update({'steps': 12, 'checkpoint_steps': 4})
     for mix in stage.mixes.values():
       mix.rows = 4
   config.motion.rows = 8

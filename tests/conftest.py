@@ -1,8 +1,28 @@
-"""A model of random weights that several test files ask."""
+"""Eight pretend devices, shared test data, and a model that several files ask.
 
+JAX reads the flag when it looks for devices first. Processes that a test starts
+see it as well: one that means to have a single device takes the flag away.
+"""
+
+import os
+import pathlib
 import typing
 
 import pytest
+
+_DEVICES = '--xla_force_host_platform_device_count=8'
+os.environ['XLA_FLAGS'] = (
+  f'{os.environ.get("XLA_FLAGS", "")} {_DEVICES}'.strip()
+)
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> pathlib.Path:
+  """Real recordings and the original implementation's answers."""
+  folder = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
+  if not folder.exists():
+    pytest.skip('needs ../shared/data, next to the repository')
+  return folder
 
 
 class TinyModel(typing.NamedTuple):
@@ -16,10 +36,9 @@ class TinyModel(typing.NamedTuple):
 @pytest.fixture(scope='session')
 def tiny_model(tmp_path_factory) -> TinyModel:
   """Reads motion and 8 frames of 8 x 8 pixels; its answers mean nothing."""
-  import numpy as np
+  import small
 
-  from vimonet_jax import sharding
-  from vimonet_jax.data import text
+  from vimonet_jax.data import text, tokenizer
   from vimonet_jax.infer import engine
   from vimonet_jax.models import clip_video, llama, motion_vqvae, vimonet
   from vimonet_jax.motion import features
@@ -29,25 +48,20 @@ def tiny_model(tmp_path_factory) -> TinyModel:
   drawn = world.World()
   template = text.TEMPLATES['short']
   words = drawn.text_record('train', 0)
-  proto = text.train_tokenizer(text.texts(words, template), 400)
-  tokenizer = text.Tokenizer(proto)
+  proto = tokenizer.train_tokenizer(text.texts(words, template), 400)
+  pieces = tokenizer.Tokenizer(proto)
   model = vimonet.Config(
-    llm=llama.Config(tokenizer.vocab_size, 32, 2, 2, 2, 16, 48),
+    llm=llama.Config(pieces.vocab_size, 32, 2, 2, 2, 16, 48),
     motion=motion_vqvae.Config(width=8, code_dim=8, num_codes=6, depth=1),
     video=clip_video.Config(16, 1, 2, 16, image_size=8, patch_size=8),
   )
   stage = stages.tokens(
     'tiny', model, ('.*',), media=('motion', 'video')
   )  # fmt: skip
-  rng = np.random.default_rng(0)
-  # Sharp scores: parameters as small as fresh ones would nearly tie.
-  params = {
-    path: rng.normal(path.endswith('scale'), 0.4, x.shape).astype(np.float32)
-    for path, x in sorted(sharding.unbox(stage.abstract()[0]).items())
-  }
+  params = small.params(stage.abstract()[0], 0.4)
   bundle = engine.Bundle(
     model,
-    text.Layout(tokenizer, template, video_tokens=model.video_tokens),
+    text.Layout(pieces, template, video_tokens=model.video_tokens),
     features.Statistics.of([drawn.make_record('train', 0).motion]),
   )
   workdir = tmp_path_factory.mktemp('tiny')

@@ -5,8 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
+from jax.experimental import multihost_utils
 
 from vimonet_jax import checkpoint, sharding
+
+
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch):
+  monkeypatch.setattr(checkpoint, '_PAUSE_S', 0.0)
 
 
 def _iterator():
@@ -136,6 +143,79 @@ def test_a_checkpoint_of_another_shape_is_an_error(tmp_path):
   assert (tmp_path / '2').exists()
 
 
+@pytest.mark.parametrize(
+  ('path', 'stored', 'wanted'),
+  [
+    ('step', 'int32', 'float32'),
+    ('trainables/llm/blocks/attn/q/kernel', 'float32', 'int32'),
+    ('trainables/translators/motion/in/bias', 'bfloat16', 'float32'),
+  ],
+)
+def test_a_checkpoint_of_another_dtype_is_an_error(
+  tmp_path, path, stored, wanted
+):
+  _saved(tmp_path, [2])
+  abstract = _abstract()
+  part, _, name = path.partition('/')
+  tree, key = (abstract[part], name) if name else (abstract, part)
+  tree[key] = tree[key].update(dtype=wanted)
+  saver = checkpoint.Checkpointer(tmp_path)
+  with pytest.raises(ValueError, match=f'{path} as {wanted}, found {stored}'):
+    saver.restore(abstract, _iterator())
+  saver.close()
+  assert (tmp_path / '2').exists()
+
+
+def _fail(monkeypatch, owner, name, times):
+  """Lets a method raise OSError as often as `times`, and work from then on."""
+  method, calls = getattr(owner, name), []
+
+  def failing(*args, **kwargs):
+    calls.append(args)
+    if len(calls) <= times:
+      raise OSError('the file system is away')
+    return method(*args, **kwargs)
+
+  monkeypatch.setattr(owner, name, failing)
+
+
+def test_a_file_system_that_is_away_for_a_moment_costs_no_checkpoint(
+  tmp_path, monkeypatch
+):
+  _saved(tmp_path, [2, 5])
+  saver, iterator = checkpoint.Checkpointer(tmp_path), _iterator()
+  _fail(monkeypatch, saver._manager, 'restore', times=1)
+  assert saver.restore(_abstract(), iterator)['step'] == 5
+  assert next(iterator) == 5
+  assert saver.steps == [2, 5]
+  # Twice in a row is damage.
+  _fail(monkeypatch, saver._manager, 'restore', times=2)
+  assert saver.restore(_abstract(), iterator)['step'] == 2
+  assert (tmp_path / 'damaged-5').exists()
+  saver.close()
+
+
+def test_nobody_reopens_a_folder_before_the_damage_is_put_aside(
+  tmp_path, monkeypatch
+):
+  _saved(tmp_path, [2, 5])
+  saver, seen = checkpoint.Checkpointer(tmp_path), []
+  open_again = saver._open
+  monkeypatch.setattr(
+    saver,
+    '_open',
+    lambda: (seen.append('opens'), open_again()),
+  )
+  monkeypatch.setattr(
+    multihost_utils,
+    'sync_global_devices',
+    lambda name: seen.append((tmp_path / 'damaged-5').exists()),
+  )
+  saver._put_aside([5])
+  assert seen == [True, 'opens']
+  saver.close()
+
+
 FIRST = {
   'llm/blocks/attn/q/kernel': np.ones((2, 3), np.float32),
   'llm/norm/scale': jnp.ones(4, jnp.bfloat16),
@@ -156,6 +236,78 @@ def test_writing_again_replaces_everything(tmp_path):
   checkpoint.save_weights(str(tmp_path), FIRST)
   checkpoint.save_weights(str(tmp_path), {'b': np.zeros(2)})
   assert list(checkpoint.load_weights(str(tmp_path))) == ['b']
+
+
+def _killed_after(monkeypatch, operations):
+  """Renames and removals in the weights' folder fail after so many.
+
+  Orbax's own count as well. Returns a list that grows with each operation.
+  """
+  seen = []
+
+  def counted(method):
+    def call(self, *args):
+      seen.append(method.__name__)
+      if len(seen) > operations:
+        raise OSError('killed')
+      return method(self, *args)
+
+    return call
+
+  for name in ('rename', 'rmtree'):
+    kind = type(epath.Path())
+    monkeypatch.setattr(kind, name, counted(getattr(kind, name)))
+  return seen
+
+
+@pytest.mark.parametrize('interrupted_before', [False, True])
+def test_weights_are_complete_whenever_the_save_is_killed(
+  tmp_path, monkeypatch, interrupted_before
+):
+  folder = tmp_path / 'weights'
+  second, third = {'b': np.zeros(2)}, {'c': np.zeros(3)}
+  for operations in range(9):
+    checkpoint.save_weights(str(folder), FIRST)
+    if interrupted_before:
+      folder.rename(tmp_path / 'weights.old')
+      checkpoint.save_weights(str(tmp_path / 'weights.new'), FIRST)
+    with monkeypatch.context() as patch:
+      seen = _killed_after(patch, operations)
+      try:
+        checkpoint.save_weights(str(folder), second)
+        was_killed = False
+      except Exception:  # Orbax wraps what its thread raised.
+        was_killed = True
+    found = checkpoint.load_weights(str(folder))
+    assert found.keys() in (FIRST.keys(), second.keys())
+    checkpoint.save_weights(str(folder), third)
+    assert list(checkpoint.load_weights(str(folder))) == ['c']
+    assert [path.name for path in tmp_path.iterdir()] == ['weights']
+    if not was_killed:
+      break
+  assert not was_killed
+  assert len(seen) == operations >= 3
+
+
+def test_half_written_weights_are_cleared_away(tmp_path):
+  # What Orbax leaves when a process is killed while it writes.
+  left = tmp_path / 'weights.new.orbax-checkpoint-tmp'
+  (left / 'ocdbt.process_0').mkdir(parents=True)
+  checkpoint.save_weights(str(tmp_path / 'weights'), FIRST)
+  assert [path.name for path in tmp_path.iterdir()] == ['weights']
+
+
+def test_only_one_process_moves_weights_and_the_others_wait(
+  tmp_path, monkeypatch
+):
+  checkpoint.save_weights(str(tmp_path / 'weights.new'), FIRST)
+  waited = []
+  with monkeypatch.context() as patch:
+    patch.setattr(jax, 'process_index', lambda: 1)
+    patch.setattr(multihost_utils, 'sync_global_devices', waited.append)
+    checkpoint._take_place(epath.Path(tmp_path / 'weights'))
+  assert len(waited) == 1
+  assert [path.name for path in tmp_path.iterdir()] == ['weights.new']
 
 
 def test_later_folders_override_and_patterns_choose(tmp_path):
@@ -187,7 +339,10 @@ def test_missing_weights_name_the_folder(tmp_path):
     checkpoint.load_weights(str(tmp_path / 'empty'))
 
 
-def test_patterns_that_match_nothing_are_reported(tmp_path):
+def test_each_pattern_must_match_something(tmp_path):
   checkpoint.save_weights(str(tmp_path), FIRST)
-  with pytest.raises(ValueError, match='video'):
-    checkpoint.load_weights(str(tmp_path), ['video/.*'])
+  for patterns in (['video/.*'], ['llm/.*', 'video/.*'], ['llm/norm']):
+    with pytest.raises(ValueError, match=f'match {patterns[-1]!r}.*found none'):
+      checkpoint.load_weights(str(tmp_path), patterns)
+  with pytest.raises(ValueError, match='nearest paths are .*llm/norm/scale'):
+    checkpoint.load_weights(str(tmp_path), ['llm/nrm/scale'])

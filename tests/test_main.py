@@ -1,4 +1,3 @@
-import os
 import pathlib
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from absl import app
 from vimonet_jax import main
 def told(name):
   def task(config, workdir):
-    print(name, config.seed, workdir, os.environ['XLA_FLAGS'])
+    print(name, config.seed, workdir)
     print('has loaded jax:', 'jax' in sys.modules)
     return 3
   return task
@@ -26,17 +25,28 @@ app.run(main.main)
 """
 
 
-def _run(*arguments):
+# Tasks that end as the name of the configuration's work folder says.
+FAILING = """
+import sys
+from absl import app
+from vimonet_jax import main
+def fail(config, workdir):
+  raise {'value': ValueError, 'os': FileNotFoundError, 'bug': TypeError,
+         'stop': KeyboardInterrupt}[workdir]('Expected a, found b; do c.')
+main.TASKS['pipeline'] = fail
+app.run(main.main)
+"""
+
+
+def _run(*arguments, program=PROGRAM):
   """Exit status and everything that was printed."""
   found = subprocess.run(
-    [sys.executable, '-c', PROGRAM, *arguments],
+    [sys.executable, '-c', program, *arguments],
     cwd=ROOT,
-    env={**os.environ, 'XLA_FLAGS': '--xla_mine=1'},
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
   )
-  assert 'Traceback' not in found.stdout
   return found.returncode, found.stdout
 
 
@@ -49,11 +59,10 @@ def _run(*arguments):
   ],
 )
 def test_flags_say_otherwise_than_the_configuration(arguments, told):
-  flags = '--config.xla_flags=--xla_theirs=2'
-  status, output = _run(CONFIG, flags, *arguments)
+  status, output = _run(CONFIG, *arguments)
   assert status == 3
-  assert f'{told} --xla_theirs=2 --xla_mine=1\n' in output
-  # It reads its flags when it is loaded.
+  assert f'{told}\n' in output
+  # A task loads what it needs and no other's libraries.
   assert 'has loaded jax: False' in output
 
 
@@ -70,3 +79,30 @@ def test_a_wrong_command_ends_with_a_sentence(arguments, sentence):
   assert status == 1
   assert sentence in output
   assert 'has loaded jax' not in output
+  assert 'Traceback' not in output
+
+
+@pytest.mark.parametrize(
+  ('kind', 'status', 'sentence'),
+  [
+    ('value', 1, 'Expected a, found b; do c.'),
+    ('os', 1, 'Expected a, found b; do c.'),
+    ('stop', 130, 'the same command goes on from here.'),
+  ],
+)
+def test_a_task_that_fails_or_is_stopped_ends_with_a_sentence(
+  kind, status, sentence
+):
+  found, output = _run(CONFIG, f'--workdir={kind}', program=FAILING)
+  assert found == status
+  assert output.strip().endswith(sentence)
+  assert 'Traceback' not in output
+
+
+def test_where_it_failed_is_told_on_request_and_a_bug_always_is():
+  _, output = _run(
+    CONFIG, '--workdir=value', '--verbosity=1', program=FAILING
+  )
+  assert 'Traceback' in output
+  _, output = _run(CONFIG, '--workdir=bug', program=FAILING)
+  assert 'Traceback' in output

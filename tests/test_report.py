@@ -157,8 +157,28 @@ def test_an_empty_folder_gives_a_page_that_says_what_is_missing(tmp_path):
   _, outline = _read(tmp_path)
   for name in report.STAGES:
     assert f'Stage {name} has not run.' in outline.text
-  for words in ('No benchmark', 'No captions', 'No examples', 'No settings'):
+  for words in ('Nothing has been scored', 'No examples', 'No settings'):
     assert words in outline.text
+
+
+def test_only_what_the_settings_ask_for_is_missed(workdir):
+  row = dict.fromkeys(scores.METRICS, 0.5) | {
+    'benchmark': 'captions',
+    'split': 'test',
+    'input': 'motion',
+    'corruption': 'L0',
+    'domain': 'motion_caption',
+    'system': 'model',
+    'accuracy': None,
+    'n': 24,
+  }
+  (workdir / 'scores.json').unlink(missing_ok=True)
+  scores.write(str(workdir / 'scores.json'), [row])
+  _, outline = _read(workdir, config={'stage_names': ['motion', 'align']})
+  assert 'Stage align has not run.' in outline.text
+  assert 'Captions' in outline.text
+  for absent in ('Stage video', 'Answers', 'Changed media', 'Nothing'):
+    assert absent not in outline.text
 
 
 def test_finished_and_unfinished_stages_are_told_apart(workdir):
@@ -198,6 +218,11 @@ def test_examples_show_question_answer_and_what_was_expected(workdir, drawn):
     ('png', frames.shape)
   ]
   assert outline.tags.count('article') == 2
+
+
+def test_a_caption_is_neither_right_nor_wrong(workdir):
+  _, outline = _read(workdir, examples=[_example(correct=None)])
+  assert 'Where? video The kitchen. The garden.' in outline.text
 
 
 def test_pictures_that_would_make_the_page_too_big_are_left_out(

@@ -5,8 +5,10 @@
 by path, such as `llm/blocks/attn/q/kernel`, in a folder.
 """
 
+import difflib
 import logging
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +17,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
+
+# Between two attempts to read a checkpoint.
+_PAUSE_S = 1.0
 
 
 class Checkpointer:
@@ -65,23 +71,21 @@ class Checkpointer:
   def restore(self, abstract: Any, iterator: Any) -> Any | None:
     """The newest state that can be read; None where there is no checkpoint.
 
-    A damaged checkpoint is reported, put aside under another name and the one
-    before is used.
+    A checkpoint that cannot be read twice in a row is damaged: it is reported,
+    put aside under another name, and the one before is used.
 
     Args:
       abstract: tree of jax.ShapeDtypeStruct with shardings, as saved.
       iterator: is set to go on with the batch after the state's step.
+
+    Raises:
+      ValueError: there are checkpoints, and none has the paths, shapes and
+        dtypes of `abstract`.
     """
     errors = {}
     for step in reversed(self.steps):
       try:
-        found = self._manager.restore(
-          step,
-          args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract),
-            iterator=grain.PyGrainCheckpointRestore(iterator),
-          ),
-        )
+        state = self._read_twice(step, abstract, iterator)
       except Exception as error:  # Whatever a broken file makes Orbax raise.
         errors[step] = error
         continue
@@ -94,7 +98,7 @@ class Checkpointer:
           _first_line(error),
         )
       self._put_aside(list(errors))
-      return found.state
+      return state
     if errors:
       newest = max(errors)
       raise ValueError(
@@ -103,6 +107,40 @@ class Checkpointer:
         f'that wrote it. Step {newest} says: {_first_line(errors[newest])}'
       ) from errors[newest]
     return None
+
+  def _read_twice(self, step: int, abstract: Any, iterator: Any) -> Any:
+    """Tries again once: a file system may be away for a moment."""
+    try:
+      return self._read(step, abstract, iterator)
+    except Exception as error:  # Whatever a broken file makes Orbax raise.
+      logging.warning(
+        'Reading checkpoint %s once more after: %s',
+        self._folder / str(step),
+        _first_line(error),
+      )
+    time.sleep(_PAUSE_S)
+    return self._read(step, abstract, iterator)
+
+  def _read(self, step: int, abstract: Any, iterator: Any) -> Any:
+    found = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(abstract),
+        iterator=grain.PyGrainCheckpointRestore(iterator),
+      ),
+    )
+    # Orbax casts in silence, so what it returns cannot tell.
+    with ocp.StandardCheckpointer() as checkpointer:
+      folder = self._folder / str(step) / 'state'
+      stored = checkpointer.metadata(folder).item_metadata.tree
+    stored, wanted = map(ocp.tree.to_flat_dict, (stored, abstract))
+    for keys, x in wanted.items():
+      if stored[keys].dtype != x.dtype:
+        raise ValueError(
+          f'Expected {"/".join(keys)} as {x.dtype}, found '
+          f'{stored[keys].dtype} in {folder}.'
+        )
+    return found.state
 
   def _put_aside(self, steps: Sequence[int]) -> None:
     """Renames folders, so that their steps can be saved again."""
@@ -114,6 +152,8 @@ class Checkpointer:
         if aside.exists():
           aside.rmtree()
         (self._folder / str(step)).rename(aside)
+    # Nobody lists the folder before it is as it will be.
+    multihost_utils.sync_global_devices('damaged checkpoints are put aside')
     self._manager.close()
     self._open()
 
@@ -127,7 +167,13 @@ class Checkpointer:
 
 
 def save_weights(folder: str, flat: Mapping[str, Any]) -> None:
-  """Writes arrays by path; what the folder held before is replaced at the end.
+  """Writes arrays by path in place of what the folder held before.
+
+  Whenever the process is killed, a complete folder is there: the new one is
+  written beside the old one and then takes its place by renames. Between two
+  of them `load_weights` reads the new one where it is, and the next save goes
+  on from there. (Object stores copy instead of renaming, and may be caught in
+  the middle.)
 
   Args:
     folder: is made where it is missing.
@@ -135,10 +181,30 @@ def save_weights(folder: str, flat: Mapping[str, Any]) -> None:
   """
   if not flat:
     raise ValueError(f'Expected weights to write to {folder}, found none.')
-  checkpointer = ocp.StandardCheckpointer()
-  checkpointer.save(epath.Path(folder).absolute(), dict(flat), force=True)
-  checkpointer.wait_until_finished()
-  checkpointer.close()
+  root = epath.Path(folder).absolute()
+  _take_place(root)  # Of what a killed process has left.
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(_newer(root), dict(flat))
+    checkpointer.wait_until_finished()
+  _take_place(root)
+
+
+def _newer(root: epath.Path) -> epath.Path:
+  """Where weights wait for their place; complete as soon as it exists."""
+  return root.with_name(f'{root.name}.new')
+
+
+def _take_place(root: epath.Path) -> None:
+  """Moves newer weights to `root`, from wherever an earlier move stopped."""
+  newer, older = _newer(root), root.with_name(f'{root.name}.old')
+  if jax.process_index() == 0:
+    if newer.exists() and root.exists():
+      root.rename(older)
+    if newer.exists():
+      newer.rename(root)
+    if older.exists():
+      older.rmtree()
+  multihost_utils.sync_global_devices('weights took their place')
 
 
 def load_weights(
@@ -151,26 +217,27 @@ def load_weights(
 
   Args:
     folders: one or several that `save_weights` wrote.
-    patterns: regular expressions for whole paths; None reads everything. What
-      matches none of them is not read from disk.
+    patterns: regular expressions for whole paths, each of which matches some;
+      None reads everything. What matches none is not read from disk.
     shardings: where arrays go, by path; each device reads its own part. Paths
       without one become NumPy arrays.
 
   Returns:
     path -> array, each with the dtype it was written with.
+
+  Raises:
+    FileNotFoundError: a folder has no weights.
+    ValueError: a pattern matches no path in any folder.
   """
   folders = [folders] if isinstance(folders, str) else list(folders)
   shardings = shardings or {}
   source, shapes = {}, {}
   for folder in folders:
     for path, entry in _weights_metadata(folder).items():
-      if patterns is None or any(re.fullmatch(p, path) for p in patterns):
-        source[path], shapes[path] = folder, entry
-  if not source:
-    raise ValueError(
-      f'Expected weights matching {list(patterns or [".*"])} in '
-      f'{", ".join(map(str, folders))}, found none.'
-    )
+      source[path], shapes[path] = folder, entry
+  if patterns is not None:
+    wanted = _matching(patterns, list(source), folders)
+    source = {path: source[path] for path in source if path in wanted}
   flat = {}
   for folder in dict.fromkeys(source.values()):
     paths = [path for path in source if source[path] == folder]
@@ -180,8 +247,26 @@ def load_weights(
   return {path: flat[path] for path in sorted(flat)}
 
 
+def _matching(
+  patterns: Sequence[str], paths: Sequence[str], folders: Sequence[str]
+) -> set[str]:
+  """The paths that some pattern matches; each pattern must match one."""
+  found = set()
+  for pattern in patterns:
+    hits = [path for path in paths if re.fullmatch(pattern, path)]
+    if not hits:
+      near = difflib.get_close_matches(pattern, paths, 3, cutoff=0.0)
+      raise ValueError(
+        f'Expected weights that match {pattern!r} in '
+        f'{", ".join(map(str, folders))}, found none; the nearest paths are '
+        f'{", ".join(near)}.'
+      )
+    found.update(hits)
+  return found
+
+
 def _weights_metadata(folder: str) -> dict[str, Any]:
-  root = epath.Path(folder).absolute()
+  root = _complete(folder)
   if not (root / '_METADATA').exists():
     found = 'no such folder' if not root.exists() else 'none'
     raise FileNotFoundError(
@@ -190,6 +275,12 @@ def _weights_metadata(folder: str) -> dict[str, Any]:
     )
   with ocp.StandardCheckpointer() as checkpointer:
     return dict(checkpointer.metadata(root).item_metadata.tree)
+
+
+def _complete(folder: str) -> epath.Path:
+  """The folder, or what was about to take its place when a save was killed."""
+  root = epath.Path(folder).absolute()
+  return root if root.exists() or not _newer(root).exists() else _newer(root)
 
 
 def _read(folder: str, entries: Mapping[str, Any], shardings) -> dict[str, Any]:
@@ -204,7 +295,7 @@ def _read(folder: str, entries: Mapping[str, Any], shardings) -> dict[str, Any]:
       args[path] = ocp.RestoreArgs(restore_type=np.ndarray, dtype=entry.dtype)
   with ocp.PyTreeCheckpointer() as checkpointer:
     return checkpointer.restore(
-      epath.Path(folder).absolute(),
+      _complete(folder),
       ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True),
     )
 

@@ -3,15 +3,19 @@
     data/  tokenizer.model  statistics.npz
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import functools
 import os
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import tqdm
 
-from vimonet_jax.data import builder, records, sources, text
+from vimonet_jax.data import builder, records, sources, text, tokenizer
+from vimonet_jax.data import dataset as datasets
 from vimonet_jax.models import vimonet
 from vimonet_jax.motion import features
 from vimonet_jax.synthetic import world
@@ -35,24 +39,49 @@ class Corpus(NamedTuple):
 
 
 def prepare(config, workdir: str) -> Corpus:
-  """Builds the dataset, the tokenizer and the statistics that are missing."""
+  """Builds the dataset, the tokenizer and the statistics that are missing.
+
+  Processes that share the folder wait for the first one and find it all done.
+
+  Raises:
+    ValueError: the data are not what the configuration asks for, or its model
+      counts motion tokens in another way than records do.
+  """
+  reader = model(config, vocab_size=1)
+  if reader.motion.frames_per_token != records.FRAMES_PER_TOKEN:
+    raise ValueError(
+      f'Expected a motion encoder with {records.FRAMES_PER_TOKEN} frames per '
+      f'token, as records are cut, found {reader.motion.frames_per_token}; '
+      f'set model.motion.down to {records.FRAMES_PER_TOKEN.bit_length() - 1}.'
+    )
   data = config.data
-  build(config, workdir)
-  splits = {
-    split: open_split(config, workdir, split) for split in sources.SPLITS
-  }
-  if data.name == 'synthetic':
-    drawn = world.World(data.seed, data.image_size, data.max_actions)
-    words = drawn.text_record
-  else:
-    words = functools.partial(_captions_as_words, splits)
-  layout = text.Layout(
-    _tokenizer(config, workdir, words),
-    text.TEMPLATES[config.text.template],
-    video_tokens=model(config, vocab_size=1).video_tokens,
-  )
-  statistics = _statistics(config, workdir, splits['train'])
+  with _locked(workdir):
+    build(config, workdir)
+    splits = {
+      split: open_split(config, workdir, split) for split in sources.SPLITS
+    }
+    if data.name == 'synthetic':
+      drawn = world.World(data.seed, data.image_size, data.max_actions)
+      words = drawn.text_record
+    else:
+      words = functools.partial(_captions_as_words, splits)
+    layout = text.Layout(
+      _tokenizer(config, workdir, words),
+      text.TEMPLATES[config.text.template],
+      video_tokens=reader.video_tokens,
+      motion_slots=reader.motion_tokens,
+    )
+    statistics = _statistics(config, workdir, splits['train'])
   return Corpus(splits, words, layout, statistics)
+
+
+@contextlib.contextmanager
+def _locked(workdir: str) -> Iterator[None]:
+  """One process at a time, of all that see the folder."""
+  os.makedirs(workdir, exist_ok=True)
+  with open(os.path.join(workdir, '.lock'), 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    yield
 
 
 def build(config, workdir: str) -> None:
@@ -62,10 +91,10 @@ def build(config, workdir: str) -> None:
   )
 
 
-def open_split(config, workdir: str, split: str) -> builder.Source:
+def open_split(config, workdir: str, split: str) -> datasets.Source:
   """The records of a split, which `build` made."""
   name = dataset(config.data).name
-  return builder.open(_folder(workdir), split, name=name)
+  return datasets.open(_folder(workdir), split, name=name)
 
 
 def _folder(workdir: str) -> str:
@@ -85,6 +114,11 @@ def dataset(data) -> builder.Synthetic | sources.Folder:
       num_test=data.test,
     )
   if data.name == 'folder':
+    if not data.path:
+      raise ValueError(
+        "Expected --config.data.path=DIR, a folder in HumanML3D's layout, "
+        'found none.'
+      )
     return sources.Folder(
       path=data.path,
       source=data.source,
@@ -111,11 +145,11 @@ def _captions_as_words(splits, split: str, index: int) -> records.Record:
   )
 
 
-def _tokenizer(config, workdir: str, words) -> text.Tokenizer:
+def _tokenizer(config, workdir: str, words) -> tokenizer.Tokenizer:
   path = os.path.join(workdir, 'tokenizer.model')
   if not os.path.exists(path):
     template = text.TEMPLATES[config.text.template]
-    proto = text.train_tokenizer(
+    proto = tokenizer.train_tokenizer(
       (
         line
         for i in range(config.text.corpus)
@@ -123,9 +157,8 @@ def _tokenizer(config, workdir: str, words) -> text.Tokenizer:
       ),
       config.text.vocab_size,
     )
-    text.Tokenizer(proto).save(f'{path}.part')
-    os.replace(f'{path}.part', path)
-  return text.Tokenizer.load(path)
+    _write(path, tokenizer.Tokenizer(proto).save)
+  return tokenizer.Tokenizer.load(path)
 
 
 def _statistics(config, workdir: str, train) -> features.Statistics:
@@ -133,9 +166,15 @@ def _statistics(config, workdir: str, train) -> features.Statistics:
   if not os.path.exists(path):
     motions = (record.motion for record in _bar('statistics', train))
     found = features.Statistics.of(motions, config.data.root_gain)
-    found.save(f'{path}.part')
-    os.replace(f'{path}.part', path)
+    _write(path, found.save)
   return features.Statistics.load(path)
+
+
+def _write(path: str, save: Callable[[str], None]) -> None:
+  """All of a file or nothing, also where a shared disk knows no locks."""
+  part = f'{path}.{platform.node()}.{os.getpid()}.part'
+  save(part)
+  os.replace(part, path)
 
 
 def _bar(name: str, things: Sequence) -> Iterator:

@@ -4,7 +4,7 @@ Flags and one table from task to function, nothing else. Each function imports
 what it needs, so a task never loads another's libraries.
 """
 
-import os
+import signal
 import sys
 
 from absl import app, flags, logging
@@ -17,7 +17,7 @@ _TASK = flags.DEFINE_string('task', None, "What to do; default: the config's.")
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, "Where everything is kept; default: the config's."
 )
-_MOTION = flags.DEFINE_string('motion', None, 'chat, show: a motion file.')
+_MOTION = flags.DEFINE_string('motion', None, 'chat: a motion file.')
 _VIDEO = flags.DEFINE_string('video', None, 'chat: a video or image folder.')
 _QUESTION = flags.DEFINE_string(
   'question', None, 'chat: one question; without it a conversation starts.'
@@ -40,15 +40,15 @@ def _pipeline(config, workdir: str) -> int:
 
 
 def _eval(config, workdir: str) -> int:
-  from vimonet_jax import pipeline
+  from vimonet_jax import evaluation
 
-  return pipeline.evaluate(config, workdir)
+  return evaluation.run(config, workdir)
 
 
 def _report(config, workdir: str) -> int:
-  from vimonet_jax import pipeline
+  from vimonet_jax import evaluation
 
-  return pipeline.report_only(config, workdir)
+  return evaluation.run_report(config, workdir)
 
 
 def _chat(config, workdir: str) -> int:
@@ -98,10 +98,16 @@ def main(argv: list[str]) -> int:
     )
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)
-  # XLA reads its flags when JAX is imported, which nothing has done yet.
-  flags_before = os.environ.get('XLA_FLAGS', '')
-  os.environ['XLA_FLAGS'] = f'{config.xla_flags} {flags_before}'.strip()
-  return TASKS[task](config, _WORKDIR.value or config.workdir)
+  try:
+    return TASKS[task](config, _WORKDIR.value or config.workdir)
+  except KeyboardInterrupt:
+    print('\nStopped; the same command goes on from here.', file=sys.stderr)
+    return 128 + signal.SIGINT
+  except (ValueError, OSError, FloatingPointError) as error:
+    # Settings or data that do not fit; what it says is written for the user.
+    print(f'\n{error}', file=sys.stderr)
+    logging.debug('--verbosity=1 shows where.', exc_info=True)
+    return 1
 
 
 if __name__ == '__main__':

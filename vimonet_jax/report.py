@@ -45,14 +45,17 @@ def write(
   Args:
     workdir: has scores.json and a folder a stage, as far as they have run.
     path: of the page; replaced as a whole or not at all.
-    examples: dicts of question, reference, answer, correct and input, and of
-      joints [T, 22, 3] metres and frames uint8 [I, H, W, 3], either of them
-      None; neighbours that hold the same arrays share their pictures.
-    config: all settings, as JSON can hold them.
+    examples: dicts of question, reference, answer, correct (None for a
+      caption) and input, and of joints [T, 22, 3] metres and frames uint8
+      [I, H, W, 3], either of them None; neighbours that hold the same arrays
+      share their pictures.
+    config: all settings, as JSON can hold them; `stage_names` are the stages
+      to tell of.
     counts: split -> what -> how many, of the data.
   """
   rows = scores.read(os.path.join(workdir, 'scores.json'))
-  runs = {name: _read_stage(workdir, name) for name in STAGES}
+  asked = (config or {}).get('stage_names', STAGES)
+  runs = {name: _read_stage(workdir, name) for name in asked}
   name = os.path.basename(os.path.abspath(workdir))
   now = datetime.datetime.now().strftime('%Y-%m-%d %H:%M')
   text = page.document(
@@ -60,10 +63,8 @@ def write(
     '<header><h1>ViMoNet</h1>'
     + page.quiet(f'{page.escape(name)}, {now}')
     + '</header>'
-    + page.section('Answers', *tables.answers(rows))
-    + page.section('Changed media', *tables.changed_media(rows))
+    + _scores(rows)
     + page.section('Examples', *_examples(examples))
-    + page.section('Captions', *tables.captions(rows))
     + page.section('Training', *_training(runs))
     + page.section('Data', _data(counts))
     + page.section('Settings', *_settings(config)),
@@ -72,6 +73,20 @@ def write(
     f.write(text)
   os.replace(f'{path}.part', path)
   return path
+
+
+def _scores(rows) -> str:
+  """A section for each kind of score that there is."""
+  parts = {
+    'Answers': tables.answers(rows),
+    'Changed media': tables.changed_media(rows),
+    'Captions': tables.captions(rows),
+  }
+  if not any(parts.values()):
+    parts['Answers'] = [page.missing('Nothing has been scored yet.')]
+  return ''.join(
+    page.section(title, *part) for title, part in parts.items() if part
+  )
 
 
 # --- Examples ----------------------------------------------------------------
@@ -121,13 +136,18 @@ def _pictures(example) -> str:
 
 
 def _example(example) -> str:
-  kind, mark = ('right', '✓') if example['correct'] else ('wrong', '✗')
+  # A caption is neither right nor wrong.
+  mark = {
+    True: '<b class="right">✓</b> ',
+    False: '<b class="wrong">✗</b> ',
+    None: '',
+  }[example['correct']]
   answer, reference = example['answer'], example['reference']
   expected = f'<em>{page.escape(reference)}</em>' if answer != reference else ''
   return (
     f'<dt>{page.escape(example["question"])} '
     f'<span class="chip">{tables.HEADS[example["input"]]}</span></dt>'
-    f'<dd><b class="{kind}">{mark}</b> {page.escape(answer)}{expected}</dd>'
+    f'<dd>{mark}{page.escape(answer)}{expected}</dd>'
   )
 
 

@@ -121,11 +121,8 @@ def _sharding(path: str, box, mesh: Mesh) -> NamedSharding:
         f'Expected different mesh axes for the dimensions of {path} of shape '
         f'{shape}, found {axes!r} twice through the names {names}.'
       )
-    shards = (
-      int(np.prod([mesh.shape[a] for a in np.atleast_1d(axes)]))
-      if (axes)
-      else 1
-    )
+    among = () if axes is None else np.atleast_1d(axes)
+    shards = int(np.prod([mesh.shape[axis] for axis in among], dtype=int))
     if size % shards:
       raise ValueError(
         f'Expected dimension {name!r} of {path} of shape {shape} to divide '

@@ -1,9 +1,12 @@
 import dataclasses
 import pathlib
 
+import numpy as np
 from PIL import Image
 
 from vimonet_jax.apps import show
+from vimonet_jax.data import video
+from vimonet_jax.motion import readers
 from vimonet_jax.synthetic import world
 
 RECORD = world.World().make_record('test', 0)
@@ -13,17 +16,19 @@ def _named(paths):
   return [pathlib.Path(path).name for path in paths]
 
 
-def test_a_record_becomes_three_files(tmp_path):
+def test_a_record_becomes_pictures_and_files(tmp_path):
   folder = tmp_path / 'new' / 'folder'
   paths = show.run(RECORD, str(folder))
   assert _named(paths) == [
-    'test-000000.gif', 'test-000000.png', 'test-000000.txt'
+    'test-000000.gif', 'test-000000.npy', 'test-000000.png', 'test-000000',
+    'test-000000.txt',
   ]  # fmt: skip
-  with Image.open(paths[0]) as gif:
-    assert gif.n_frames == len(RECORD.joints)
-  with Image.open(paths[1]) as sheet:
-    assert sheet.width > 8 * 48
-  text = pathlib.Path(paths[2]).read_text(encoding='utf-8')
+  gif, _, sheet, _, told = paths
+  with Image.open(gif) as moving:
+    assert moving.n_frames == len(RECORD.joints)
+  with Image.open(sheet) as image:
+    assert image.width > 8 * 48
+  text = pathlib.Path(told).read_text(encoding='utf-8')
   for turn in RECORD.turns:
     assert turn.question in text
     assert turn.answer in text
@@ -31,10 +36,19 @@ def test_a_record_becomes_three_files(tmp_path):
   assert 'Apache-2.0' in text
 
 
+def test_what_is_written_is_read_again_as_it_was(tmp_path):
+  _, motion, _, frames, _ = show.run(RECORD, str(tmp_path))
+  np.testing.assert_array_equal(readers.read(motion).features, RECORD.motion)
+  found = video.read_clip(frames, size=48, antialias=True)
+  np.testing.assert_array_equal(found, RECORD.frames)
+
+
 def test_a_body_is_drawn_from_features_where_joints_are_unknown(tmp_path):
   record = dataclasses.replace(RECORD, joints=None, frames=None)
   paths = show.run(record, str(tmp_path))
-  assert _named(paths) == ['test-000000.gif', 'test-000000.txt']
+  assert _named(paths) == [
+    'test-000000.gif', 'test-000000.npy', 'test-000000.txt'
+  ]  # fmt: skip
 
 
 def test_words_in_place_of_media_are_written(tmp_path):

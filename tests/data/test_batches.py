@@ -6,9 +6,10 @@ import logging
 
 import numpy as np
 import pytest
+import samples
 
 from vimonet_jax import checkpoint
-from vimonet_jax.data import batches, packing, records, text, views
+from vimonet_jax.data import batches, records, text, tokenizer, views
 from vimonet_jax.motion import features
 from vimonet_jax.train import losses
 
@@ -20,37 +21,11 @@ MEDIA = [(), ('motion',), ('video',), ('motion', 'video'), ('words',)]
 
 @functools.cache
 def _layout() -> text.Layout:
-  corpus = (
-    line
-    for number in range(50)
-    for line in text.texts(_record(number, ('words',)), text.TEMPLATES['short'])
-  )
-  tokenizer = text.Tokenizer(text.train_tokenizer(corpus, 400))
-  return text.Layout(tokenizer, text.TEMPLATES['short'], VIDEO)
-
-
-def _record(number, media=(), words=1, turns=1):
-  """A record whose words and clips all tell its number."""
-  fields = {}
-  if 'motion' in media:
-    length = 40 + 4 * (number % 40)
-    ramp_T1 = number + np.arange(length)[:, None] / 1000
-    fields['motion'] = np.tile(ramp_T1, 263).astype(np.float32)
-  if 'video' in media:
-    fields['frames'] = np.full((2, 4, 4, 3), number, np.uint8)
-  if 'words' in media:
-    fields['motion_text'] = 'walking+left ' * (1 + number % 5) + 'waving'
-    fields['video_text'] = 'red+ball+two room'
-  return records.Record(
-    f'r{number}',
-    'test',
-    'train',
-    turns=tuple(
-      records.Turn(f'Who is number {number}?', 'It is me ' * words + f'{t}.')
-      for t in range(turns)
-    ),
-    **fields,
-  )
+  spoken = (samples.record(number, ('words',)) for number in range(50))
+  template = text.TEMPLATES['short']
+  corpus = (line for record in spoken for line in text.texts(record, template))
+  pieces = tokenizer.Tokenizer(tokenizer.train_tokenizer(corpus, 400))
+  return text.Layout(pieces, template, VIDEO)
 
 
 def _mix(size=20, media=(), **fields):
@@ -62,7 +37,7 @@ def _mix(size=20, media=(), **fields):
   }
   for name in media:
     fields = slots[name] | fields
-  made = [_record(n, media, words=1 + n % 3) for n in range(size)]
+  made = [samples.record(n, media, words=1 + n % 3) for n in range(size)]
   default = {
     'source': made,
     'view': views.View(('motion', 'video') if 'words' in media else media),
@@ -88,7 +63,7 @@ def _same(found, expected):
 
 
 def _unpack(batch):
-  rows = packing.unpack(batch, motion_slots=49, video_tokens=VIDEO)
+  rows = samples.unpack(batch, motion_slots=49, video_tokens=VIDEO)
   return [made for row in rows for made in row]
 
 
@@ -148,7 +123,7 @@ def test_the_loss_mask_says_which_tokens_are_answers():
   (batch,) = _batches(_mix(rows=1), count=1)
   first = batch['segment_ids'][0] == 1
   answers = batch['tokens'][0, first & batch['loss_mask'][0]]
-  assert answers[-1] == text.EOS
+  assert answers[-1] == tokenizer.EOS
   assert _layout().tokenizer.decode(answers).startswith('It is me')
   asked = batch['tokens'][0, first & ~batch['loss_mask'][0]]
   assert _layout().tokenizer.decode(asked).endswith('? ASSISTANT: ')
@@ -229,7 +204,7 @@ def test_two_processes_have_batches_of_one_shape_with_other_records():
 
 
 def test_a_record_is_viewed_anew_in_every_epoch_and_alike_by_every_process():
-  record = _record(7, turns=8)
+  record = samples.record(7, turns=8)
   view = views.View((), max_turns=1)
   mix = _mix(source=[record] * 6, view=view, rows=1, length=20)
 
@@ -293,7 +268,7 @@ def test_an_endless_source_is_read_only_where_it_is_needed():
 
   def fn(index):
     asked.append(index)
-    return _record(index)
+    return samples.record(index)
 
   source = batches.FunctionSource(fn, 10**9)
   _batches(_mix(source=source), count=1, prefetch=0)
@@ -305,7 +280,7 @@ def test_an_endless_source_is_read_only_where_it_is_needed():
 
 
 def test_a_record_that_is_too_long_is_left_out_and_named(caplog):
-  made = [_record(n, words=60 if n in (3, 5) else 1) for n in range(6)]
+  made = [samples.record(n, words=60 if n in (3, 5) else 1) for n in range(6)]
   with caplog.at_level(logging.WARNING):
     found = _epoch({}, size=4, source=made)
   assert sorted(found[:4]) == [0, 1, 2, 4]
@@ -319,7 +294,7 @@ def test_a_record_that_is_too_long_is_left_out_and_named(caplog):
   [('motion', 'motion'), ('video', 'frames'), ('words', 'more_tokens')],
 )
 def test_a_record_without_what_its_mix_has_is_left_out(medium, missing, caplog):
-  made = [_record(n, (medium,) if n % 2 else ()) for n in range(6)]
+  made = [samples.record(n, (medium,) if n % 2 else ()) for n in range(6)]
   with caplog.at_level(logging.WARNING):
     found = _epoch({}, size=3, media=(medium,), source=made)
   assert sorted(found[:3]) == [1, 3, 5]
@@ -327,11 +302,27 @@ def test_a_record_without_what_its_mix_has_is_left_out(medium, missing, caplog):
 
 
 def test_words_are_left_out_of_rows_without_room_for_them(caplog):
-  made = [_record(n, ('words',) if n % 2 else ()) for n in range(6)]
+  made = [samples.record(n, ('words',) if n % 2 else ()) for n in range(6)]
   with caplog.at_level(logging.WARNING):
     found = _epoch({}, size=3, source=made, view=views.View())
   assert sorted(found[:3]) == [0, 2, 4]
   assert 'more_tokens and a row has room for 0' in caplog.text
+
+
+def test_a_record_without_a_turn_to_show_is_left_out(caplog):
+  made = [
+    dataclasses.replace(
+      samples.record(n),
+      turns=(
+        records.Turn(f'Who is number {n}?', 'Me.', 'place' if n % 2 else ''),
+      ),
+    )
+    for n in range(6)
+  ]
+  with caplog.at_level(logging.WARNING):
+    found = _epoch({}, size=3, source=made)
+  assert sorted(found[:3]) == [0, 2, 4]
+  assert 'Record r3 is left out: it has no turn' in caplog.text
 
 
 def test_when_nothing_fits_it_says_so_instead_of_searching_for_ever():
@@ -368,7 +359,7 @@ def _windows(source, count, **options):
 
 
 def test_windows_are_pieces_of_the_normalised_clips():
-  source = [_record(n, ('motion',)) for n in range(20, 30)]
+  source = [samples.record(n, ('motion',)) for n in range(20, 30)]
   starts = set()
   for batch in _windows(source, 8, window=64):
     assert set(batch) == {'motion'}
@@ -384,7 +375,8 @@ def test_windows_are_pieces_of_the_normalised_clips():
 
 
 def test_clips_shorter_than_a_window_are_left_out(caplog):
-  source = [_record(n, ('motion',)) for n in range(10)] + [_record(10)]
+  source = [samples.record(n, ('motion',)) for n in range(10)]
+  source.append(samples.record(10))
   with caplog.at_level(logging.WARNING):
     found = _windows(source, 5, window=64)
   numbers = {
@@ -395,8 +387,16 @@ def test_clips_shorter_than_a_window_are_left_out(caplog):
   assert 'Record r10 is left out: it has 0 motion frames' in caplog.text
 
 
+@pytest.mark.parametrize('window', [30, 0, -4, 200])
+def test_a_window_is_whole_tokens_of_a_clip(window):
+  message = f'window to be a multiple of 4 from 4 to 196, found {window}'
+  with pytest.raises(ValueError, match=message):
+    _windows([samples.record(39, ('motion',))], 1, window=window)
+  assert _windows([samples.record(39, ('motion',))], 1, window=196)
+
+
 def test_windows_resume_bit_identically():
-  source = [_record(n, ('motion',)) for n in range(20, 30)]
+  source = [samples.record(n, ('motion',)) for n in range(20, 30)]
   stream = batches.motion_windows(source, statistics=STATISTICS, rows=4, seed=0)
   iterator = iter(stream)
   for _ in range(3):
@@ -424,12 +424,14 @@ def _prompts(asked, **options):
 
 def test_prompts_are_a_row_each_and_look_like_training():
   asked = [
-    _record(1, ('motion', 'video')),
-    _record(2, ('video',)),
-    dataclasses.replace(_record(3, ('motion',)), video_text='red+ball two'),
+    samples.record(1, ('motion', 'video')),
+    samples.record(2, ('video',)),
+    dataclasses.replace(
+      samples.record(3, ('motion',)), video_text='red+ball two'
+    ),
   ]
   batch = _prompts(asked, has_words=True)
-  rows = packing.unpack(batch, motion_slots=49, video_tokens=VIDEO)
+  rows = samples.unpack(batch, motion_slots=49, video_tokens=VIDEO)
   assert [len(row) for row in rows] == [1, 1, 1, 0]
   for (made,), record in zip(rows[:3], asked, strict=True):
     alone = text.encode_prompt(record, _layout())
@@ -446,7 +448,7 @@ def test_prompts_are_a_row_each_and_look_like_training():
 
 
 def test_a_longer_bucket_and_more_rows_add_padding_only():
-  asked = [_record(1, ('motion',)), _record(2, ('motion',))]
+  asked = [samples.record(1, ('motion',)), samples.record(2, ('motion',))]
   small = _prompts(asked, rows=2, length=60, video_clips=0)
   large = _prompts(asked, rows=5, length=90, video_clips=0)
   for key, x in small.items():
@@ -461,16 +463,16 @@ def test_a_longer_bucket_and_more_rows_add_padding_only():
   ('asked', 'options', 'message'),
   [
     ([], {}, 'Expected 1 to 4 records'),
-    ([_record(1)] * 5, {}, 'found 5'),
-    ([_record(8)], {'length': 9}, 'Record r8: .* room for 9'),
+    ([samples.record(1)] * 5, {}, 'found 5'),
+    ([samples.record(8)], {'length': 9}, 'Record r8: .* room for 9'),
     (
-      [_record(8, ('motion',))],
+      [samples.record(8, ('motion',))],
       {'motion_clips': 0},
       'Record r8: .*1 motion and a row has room for 0',
     ),
-    ([_record(8)], {}, 'at least one element with motion'),
+    ([samples.record(8)], {}, 'at least one element with motion'),
     (
-      [_record(8, ('words',))],
+      [samples.record(8, ('words',))],
       {},
       'Record r8: .*more_tokens and a row has room for 0',
     ),

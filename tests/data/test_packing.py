@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import samples
 
 from vimonet_jax.data import packing, text
 
@@ -86,7 +87,7 @@ def test_without_slots_there_are_no_clips_in_the_batch():
 
 
 def test_unpacking_gives_back_what_was_packed():
-  rows = packing.unpack(_batch(), **COUNTS)
+  rows = samples.unpack(_batch(), **COUNTS)
   assert [len(row) for row in rows] == [4, 2, 0]
   for found, expected in zip(rows, ROWS, strict=True):
     for a, b in zip(found, expected, strict=True):
@@ -110,7 +111,7 @@ def test_words_that_share_a_place_stay_with_it():
     assert np.flatnonzero(is_first).tolist() == list(starts)
     assert (more_BLW[b] >= 1000).all(axis=1).tolist() == is_first.tolist()
   assert (more_BLW[batch['segment_ids'] == 0] == text.NO_PLACE).all()
-  rows = packing.unpack(batch, **COUNTS)
+  rows = samples.unpack(batch, **COUNTS)
   assert [len(row) for row in rows] == [3, 1, 0]
   for found, expected in zip(rows, SPOKEN, strict=True):
     for a, b in zip(found, expected, strict=True):
@@ -121,7 +122,7 @@ def test_words_lie_beside_clips_of_another_record():
   """A prompt with words and one with a clip, each in a row of a batch."""
   shape = packing.RowShape(60, motion_clips=1, has_words=True)
   asked = [_element(1, spoken=True), _element(2, motion_frames=8)]
-  (spoken,), (shown,) = packing.unpack(
+  (spoken,), (shown,) = samples.unpack(
     _batch([[made] for made in asked], shape), **COUNTS
   )
   _same(spoken, asked[0])
@@ -132,7 +133,7 @@ def test_words_lie_beside_clips_of_another_record():
 def test_words_behind_a_record_without_any_keep_their_places():
   shape = packing.RowShape(60, motion_clips=1, has_words=True)
   row = [_element(2, motion_frames=8), _element(1, spoken=True)]
-  ((shown, spoken),) = packing.unpack(_batch([row], shape), **COUNTS)
+  ((shown, spoken),) = samples.unpack(_batch([row], shape), **COUNTS)
   assert (shown['more_tokens'] == text.NO_PLACE).all()
   _same(spoken, row[1])
 

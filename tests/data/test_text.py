@@ -1,18 +1,13 @@
 import dataclasses
-import functools
 import itertools
-import logging
-import pathlib
-import pickle
-import re
 
 import numpy as np
 import pytest
+import samples
 
-from vimonet_jax.data import records, text
+from vimonet_jax.data import records, text, tokenizer
 from vimonet_jax.synthetic import world
 
-DATA = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'tokenizer'
 SHORT = text.TEMPLATES['short']
 FIRST = records.Turn('Who is it?', 'It is he.')
 SECOND = records.Turn('Why?', 'So.')
@@ -20,117 +15,12 @@ MOTION = np.zeros((44, 263), np.float32)
 FRAMES = np.zeros((8, 4, 4, 3), np.uint8)
 
 
-@functools.cache
-def _corpus() -> tuple[str, ...]:
-  made = (world.World().text_record('train', i) for i in range(300))
-  return tuple(line for r in made for line in text.texts(r, SHORT))
-
-
-@functools.cache
-def _tokenizer() -> text.Tokenizer:
-  return text.Tokenizer(text.train_tokenizer(_corpus(), 768))
-
-
 def _layout(template='short', video_tokens=6):
-  return text.Layout(_tokenizer(), text.TEMPLATES[template], video_tokens)
+  return text.Layout(samples.pieces(), text.TEMPLATES[template], video_tokens)
 
 
 def _record(turns=(FIRST,), **media):
   return records.Record('r', 'test', 'train', turns=tuple(turns), **media)
-
-
-@pytest.fixture(scope='module')
-def vicuna():
-  if not DATA.exists():
-    pytest.skip(f'needs the real tokenizer and its cases in {DATA}')
-  tokenizer = text.Tokenizer.load(str(DATA / 'tokenizer.model'))
-  return tokenizer, list(records.read_json_lines(str(DATA / 'cases.jsonl')))
-
-
-# --- Tokenizer ---------------------------------------------------------------
-
-
-def test_the_real_tokenizer_gives_the_reference_ids(vicuna):
-  tokenizer, cases = vicuna
-  assert len(cases) == 100
-  for case in cases:
-    assert tokenizer.encode(case['text']) == case['sp_ids'], case
-
-
-def test_the_real_tokenizer_gives_the_reference_texts(vicuna):
-  tokenizer, cases = vicuna
-  assert tokenizer.vocab_size == 32000
-  for case in cases:
-    assert tokenizer.decode(case['sp_ids']) == case['sp_decoded'], case
-
-
-def test_special_ids_and_padding_say_nothing():
-  ids = _tokenizer().encode('the left arm')
-  padded = [text.BOS, *ids, text.EOS, text.PAD, text.PAD]
-  assert _tokenizer().decode(np.array(padded)) == 'the left arm'
-
-
-def test_every_word_of_the_synthetic_world_is_one_piece():
-  words = set(re.findall(r'[A-Za-z]+', ' '.join(_corpus())))
-  # Joined by underscores in the template, so they have no space in front.
-  words -= {'INPUT', 'MOTION', 'TOKENS', 'VIDEO'}
-  assert len(words) > 150
-  broken = [w for w in words if len(_tokenizer().encode(w)) > 1]
-  assert not broken
-
-
-def test_training_is_deterministic():
-  assert text.train_tokenizer(iter(_corpus()), 768) == _tokenizer().proto
-
-
-@pytest.mark.parametrize(
-  'strange', ['', ' ', 'naïve 漢字 🎉', 'a\x00b\tc\n\nd ', '  two  ', '</s> ok']
-)
-def test_what_was_never_seen_is_written_in_bytes(strange):
-  ids = _tokenizer().encode(strange)
-  assert not {text.PAD, text.BOS, text.EOS} & set(ids)
-  assert _tokenizer().decode(ids) == strange
-
-
-def test_half_a_surrogate_pair_is_no_accident():
-  assert _tokenizer().decode(_tokenizer().encode('left \ud83d arm')) == (
-    'left ? arm'
-  )
-
-
-def test_encoding_gives_a_list_of_ones_own():
-  _tokenizer().encode('the left arm').append(7)
-  assert 7 not in _tokenizer().encode('the left arm')
-
-
-def test_a_small_corpus_makes_a_small_vocabulary(caplog):
-  with caplog.at_level(logging.WARNING):
-    tokenizer = text.Tokenizer(text.train_tokenizer(['left arm'] * 5, 600))
-  assert 259 < tokenizer.vocab_size < 300
-  assert f'for {tokenizer.vocab_size} ids only, not for 600' in caplog.text
-  assert len(tokenizer.encode('left arm')) == 2
-
-
-def test_a_vocabulary_without_room_for_letters_is_refused():
-  with pytest.raises(ValueError, match='vocabulary of 260'):
-    text.train_tokenizer(_corpus(), 260)
-
-
-def test_a_tokenizer_comes_back_from_its_file(tmp_path):
-  path = str(tmp_path / 'tokenizer.model')
-  _tokenizer().save(path)
-  for found in (
-    text.Tokenizer.load(path),
-    pickle.loads(pickle.dumps(_tokenizer())),
-  ):
-    assert found.proto == _tokenizer().proto
-    assert found.vocab_size == 768
-    assert found.encode('walking') == _tokenizer().encode('walking')
-
-
-def test_something_else_is_no_tokenizer():
-  with pytest.raises(ValueError, match='SentencePiece model, found 9 bytes'):
-    text.Tokenizer(b'not a one')
 
 
 # --- Template ----------------------------------------------------------------
@@ -242,19 +132,19 @@ def test_braces_in_a_question_stay():
   ],
 )  # fmt: skip
 def test_the_row_is_the_segments_one_after_another(template, opening, ending):
-  encode = _tokenizer().encode
+  encode = samples.pieces().encode
   record = _record([FIRST, SECOND], motion=MOTION, frames=FRAMES)
   row = text.encode_dialog(record, _layout(template))
   parts = [
-    ([text.BOS], -1, 0),
+    ([tokenizer.BOS], -1, 0),
     *((encode(words), -1, 0) for words in opening),
-    ([text.PAD] * 6, range(49, 55), 0),
+    ([tokenizer.PAD] * 6, range(49, 55), 0),
     (encode('. INPUT_MOTION_TOKENS: '), -1, 0),
-    ([text.PAD] * 11, range(11), 0),
+    ([tokenizer.PAD] * 11, range(11), 0),
     (encode(ending), -1, 0),
-    ([*encode('It is he.'), text.EOS], -1, 1),
+    ([*encode('It is he.'), tokenizer.EOS], -1, 1),
     (encode('USER: Why? ASSISTANT: '), -1, 0),
-    ([*encode('So.'), text.EOS], -1, 1),
+    ([*encode('So.'), tokenizer.EOS], -1, 1),
   ]
   for key, column, dtype in (
     ('tokens', 0, np.int32),
@@ -273,7 +163,7 @@ def test_the_row_is_the_segments_one_after_another(template, opening, ending):
 def test_a_single_turn_supervises_its_answer_and_eos_only():
   #  ▁USER : ▁Why ? ▁ASSISTANT : ▁   ▁So . eos
   row = text.encode_dialog(_record([SECOND]), _layout())
-  answer = [*_tokenizer().encode('So.'), text.EOS]
+  answer = [*samples.pieces().encode('So.'), tokenizer.EOS]
   assert row['tokens'][row['loss_mask']].tolist() == answer
   assert row['loss_mask'].tolist() == [False] * (
     len(row['tokens']) - len(answer)
@@ -282,7 +172,7 @@ def test_a_single_turn_supervises_its_answer_and_eos_only():
 
 def test_an_empty_answer_is_an_eos():
   row = text.encode_dialog(_record([records.Turn('Why?', '')]), _layout())
-  assert row['tokens'][row['loss_mask']].tolist() == [text.EOS]
+  assert row['tokens'][row['loss_mask']].tolist() == [tokenizer.EOS]
 
 
 @pytest.mark.parametrize('template', text.TEMPLATES)
@@ -304,7 +194,7 @@ def test_a_prompt_is_the_beginning_of_the_dialog(media, turns, template):
   for last in (turns[-1], open_turn):
     prompt = text.encode_prompt(_record([*turns[:-1], last], **media), layout)
     length = len(prompt['tokens'])
-    answer = _tokenizer().encode(turns[-1].answer)
+    answer = samples.pieces().encode(turns[-1].answer)
     assert length == len(dialog['tokens']) - len(answer) - 1
     assert set(prompt) == set(dialog)
     for key, x in prompt.items():
@@ -338,7 +228,7 @@ def test_with_media_first_all_turns_are_asked_alike(media):
 
 @pytest.mark.parametrize('template', text.TEMPLATES)
 def test_words_stand_where_a_clip_would(template):
-  layout, encode = _layout(template), _tokenizer().encode
+  layout, encode = _layout(template), samples.pieces().encode
   spoken = text.encode_dialog(
     _record(motion_text='walking left', video_text='red ball'), layout
   )
@@ -353,7 +243,7 @@ def test_words_stand_where_a_clip_would(template):
                       (is_video, ('red', 'ball'))):  # fmt: skip
     start = int(np.flatnonzero(clip)[0])
     tokens[start : start + clip.sum()] = [i for w in words for i in encode(w)]
-    more[start : start + clip.sum()] = [[text.PAD] * text.MORE_WORDS] * 2
+    more[start : start + clip.sum()] = [[tokenizer.PAD] * text.MORE_WORDS] * 2
   assert spoken['tokens'].tolist() == tokens
   assert spoken['more_tokens'].tolist() == more
   assert 'more_tokens' not in shown
@@ -363,7 +253,7 @@ def test_words_stand_where_a_clip_would(template):
 def test_words_joined_by_a_plus_share_a_place(template):
   layout = _layout(template)
   (walk, slow, left, wave) = (
-    _tokenizer().encode(word)[0]
+    samples.pieces().encode(word)[0]
     for word in ('walking', 'slowly', 'left', 'waving')
   )
   found, single = (
@@ -377,7 +267,8 @@ def test_words_joined_by_a_plus_share_a_place(template):
   assert more_lW.dtype == np.int32
   places = (more_lW >= 0).all(axis=1)
   assert found['tokens'][places].tolist() == [walk, wave]
-  assert more_lW[places].tolist() == [[slow, left, text.PAD], [text.PAD] * 3]
+  none = tokenizer.PAD
+  assert more_lW[places].tolist() == [[slow, left, none], [none] * 3]
   assert (more_lW[~places] == text.NO_PLACE).all()
 
 
@@ -395,14 +286,14 @@ def test_a_place_with_too_many_tokens_is_refused(place, found):
 
 def test_a_word_that_the_tokenizer_breaks_takes_several_places():
   row = text.encode_dialog(_record(motion_text='he cartwheels'), _layout())
-  pieces = _tokenizer().encode('cartwheels')
+  pieces = samples.pieces().encode('cartwheels')
   assert len(pieces) > 4
-  places = (row['more_tokens'] == text.PAD).all(axis=1)
-  expected = [*_tokenizer().encode('he'), *pieces]
+  places = (row['more_tokens'] == tokenizer.PAD).all(axis=1)
+  expected = [*samples.pieces().encode('he'), *pieces]
   assert row['tokens'][places].tolist() == expected
 
 
-class _Listening(text.Tokenizer):
+class _Listening(tokenizer.Tokenizer):
   """Keeps what it is asked to encode."""
 
   def __init__(self, proto):
@@ -416,17 +307,17 @@ class _Listening(text.Tokenizer):
 
 @pytest.mark.parametrize('template', text.TEMPLATES)
 def test_texts_are_what_is_encoded_and_no_place_comes_whole(template):
-  tokenizer = _Listening(_tokenizer().proto)
-  layout = text.Layout(tokenizer, text.TEMPLATES[template], 6)
+  listening = _Listening(samples.pieces().proto)
+  layout = text.Layout(listening, text.TEMPLATES[template], 6)
   for record in (
     world.World().text_record('train', 0),
     _record([FIRST, SECOND], motion=MOTION, frames=FRAMES),
     _record(video_text='red+ball two'),
   ):
-    tokenizer.heard.clear()
+    listening.heard.clear()
     text.encode_dialog(record, layout)
     found = list(text.texts(record, layout.template))
-    assert found == tokenizer.heard
+    assert found == listening.heard
     assert not [line for line in found if '+' in line]
 
 

@@ -1,5 +1,5 @@
-import pathlib
-import resource
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,20 +8,15 @@ from PIL import Image
 from vimonet_jax.data import video
 
 av = pytest.importorskip('av', reason='needs the package av')
-SHARED = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
 
 
-def _shared(name):
-  path = SHARED / name
-  if not path.exists():
-    pytest.skip(f'needs {name} of the shared test data')
-  return path
-
-
-def _write(path, images, *, codec='libx264', pix_fmt='yuv420p', **options):
+def _write(
+  path, images, *, codec='libx264', pix_fmt='yuv420p', preset=None, **options
+):
   """Writes uint8 images [N, H, W, 3] at 10 frames a second."""
   with av.open(str(path), 'w', options=options) as container:
     stream = container.add_stream(codec, rate=10)
+    stream.options = {'preset': preset} if preset else {}
     stream.height, stream.width = images.shape[1:3]
     stream.pix_fmt = pix_fmt
     for image in images:
@@ -97,8 +92,8 @@ def test_resize_and_crop_agree_with_torch(height, width, size):
   assert np.abs(difference).max() <= 0.5 + 1e-3
 
 
-def test_preprocessing_agrees_with_the_reference():
-  data = np.load(_shared('parity/preprocess_io.npz'))
+def test_preprocessing_agrees_with_the_reference(shared_data):
+  data = np.load(shared_data / 'parity' / 'preprocess_io.npz')
   mean = np.array([0.48145466, 0.4578275, 0.40821073])
   std = np.array([0.26862954, 0.26130258, 0.27577711])
   names = [name for name in data if name.startswith('frames_')]
@@ -203,6 +198,25 @@ def test_a_folder_of_images_is_in_the_order_of_its_numbers(tmp_path):
     video.read_clip(tmp_path, start_s=1.0)
 
 
+@pytest.mark.parametrize('order', ['<u2', '>u2'])
+def test_images_of_16_bits_are_as_bright_as_they_should_be(tmp_path, order):
+  levels = np.array([0, 100, 200, 255], np.uint16).repeat(8)
+  image = np.broadcast_to(levels * 257, (32, 32)).astype(order)
+  suffix = {'<u2': 'png', '>u2': 'tiff'}[order]
+  Image.fromarray(image).save(tmp_path / f'0.{suffix}')
+  (tmp_path / f'0.{suffix}').rename(tmp_path / '0.png')
+  found = video.read_clip(tmp_path, size=32, frames=1)
+  np.testing.assert_array_equal(found[0, 0, :, 0], levels)
+
+
+def test_an_image_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+  Image.fromarray(_steps(1)[0]).save(tmp_path / '0.png')
+  monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 64 * 64 // 2 - 1)
+  message = r'0\.png: expected an image of at most 4094 pixels, found a larger'
+  with pytest.raises(video.VideoFileError, match=message):
+    video.read_clip(tmp_path)
+
+
 def test_files_that_are_no_video_say_so(tmp_path, clip):
   def message(name, content=None):
     path = tmp_path / name
@@ -255,26 +269,37 @@ def test_sound_alone_is_no_video(tmp_path):
     video.read_clip(path)
 
 
+# In a process of its own: the most that this one ever took is that of any test.
+_MEMORY = """
+import resource, sys
+from vimonet_jax.data import video
+for path in sys.argv[1:]:
+  video.read_clip(path)
+  print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
 def test_memory_does_not_grow_with_the_video(tmp_path):
   images = np.broadcast_to(_steps(1, 720, 1280), (100, 720, 1280, 3))
-  path = _write(tmp_path / 'long.mp4', images, preset='ultrafast')
-  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  video.read_clip(path)
-  after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  # All frames would be 260 MiB as RGB, 130 MiB as decoded.
-  assert after - before < 100 * 1024
+  paths = [
+    _write(tmp_path / f'{number}.mp4', images[:number], preset='ultrafast')
+    for number in (10, 100)
+  ]
+  run = [sys.executable, '-c', _MEMORY, *map(str, paths)]
+  short, long = map(int, subprocess.check_output(run, text=True).split())
+  # 90 more frames would be 240 MiB as RGB, 120 MiB as decoded.
+  assert long - short < 40 * 1024
 
 
-def test_real_videos():
-  folder = _shared('videos')
-  for path in sorted(folder.glob('*.mp4')):
+def test_real_videos(shared_data):
+  for path in sorted((shared_data / 'videos').glob('*.mp4')):
     found = video.read_clip(path, size=48)
     assert found.shape == (8, 48, 48, 3)
     assert found.std() > 5
 
 
-def test_a_container_that_claims_no_frames_is_decoded_to_its_last():
-  path = _shared('videos') / 'languagebind_0.mp4'
+def test_a_container_that_claims_no_frames_is_decoded_to_its_last(shared_data):
+  path = shared_data / 'videos' / 'languagebind_0.mp4'
   with av.open(str(path)) as container:
     assert container.streams.video[0].frames == 0
     frames = [f.to_ndarray(format='rgb24') for f in container.decode(video=0)]

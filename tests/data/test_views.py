@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -53,8 +54,33 @@ def test_weights_make_a_domain_come_first_more_often():
 
 def test_a_record_without_an_answerable_turn_says_so():
   record = records.Record('r', 'test', 'train', turns=TURNS[:1])
-  with pytest.raises(ValueError, match='that video can answer'):
+  with pytest.raises(views.NothingToAskError, match='that video can answer'):
     views.View(('video',))(record, np.random.default_rng(0))
+
+
+def test_a_domain_of_weight_0_is_never_drawn():
+  view = views.View(
+    max_turns=9, domain_weights={'joint': 0.0, 'place': 0, 'video_caption': 0}
+  )
+  for record in _draw(view):
+    domains = {turn.domain for turn in record.turns}
+    assert len(record.turns) == 8  # All ten that are asked, but for two.
+    assert not domains & {'joint', 'place'}
+  view = dataclasses.replace(view, caption_share=1.0)
+  domains = {record.turns[0].domain for record in _draw(view)}
+  assert domains == {'motion_caption', 'joint_caption'}
+
+
+def test_when_every_turn_weighs_0_there_is_nothing_to_ask():
+  view = views.View(domain_weights=dict.fromkeys(records.DOMAINS, 0.0))
+  with pytest.raises(views.NothingToAskError, match='of weight 0'):
+    view(RECORD, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize('weight', [-1.0, float('nan')])
+def test_weights_below_0_are_refused(weight):
+  with pytest.raises(ValueError, match=f'at least 0 .*found place={weight}'):
+    views.View(domain_weights={'joint': 1.0, 'place': weight})
 
 
 def test_unknown_media_are_named():

@@ -9,7 +9,7 @@ from vimonet_jax.data import records as records_lib
 from vimonet_jax.eval import benchmarks, run, scores, tables
 from vimonet_jax.motion import corrupt
 
-NAMES = {'fingerprint': 'f', 'config_hash': 'c', 'progress': False}
+SETTINGS = run.Settings('f', 'c')
 
 
 def _record(i: int, **changes) -> records_lib.Record:
@@ -66,7 +66,13 @@ class Reader:
 def _predict(items, path, engine=None, **changes):
   engine = engine or Reader()
   return run.predict(
-    engine, items, RECORDS, str(path), **{**NAMES, 'rows': 4, **changes}
+    engine,
+    items,
+    RECORDS,
+    str(path),
+    settings=dataclasses.replace(SETTINGS, **changes),
+    rows=4,
+    progress=False,
   )
 
 
@@ -169,7 +175,15 @@ def test_frames_of_another_size_are_another_batch(tmp_path):
   ]
   engine = Reader()
   path = str(tmp_path / 'bench.jsonl')
-  run.predict(engine, ITEMS[::-1], wide, path, rows=100, **NAMES)
+  run.predict(
+    engine,
+    ITEMS[::-1],
+    wide,
+    path,
+    settings=SETTINGS,
+    rows=100,
+    progress=False,
+  )
   assert len(engine.calls) == 2
   for records in engine.calls:
     assert len({record.frames.shape for record in records}) == 1
@@ -218,6 +232,19 @@ def test_a_row_a_domain_one_of_all_answers_and_one_of_all_domains():
   json.dumps(list(rows.values()), allow_nan=False)
 
 
+def test_verdicts_are_written_in_order_and_say_what_failed(tmp_path):
+  lines = run.as_predictions(ITEMS, [item.reference for item in ITEMS])
+  lines[1]['text'] = ''
+  path = tmp_path / 'verdicts' / 'bench.jsonl'
+  run.write_verdicts(str(path), ITEMS, lines[::-1])
+  written = [json.loads(line) for line in path.read_text().splitlines()]
+  assert [line['id'] for line in written] == [item.id for item in ITEMS]
+  assert [line['correct'] for line in written[:3]] == [True, None, True]
+  assert written[1]['status'] == 'failed'
+  assert written[0]['judge'] == 'rule'
+  assert [p.name for p in path.parent.iterdir()] == ['bench.jsonl']
+
+
 def test_answers_are_joined_by_key_and_what_is_missing_has_failed():
   lines = run.as_predictions(ITEMS, [item.reference for item in ITEMS])
   whole = run.score(ITEMS, lines[::-1])[-2]
@@ -226,6 +253,7 @@ def test_answers_are_joined_by_key_and_what_is_missing_has_failed():
   whole = run.score(ITEMS, lines[:-1])[-2]
   assert (whole['n'], whole['n_failed']) == (18, 2)
   assert whole['accuracy'] == pytest.approx(16 / 18)
+  assert whole['accuracy_valid'] == 1.0
   assert whole['score'] == pytest.approx(5 * 16 / 18)
   with pytest.raises(ValueError, match='found two for'):
     run.score(ITEMS, [*lines, dict(lines[0])])
@@ -330,7 +358,9 @@ def test_the_whole_road_from_records_to_a_table(tmp_path):
   rows = scores.write(str(tmp_path / 'scores.json'), run.score(items, lines))
   table = tables.text(rows)
   (whole,) = [line for line in table.splitlines() if line.startswith('all')]
-  assert whole.split() == ['all', '16.7', '100.0', '100.0', '100.0', '0.0']
+  assert whole.split() == [
+    'all', 'answers', '16.7', '100.0', '100.0', '100.0', '0.0',
+  ]  # fmt: skip
   (drop,) = [
     line for line in table.splitlines() if line.startswith('vimos-synth both')
   ]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vimonet_jax import sharding
-from vimonet_jax.data import batches, records, text
+from vimonet_jax.data import batches, records, text, tokenizer
 from vimonet_jax.infer import engine, generate
 from vimonet_jax.models import lora
 from vimonet_jax.synthetic import world
@@ -119,17 +119,17 @@ def test_a_conversation_is_one_prompt_that_grows(tiny_model, asking, ends):
     # Exchanged with the end token, its third token ends the answer.
     params = dict(tiny_model.params)
     swap = np.arange(bundle.model.llm.vocab_size)
-    swap[[said[2], text.EOS]] = text.EOS, said[2]
+    swap[[said[2], tokenizer.EOS]] = tokenizer.EOS, said[2]
     params['llm/head/kernel'] = params['llm/head/kernel'][:, swap]
     asking = engine.Engine(bundle, params)
     output = run(asking, first)
     assert output.lengths[0] < MAX_NEW_TOKENS
     said = np.asarray(output.tokens[0, : output.lengths[0]])
-    assert said[-1] == text.EOS
+    assert said[-1] == tokenizer.EOS
     history = said
   else:
-    assert text.EOS not in said
-    history = np.append(said, text.EOS)
+    assert tokenizer.EOS not in said
+    history = np.append(said, tokenizer.EOS)
   conversation = asking.start(
     record, max_new_tokens=MAX_NEW_TOKENS, room=ROOM
   )  # fmt: skip

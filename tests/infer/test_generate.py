@@ -4,44 +4,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 from flax import traverse_util
 
-from vimonet_jax import sharding
 from vimonet_jax.infer import generate
-from vimonet_jax.models import clip_video, llama, motion_vqvae, vimonet
+from vimonet_jax.models import vimonet
 
-CONFIG = vimonet.Config(
-  llm=llama.Config(
-    vocab_size=24,
-    width=16,
-    layers=2,
-    heads=2,
-    kv_heads=2,
-    head_dim=8,
-    mlp_width=24,
-  ),
-  motion=motion_vqvae.Config(width=8, code_dim=8, num_codes=6, depth=1),
-  video=clip_video.Config(8, 1, 2, 16, image_size=8, patch_size=4, frames=2),
-  max_motion_frames=16,
-)
-MODEL = vimonet.Vimonet(CONFIG)
+MODEL = vimonet.Vimonet(small.CONFIG)
 LENGTHS = (5, 8, 0, 3)
 NEVER = 99
 
 
 @functools.cache
 def variables():
-  """Sharp scores: parameters as small as fresh ones would nearly tie."""
   shapes = jax.eval_shape(
     functools.partial(MODEL.init, method=lambda m, b: m.logits(m(b))),
     jax.random.key(0),
     prompts(),
   )
-  rng = np.random.default_rng(0)
-  flat = {
-    path: rng.normal(path.endswith('scale'), 0.4, x.shape).astype(np.float32)
-    for path, x in sorted(sharding.unbox(shapes['params']).items())
-  }
+  flat = small.params(shapes['params'], 0.4)
   return {'params': traverse_util.unflatten_dict(flat, sep='/')}
 
 

@@ -1,11 +1,11 @@
 import dataclasses
 import functools
-import pathlib
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+import small
 from flax import traverse_util
 from jax.sharding import AbstractMesh
 from scipy import special
@@ -13,7 +13,6 @@ from scipy import special
 from vimonet_jax import sharding
 from vimonet_jax.models import clip_video
 
-PARITY = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'parity'
 CONFIG = clip_video.Config(
   width=16, layers=2, heads=2, mlp_width=32, image_size=8, patch_size=4
 )
@@ -27,17 +26,9 @@ def _frames(clips=2, config=CONFIG, seed=0):
 
 
 def _params(config=CONFIG, scale=0.3):
-  """Flat parameters, all of them random: fresh biases would hide mistakes."""
   model = clip_video.ClipVideo(config)
   shapes = jax.eval_shape(model.init, jax.random.key(0), _frames(1, config))
-  rng = np.random.default_rng(1)
-  flat = sharding.unbox(shapes['params'])
-  return {
-    path: (path.endswith('scale') + scale * rng.normal(size=x.shape)).astype(
-      np.float32
-    )
-    for path, x in sorted(flat.items())
-  }
+  return small.params(shapes['params'], scale, seed=1)
 
 
 @functools.cache
@@ -104,14 +95,13 @@ def _from_languagebind(tensors, layers, heads):
   return flat
 
 
-def test_the_reference_tower_gives_the_same_hidden_states():
+def test_the_reference_tower_gives_the_same_hidden_states(shared_data):
   numpy = pytest.importorskip(
     'safetensors.numpy', reason='reads the reference weights with safetensors'
   )
-  if not PARITY.exists():
-    pytest.skip('needs parity/ of the shared test data')
-  tensors = numpy.load_file(PARITY / 'video_tower.safetensors')
-  io = np.load(PARITY / 'video_tower_io.npz')
+  parity = shared_data / 'parity'
+  tensors = numpy.load_file(parity / 'video_tower.safetensors')
+  io = np.load(parity / 'video_tower_io.npz')
   config = clip_video.Config(
     width=64, layers=3, heads=4, mlp_width=128, image_size=42, patch_size=14
   )
@@ -136,6 +126,8 @@ def test_the_published_tower_has_its_parameters():
   # Without the 24th layer and the norm after it, which no feature needs.
   assert sum(sizes) == 404_187_136 - 16_804_864 - 2 * 1024
   assert config.num_tokens == 2048
+  # Flax would take 1e-6.
+  assert config.norm_eps == 1e-5
   kept = clip_video.Config.languagebind(keep_class_token=True)
   assert kept.num_tokens == 2056
 
@@ -153,13 +145,17 @@ def test_every_parameter_has_a_place_on_a_mesh():
 
 
 def test_a_mesh_changes_nothing():
-  frames = _frames(len(jax.devices()))
-  flat = _params()
+  frames, flat = _frames(4), _params()
   wanted = _apply(flat, frames)
-  with sharding.use(sharding.make_mesh(-1)):
-    model = clip_video.ClipVideo(CONFIG)
-    jax.eval_shape(model.init, jax.random.key(0), frames)
-    _compiled.cache_clear()  # or the compiled one from outside is used
+  model = clip_video.ClipVideo(CONFIG)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), frames)['params']
+  mesh = sharding.make_mesh(2, 2, 2)
+  flat = jax.device_put(flat, sharding.state_shardings(shapes, mesh))
+  kernel = flat['blocks/mlp/in/kernel']
+  assert kernel.addressable_shards[0].data.size == kernel.size // 4
+  frames = jax.device_put(frames, sharding.batch_sharding(mesh))
+  _compiled.cache_clear()  # or the compiled one from outside is used
+  with sharding.use(mesh):
     np.testing.assert_allclose(_apply(flat, frames), wanted, atol=1e-5)
   _compiled.cache_clear()
 
@@ -187,7 +183,8 @@ def test_patches_go_row_by_row():
 
 def test_bytes_are_normalised_and_floats_are_not():
   frames, flat = _frames(), _params()
-  mean, std = np.array(clip_video.PIXEL_MEAN), np.array(clip_video.PIXEL_STD)
+  mean = np.array([0.48145466, 0.4578275, 0.40821073])
+  std = np.array([0.26862954, 0.26130258, 0.27577711])
   pixels = ((frames / 255 - mean) / std).astype(np.float32)
   np.testing.assert_allclose(
     _apply(flat, frames), _apply(flat, pixels), atol=1e-4
@@ -317,3 +314,8 @@ def test_sizes_that_do_not_divide_are_refused():
     dataclasses.replace(CONFIG, patch_size=3)
   with pytest.raises(ValueError, match='heads'):
     dataclasses.replace(CONFIG, heads=3)
+
+
+def test_a_misspelt_dtype_is_refused():
+  with pytest.raises(ValueError, match="float32, bfloat16.*'flaot32'"):
+    dataclasses.replace(CONFIG, dtype='flaot32')

@@ -1,19 +1,18 @@
 import dataclasses
 import functools
 import json
-import pathlib
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 from flax import traverse_util
 
 from vimonet_jax import sharding
-from vimonet_jax.models import llama, lora
+from vimonet_jax.models import attention, llama, lora
 
-PARITY = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'parity'
 CONFIG = llama.Config(
   vocab_size=32,
   width=16,
@@ -39,12 +38,7 @@ def extend(model, tokens, length, cache):
 
 @functools.cache
 def variables(config):
-  """Random parameters; all but the norms are small."""
-  rng = np.random.default_rng(0)
-  flat = {
-    path: rng.normal(path.endswith('scale'), 0.3, x.shape).astype(np.float32)
-    for path, x in sorted(sharding.unbox(_abstract(config)).items())
-  }
+  flat = small.params(_abstract(config), 0.3)
   return {'params': traverse_util.unflatten_dict(flat, sep='/')}
 
 
@@ -82,59 +76,6 @@ def test_rms_norm_divides_by_the_root_of_the_mean_square():
   np.testing.assert_allclose(found[0, 0], 3e-3 / np.sqrt(12.5e-6 + 1e-5), 1e-6)
 
 
-def test_rotary_pairs_a_dimension_with_the_one_half_a_head_away():
-  x = np.random.default_rng(0).normal(size=(1, 1, 1, 4)).astype(np.float32)
-  turn = llama.rotary(jnp.array([[3]]), 4, 1e4)
-  assert turn.cos.shape == turn.sin.shape == (1, 1, 1, 4)
-  angles = 3 * 1e4 ** (-2 * np.arange(2) / 4)
-  pairs = (x[..., :2] + 1j * x[..., 2:]) * np.exp(1j * angles)
-  np.testing.assert_allclose(
-    llama.rotate(x, turn),
-    np.concatenate([pairs.real, pairs.imag], axis=-1),
-    atol=1e-6,
-  )
-
-
-def test_scores_depend_on_the_distance_of_positions_only():
-  rng = np.random.default_rng(0)
-  q, k = rng.normal(size=(2, 1, 1, 1, 8)).astype(np.float32)
-
-  def score(q_position, k_position):
-    turned = [
-      llama.rotate(x, llama.rotary(jnp.array([[p]]), 8, 1e4))
-      for x, p in ((q, q_position), (k, k_position))
-    ]
-    return float(np.sum(turned[0] * turned[1]))
-
-  assert np.isclose(score(7, 2), score(105, 100), atol=1e-5)
-  assert not np.isclose(score(7, 2), score(7, 3), atol=1e-2)
-
-
-def test_the_mask_is_the_picture_in_its_docstring():
-  segment_ids = jnp.array([[1, 1, 1, 2, 2, 0]])
-  positions = jnp.array([[0, 1, 2, 0, 1, 0]])
-  mask = llama.attention_mask(positions, segment_ids, positions, segment_ids)
-  rows = [
-    line.split('|')[1].split()
-    for line in llama.attention_mask.__doc__.splitlines()
-    if '|' in line
-  ]
-  assert np.array_equal(mask[0], np.array(rows) == 'x')
-
-
-def test_kv_heads_are_shared_by_neighbouring_query_heads():
-  rng = np.random.default_rng(0)
-  q = rng.normal(size=(2, 3, 4, 8)).astype(np.float32)
-  k, v = rng.normal(size=(2, 2, 5, 2, 8)).astype(np.float32)
-  mask = rng.random((2, 3, 5)) < 0.7
-  mask[..., 0] = True
-  scores = np.einsum('blnh,bsnh->bnls', q, k.repeat(2, 2)) / np.sqrt(8)
-  weights = np.exp(scores) * mask[:, None]
-  weights /= weights.sum(-1, keepdims=True)
-  want = np.einsum('bnls,bsnh->blnh', weights, v.repeat(2, 2))
-  np.testing.assert_allclose(llama.attend(q, k, v, mask), want, atol=1e-5)
-
-
 def test_a_later_token_changes_no_earlier_logit():
   tokens = random_tokens((1, 9))
   changed = tokens.copy()
@@ -168,7 +109,7 @@ def test_ragged_prefill_decode_and_a_second_turn_equal_the_full_forward():
   tokens = random_tokens((2, 12))
   want = scores(tokens)
   step = compiled(CONFIG, extend)
-  cache = llama.init_cache(CONFIG, 2, 12)
+  cache = attention.init_cache(CONFIG, 2, 12)
   read = np.zeros(2, int)
   # A prompt, two tokens, a turn for the first row only, a turn for both.
   for lengths in ([5, 3], [1, 1], [1, 1], [3, 0], [2, 5]):
@@ -187,7 +128,7 @@ def test_ragged_prefill_decode_and_a_second_turn_equal_the_full_forward():
 
 def test_tokens_without_a_slot_leave_the_cache_alone():
   step = functools.partial(compiled(CONFIG, extend), variables(CONFIG))
-  cache = llama.init_cache(CONFIG, 2, 12)
+  cache = attention.init_cache(CONFIG, 2, 12)
   for i in range(3):
     full = cache
     _, cache = step(random_tokens((2, 5), i), np.array([5, 5]), cache)
@@ -240,6 +181,44 @@ def test_dropout_reaches_the_adapters_and_follows_its_key():
   first, again, other = (np.asarray(train(key)) for key in keys)
   np.testing.assert_array_equal(first, again)
   assert np.abs(first - other).max() > 1e-3
+
+
+def test_no_two_layers_drop_the_same():
+  adapters = lora.LoraConfig(rank=2, dropout=0.5, targets=('v',))
+  config = dataclasses.replace(CONFIG, lora=adapters)
+  flat = traverse_util.flatten_dict(variables(config)['params'], sep='/')
+  # Both layers alike, and an adapter all that they add to the stream.
+  flat |= {
+    path: np.repeat(x[:1], 2, axis=0)
+    for path, x in flat.items()
+    if path.startswith('blocks/')
+  }
+  for name in ('attn/v', 'mlp/down'):
+    flat[f'blocks/{name}/kernel'] = 0 * flat[f'blocks/{name}/kernel']
+  rows = random_tokens((1, 6)), np.arange(6)[None], np.ones((1, 6), int)
+
+  @functools.partial(jax.jit, static_argnames='deterministic')
+  def run(params, deterministic):
+    model = llama.Llama(config)
+    h_BLD = model.apply({'params': params}, rows[0], method='embed')
+    return model.apply(
+      {'params': params},
+      h_BLD,
+      *rows[1:],
+      deterministic=deterministic,
+      rngs={'dropout': jax.random.key(0)},
+    )
+
+  def only_in(layer, deterministic):
+    path = 'blocks/attn/v/lora_b'
+    is_layer = np.arange(2).reshape(2, 1, 1, 1) == layer
+    params = traverse_util.unflatten_dict(
+      {**flat, path: flat[path] * is_layer}, sep='/'
+    )
+    return np.asarray(run(params, deterministic))
+
+  np.testing.assert_array_equal(only_in(0, True), only_in(1, True))
+  assert np.abs(only_in(0, False) - only_in(1, False)).max() > 1e-2
 
 
 def test_a_bfloat16_decoder_scores_in_float32():
@@ -305,11 +284,20 @@ def test_every_parameter_of_vicuna_has_a_place_on_a_mesh(sizes):
   assert tuple(spec) == (None, 'fsdp', 'tensor', None)
 
 
+def test_vicuna_is_the_one_of_version_1_5():
+  config = llama.Config.vicuna_7b()
+  # Most Llama code, and Vicuna before 1.5, has 1e-6.
+  assert config.norm_eps == 1e-5
+  assert config.rope_theta == 1e4
+
+
 def test_wrong_configurations_say_what_to_change():
   with pytest.raises(ValueError, match='kv_heads=3 and heads=4'):
     dataclasses.replace(CONFIG, kv_heads=3)
   with pytest.raises(ValueError, match='none, dots, full'):
     dataclasses.replace(CONFIG, remat='some')
+  with pytest.raises(ValueError, match="float32, bfloat16.*'flaot32'"):
+    dataclasses.replace(CONFIG, dtype='flaot32')
   with pytest.raises(ValueError, match='q, k, v, o, gate, up, down.*query'):
     dataclasses.replace(CONFIG, lora=lora.LoraConfig(targets=('query',)))
 
@@ -318,13 +306,12 @@ def test_wrong_configurations_say_what_to_change():
 # October 2023, whose fused qkv is interleaved per head.
 
 
-@functools.cache
-def _parity():
+@pytest.fixture(scope='module')
+def parity(shared_data):
   """(config, flat base parameters, flat adapters, arrays in and out)."""
   torch = pytest.importorskip('torch', reason='needs torch to read .pth files')
-  if not PARITY.exists():
-    pytest.skip('needs ../shared/data/parity, the original implementation')
-  sizes = json.loads((PARITY / 'config.json').read_text())['litgpt']
+  folder = shared_data / 'parity'
+  sizes = json.loads((folder / 'config.json').read_text())['litgpt']
   heads, width = sizes['n_head'], sizes['n_embd']
   head_dim, rank = width // heads, sizes['lora_r']
   config = llama.Config(
@@ -340,7 +327,7 @@ def _parity():
   )
 
   def load(name):
-    tensors = torch.load(PARITY / name, weights_only=True)
+    tensors = torch.load(folder / name, weights_only=True)
     return {k: x.float().numpy() for k, x in tensors.items()}
 
   def stack(tensors, name, layout):
@@ -396,7 +383,7 @@ def _parity():
     config,
     lora=lora.LoraConfig(2 * rank, 2 * rank * scale, targets=('q', 'k', 'v')),
   )
-  arrays = dict(np.load(PARITY / 'litgpt_io.npz'))
+  arrays = dict(np.load(folder / 'litgpt_io.npz'))
   return config, flat, lora_flat, arrays
 
 
@@ -416,16 +403,16 @@ def _score(config, flat, ids, features=None, start=0):
     return jax.jit(lambda p: model.apply({'params': p}, method=run))(params)
 
 
-def test_logits_are_those_of_litgpt():
-  config, flat, _, arrays = _parity()
+def test_logits_are_those_of_litgpt(parity):
+  config, flat, _, arrays = parity
   base = dataclasses.replace(config, lora=lora.LoraConfig())
   found = _score(base, flat, arrays['ids'])
   np.testing.assert_allclose(found, arrays['logits_base'], atol=1e-4)
 
 
 @pytest.mark.parametrize('merged', [False, True])
-def test_logits_with_the_legacy_adapter_are_those_of_litgpt(merged):
-  config, flat, lora_flat, arrays = _parity()
+def test_logits_with_the_legacy_adapter_are_those_of_litgpt(parity, merged):
+  config, flat, lora_flat, arrays = parity
   flat = {**flat, **lora_flat}
   if merged:
     flat = lora.merge(flat, config.lora)
@@ -435,8 +422,8 @@ def test_logits_with_the_legacy_adapter_are_those_of_litgpt(merged):
   assert np.abs(arrays['logits_lora'] - arrays['logits_base']).max() > 0.1
 
 
-def test_logits_after_a_splice_are_those_of_litgpt():
-  config, flat, lora_flat, arrays = _parity()
+def test_logits_after_a_splice_are_those_of_litgpt(parity):
+  config, flat, lora_flat, arrays = parity
   found = _score(
     config,
     {**flat, **lora_flat},

@@ -53,6 +53,11 @@ def test_the_adapter_is_its_two_matrices_times_alpha_over_rank():
   np.testing.assert_allclose(make().apply(variables, x), want, atol=1e-5)
 
 
+def test_the_published_adapter_is_scaled_by_a_quarter():
+  assert lora.LoraConfig(64).scale == 0.25
+  assert lora.LoraConfig(0).scale == 0.0
+
+
 def test_several_input_axes_are_contracted():
   layer = make(features=(7,), names=('heads', 'head_dim', 'embed'))
   x = jax.random.normal(jax.random.key(2), (2, 5, 3, 4))

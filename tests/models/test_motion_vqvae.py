@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-import pathlib
 
 import flax.linen as nn
 import jax
@@ -12,7 +11,6 @@ from jax.sharding import AbstractMesh
 from vimonet_jax import sharding
 from vimonet_jax.models import motion_vqvae
 
-PARITY = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'parity'
 CONFIG = motion_vqvae.Config(width=16, code_dim=8, num_codes=12)
 SHALLOW = dataclasses.replace(CONFIG, depth=1)
 
@@ -43,13 +41,6 @@ def _apply(model, flat, *args):
   params = traverse_util.unflatten_dict(flat, sep='/')
   with jax.default_matmul_precision('highest'):
     return np.asarray(_compiled(model)(params, *args))
-
-
-def _shared(name):
-  path = PARITY / name
-  if not path.exists():
-    pytest.skip(f'needs parity/{name} of the shared test data')
-  return path
 
 
 def _from_t2m_gpt(tensors):
@@ -88,10 +79,11 @@ def _below(flat, prefix):
   }
 
 
-def test_the_reference_gives_the_same_latents_codes_and_motion():
+def test_the_reference_gives_the_same_latents_codes_and_motion(shared_data):
   torch = pytest.importorskip('torch', reason='the reference is a torch file')
-  tensors = torch.load(_shared('vqvae.pth'), weights_only=True)['net']
-  io = np.load(_shared('vqvae_io.npz'))
+  parity = shared_data / 'parity'
+  tensors = torch.load(parity / 'vqvae.pth', weights_only=True)['net']
+  io = np.load(parity / 'vqvae_io.npz')
   flat, codebook = _from_t2m_gpt(tensors)
   config = motion_vqvae.Config(width=64, code_dim=64, num_codes=48)
   encoder = motion_vqvae.Encoder(config)
@@ -112,8 +104,8 @@ def test_the_reference_gives_the_same_latents_codes_and_motion():
       np.testing.assert_allclose(decoded, io[f'recon_{length}'], atol=1e-5)
 
 
-def test_the_reference_trains_the_same_codebook():
-  io = np.load(_shared('quantiser_training.npz'))
+def test_the_reference_trains_the_same_codebook(shared_data):
+  io = np.load(shared_data / 'parity' / 'quantiser_training.npz')
   config = motion_vqvae.Config(width=64, code_dim=64, num_codes=48)
   state = _fresh_codebook(config)
   for i in range(4):
@@ -365,20 +357,26 @@ def test_perplexity_counts_codes_in_even_use():
 
 def test_a_mesh_changes_neither_motion_nor_codebook():
   model = motion_vqvae.MotionVqvae(SHALLOW)
-  motion = _motion(2 * len(jax.devices()), 64)
+  motion = _motion(8, 64)
   variables = _variables(model, motion)
 
   def step(variables, motion):
     return model.apply(variables, motion, train=True, mutable='codebook')
 
   wanted = jax.jit(step)(variables, motion)
-  mesh = sharding.make_mesh(-1)
+  mesh = sharding.make_mesh(2, 2, 2)
+  shapes = jax.eval_shape(
+    lambda key, x: model.init(key, x, train=True), jax.random.key(0), motion
+  )['params']
+  places = sharding.state_shardings(shapes, mesh)
+  places = traverse_util.unflatten_dict(places, sep='/')
+  params = jax.device_put(variables['params'], places)
+  kernel = params['encoder']['in']['kernel']
+  assert kernel.addressable_shards[0].data.size == kernel.size // 2
   with sharding.use(mesh):
-    jax.eval_shape(
-      lambda key, x: model.init(key, x, train=True), jax.random.key(0), motion
-    )
     rows = jax.device_put(motion, sharding.batch_sharding(mesh))
-    found = jax.jit(step)(variables, rows)
+    found = jax.jit(step)({**variables, 'params': params}, rows)
+  assert not found[0].decoded.sharding.is_fully_replicated
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
     found,
@@ -387,3 +385,8 @@ def test_a_mesh_changes_neither_motion_nor_codebook():
   output, _ = found
   assert output.decoded.shape == motion.shape
   assert output.codes.shape == (len(motion), 16)
+
+
+def test_a_misspelt_dtype_is_refused():
+  with pytest.raises(ValueError, match="float32, bfloat16.*'flaot32'"):
+    dataclasses.replace(CONFIG, dtype='flaot32')

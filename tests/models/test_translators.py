@@ -1,16 +1,13 @@
-import pathlib
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from scipy import special
 
 from vimonet_jax import sharding
 from vimonet_jax.models import translators
-
-PARITY = pathlib.Path(__file__).parents[3] / 'shared' / 'data' / 'parity'
 
 
 def both(module, features):
@@ -57,6 +54,30 @@ def test_they_compute_in_float32_between_bfloat16_neighbours():
   np.testing.assert_allclose(found, 8 * (1 + 2**-7) * (1 + 2**-9), rtol=1e-6)
 
 
+@pytest.mark.parametrize('kind', [translators.Linear, translators.Mlp])
+def test_an_accelerator_is_asked_for_full_products(kind):
+  features = jnp.zeros((1, 8))
+  shapes = jax.eval_shape(kind(4).init, jax.random.key(0), features)
+  params = jax.tree.map(jnp.zeros_like, nn.unbox(shapes))
+
+  def loss(params):
+    return jnp.sum(kind(4).apply(params, features))
+
+  text = str(jax.make_jaxpr(jax.grad(loss))(params))
+  products = text.count('dot_general[')
+  assert products
+  assert text.count('Precision.HIGHEST') in (products, 2 * products), text
+
+
+def test_between_the_layers_is_the_exact_gelu():
+  x = np.linspace(-4, 4, 81, dtype=np.float32)[:, None]
+  one = {'kernel': jnp.ones((1, 1)), 'bias': jnp.zeros(1)}
+  found = translators.Mlp(1).apply({'params': {'in': one, 'out': one}}, x)
+  exact = 0.5 * x * (1 + special.erf(x / np.sqrt(2)))
+  # The tanh form is off by 5e-4.
+  np.testing.assert_allclose(found, exact, atol=2e-6)
+
+
 def test_every_parameter_has_a_place_on_a_mesh():
   shapes = jax.eval_shape(
     lambda key: translators.Translators(64).init(
@@ -68,12 +89,11 @@ def test_every_parameter_has_a_place_on_a_mesh():
   assert len(sharding.state_shardings(shapes['params'], mesh)) == 6
 
 
-def test_video_features_are_translated_as_by_the_published_projector():
+def test_video_features_are_translated_as_by_the_published_mlp(shared_data):
   torch = pytest.importorskip('torch', reason='needs torch to read .pth files')
-  if not PARITY.exists():
-    pytest.skip('needs ../shared/data/parity, the original implementation')
-  tensors = torch.load(PARITY / 'video_projector.pth', weights_only=True)
-  arrays = dict(np.load(PARITY / 'video_projector_io.npz'))
+  parity = shared_data / 'parity'
+  tensors = torch.load(parity / 'video_projector.pth', weights_only=True)
+  arrays = dict(np.load(parity / 'video_projector_io.npz'))
   params = {
     ours: {
       'kernel': tensors[f'{theirs}.weight'].float().numpy().T,

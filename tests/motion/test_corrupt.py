@@ -1,20 +1,12 @@
 import dataclasses
-import pathlib
 
 import numpy as np
 import pytest
 
 from vimonet_jax.motion import corrupt, features, skeleton
-from vimonet_jax.synthetic import actions
 
-SHARED = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
 # The noise column of the protocol, millimetres.
 TABLE_MM = {'L1': 23, 'L2': 47, 'L3': 70, 'L4': 94, 'L2w': 47}
-
-
-def _walk():
-  program = [actions.Action('walk', direction='forward', speed='quickly')]
-  return actions.animate(program, np.random.default_rng(0)).joints
 
 
 def _noise_only(name):
@@ -33,9 +25,10 @@ def _error_mm(clean, level, seeds=5):
   ])  # fmt: skip
 
 
-def _still(frames=600):
+@pytest.fixture
+def still(walk):
   """Somebody who stands, away from the origin."""
-  return np.broadcast_to(_walk()[0] + [3, 0, -2], (frames, 22, 3))
+  return np.broadcast_to(walk[0] + [3, 0, -2], (600, 22, 3))
 
 
 def test_the_ladder_is_the_protocol():
@@ -56,16 +49,14 @@ def test_the_ladder_is_the_protocol():
 
 
 @pytest.mark.parametrize('name', TABLE_MM)
-def test_the_joint_error_is_what_the_table_says(name):
-  assert _error_mm(_still(), _noise_only(name)) == pytest.approx(
+def test_the_joint_error_is_what_the_table_says(name, still):
+  assert _error_mm(still, _noise_only(name)) == pytest.approx(
     TABLE_MM[name], rel=0.03
   )
 
 
-def test_the_joint_error_holds_on_real_clips():
-  path = SHARED / 'humanml3d/004822_raw_joints_and_features.npz'
-  if not path.exists():
-    pytest.skip(f'{path} is absent: the shared test data are not mounted')
+def test_the_joint_error_holds_on_real_clips(shared):
+  path = shared('humanml3d/004822_raw_joints_and_features.npz')
   joints = np.load(path)['joints']
   for name, error_mm in TABLE_MM.items():
     assert _error_mm(joints, _noise_only(name), seeds=20) == pytest.approx(
@@ -98,8 +89,8 @@ def test_the_ends_of_limbs_are_seen_worst():
   assert corrupt.NOISE_SCALES_J.mean() == pytest.approx(0.977, abs=1e-3)
 
 
-def test_the_clean_level_is_the_identity():
-  for joints in (_walk(), _walk().astype(np.float64)):
+def test_the_clean_level_is_the_identity(walk):
+  for joints in (walk, walk.astype(np.float64)):
     seen = corrupt.corrupt(
       joints, corrupt.LEVELS['L0'], np.random.default_rng(0)
     )
@@ -107,8 +98,8 @@ def test_the_clean_level_is_the_identity():
     np.testing.assert_array_equal(seen, joints)
 
 
-def test_a_seed_is_a_clip_and_the_input_stays():
-  joints = _walk()
+def test_a_seed_is_a_clip_and_the_input_stays(walk):
+  joints = walk
   kept = joints.copy()
   first, again, other = (
     corrupt.corrupt(joints, corrupt.LEVELS['L4'], np.random.default_rng(seed))
@@ -119,8 +110,8 @@ def test_a_seed_is_a_clip_and_the_input_stays():
   np.testing.assert_array_equal(joints, kept)
 
 
-def test_levels_of_one_seed_differ_in_size_only():
-  still = _still(50)
+def test_levels_of_one_seed_differ_in_size_only(still):
+  still = still[:50]
   l1, l3 = (
     corrupt.corrupt(still, corrupt.LEVELS[name], np.random.default_rng(0))
     for name in ('L1', 'L3')
@@ -141,15 +132,15 @@ def test_jitter_takes_frames_off_their_time_and_in_order():
     assert abs(late.mean()) < 0.1 * frames
 
 
-def test_jitter_leaves_bodies_that_stand_still():
+def test_jitter_leaves_bodies_that_stand_still(still):
   np.testing.assert_allclose(
-    corrupt.jitter(_still(), 4, np.random.default_rng(0)), _still(), atol=1e-12
+    corrupt.jitter(still, 4, np.random.default_rng(0)), still, atol=1e-12
   )
 
 
-def test_jitter_does_not_average_noise_away():
+def test_jitter_does_not_average_noise_away(still):
   white, drifting = (
-    _error_mm(_still(), corrupt.LEVELS[name]) for name in ('L2w', 'L2')
+    _error_mm(still, corrupt.LEVELS[name]) for name in ('L2w', 'L2')
   )
   assert white == pytest.approx(47, rel=0.03)
   assert drifting == pytest.approx(47, rel=0.03)
@@ -165,9 +156,9 @@ def test_a_lost_frame_shows_the_last_kept_one():
 
 
 @pytest.mark.parametrize('name', corrupt.LEVELS)
-def test_every_level_still_makes_features(name):
+def test_every_level_still_makes_features(name, walk):
   joints = corrupt.corrupt(
-    _walk(), corrupt.LEVELS[name], np.random.default_rng(0)
+    walk, corrupt.LEVELS[name], np.random.default_rng(0)
   )
   assert joints.dtype == np.float32
   assert np.isfinite(features.encode(joints)).all()

@@ -5,12 +5,6 @@ import pytest
 from PIL import Image
 
 from vimonet_jax.motion import draw, skeleton
-from vimonet_jax.synthetic import actions
-
-WALK = actions.animate(
-  [actions.Action('walk', direction='forward', speed='quickly')],
-  np.random.default_rng(0),
-).joints
 
 
 def _frames(gif):
@@ -26,18 +20,18 @@ def _like(pictures, colour):
   return np.abs(pictures - np.array(colour)).max(-1) < 12
 
 
-def test_a_gif_has_every_frame_at_its_speed():
-  pictures, image = _frames(draw.skeleton_gif(WALK, size=120, fps=20))
-  assert pictures.shape == (len(WALK), 120, 120, 3)
+def test_a_gif_has_every_frame_at_its_speed(walk):
+  pictures, image = _frames(draw.skeleton_gif(walk, size=120, fps=20))
+  assert pictures.shape == (len(walk), 120, 120, 3)
   assert image.info['duration'] == 50
   assert image.info['loop'] == 0
-  fast = Image.open(io.BytesIO(draw.skeleton_gif(WALK[:5], fps=1000)))
+  fast = Image.open(io.BytesIO(draw.skeleton_gif(walk[:5], fps=1000)))
   assert fast.info['duration'] == 20
 
 
-def test_both_sides_are_seen_and_left_is_left():
+def test_both_sides_are_seen_and_left_is_left(walk):
   """The person faces the viewer, so the left limbs are to the right."""
-  pictures, _ = _frames(draw.skeleton_gif(WALK[:2], size=160))
+  pictures, _ = _frames(draw.skeleton_gif(walk[:2], size=160))
   left, right = (
     np.nonzero(_like(pictures[0], colour))[1]
     for colour in (draw.LEFT, draw.RIGHT)
@@ -47,12 +41,12 @@ def test_both_sides_are_seen_and_left_is_left():
 
 
 @pytest.mark.parametrize('turn_deg', [0, 90, 200])
-def test_the_first_frame_faces_the_viewer_whatever_the_heading(turn_deg):
+def test_the_first_frame_faces_the_viewer_whatever_the_heading(turn_deg, walk):
   turned = skeleton.quat_rotate(
     skeleton.quat_from_axis_angle([0, 1, 0], np.radians([turn_deg]))[:, None],
-    WALK.astype(float),
+    walk.astype(float),
   )
-  reference, _ = _frames(draw.skeleton_gif(WALK, size=100))
+  reference, _ = _frames(draw.skeleton_gif(walk, size=100))
   pictures, _ = _frames(draw.skeleton_gif(turned, size=100))
   limbs = [
     _like(p, draw.LEFT) | _like(p, draw.RIGHT) for p in (reference, pictures)
@@ -61,9 +55,9 @@ def test_the_first_frame_faces_the_viewer_whatever_the_heading(turn_deg):
   assert np.mean(limbs[0] != limbs[1]) < 0.02
 
 
-def test_the_camera_stands_still_and_sees_everybody():
+def test_the_camera_stands_still_and_sees_everybody(walk):
   """Moved and stretched in time the picture is the same, and nothing is cut."""
-  far = np.concatenate([WALK, WALK + [0, 0, 5]])
+  far = np.concatenate([walk, walk + [0, 0, 5]])
   pictures, _ = _frames(draw.skeleton_gif(far, size=150))
   bodies = sum(
     _like(pictures, colour) for colour in (draw.LEFT, draw.RIGHT, draw.TRUNK)
@@ -75,11 +69,11 @@ def test_the_camera_stands_still_and_sees_everybody():
   assert rows[1] > rows[0] + 20  # towards the viewer is down in the picture
 
 
-def test_files_are_small_and_are_what_is_returned(tmp_path):
+def test_files_are_small_and_are_what_is_returned(tmp_path, walk):
   path = tmp_path / 'walk.gif'
-  gif = draw.skeleton_gif(WALK, str(path))
+  gif = draw.skeleton_gif(walk, str(path))
   assert path.read_bytes() == gif
-  assert len(gif) < 2500 * len(WALK)
+  assert len(gif) < 2500 * len(walk)
   path = tmp_path / 'frames.png'
   frames = np.zeros((8, 48, 48, 3), np.uint8)
   assert draw.frames_png(frames, str(path)) == path.read_bytes()

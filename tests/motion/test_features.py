@@ -1,4 +1,3 @@
-import pathlib
 import time
 
 import numpy as np
@@ -6,31 +5,9 @@ import pytest
 from scipy.spatial import transform
 
 from vimonet_jax.motion import features, skeleton
-from vimonet_jax.synthetic import actions
 
-SHARED = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
 UP = np.array([0.0, 1.0, 0.0])
 LOCAL = ('positions', 'rotations', 'velocities')
-# Nobody here turns by half a turn; see the test that names that defect.
-PROGRAMS = (
-  (actions.Action('walk', direction='forward', speed='quickly'),
-   actions.Action('kick', side='left')),
-  (actions.Action('turn', side='left'), actions.Action('bend')),
-  (actions.Action('fall', direction='right'),),
-  (actions.Action('getup'), actions.Action('jump', count=2)),
-)  # fmt: skip
-
-
-def _clip(program=0):
-  rng = np.random.default_rng(program)
-  return actions.animate(PROGRAMS[program], rng).joints.astype(np.float64)
-
-
-def _shared(path):
-  path = SHARED / path
-  if not path.exists():
-    pytest.skip(f'{path} is absent: the shared test data are not mounted')
-  return path
 
 
 def _turned(joints_TJ3, bearing_T):
@@ -40,10 +17,15 @@ def _turned(joints_TJ3, bearing_T):
   return skeleton.quat_rotate(q[:, None], joints_TJ3)
 
 
-def _turning(bearing_T):
-  """A stiff body that turns on the spot, bearing in radians a frame."""
-  still = np.broadcast_to(_clip()[0], (len(bearing_T), 22, 3))
-  return _turned(still, bearing_T)
+@pytest.fixture
+def turning(clips):
+  """Makes a stiff body that turns on the spot, bearing in radians a frame."""
+
+  def make(bearing_T):
+    still = np.broadcast_to(clips[0][0], (len(bearing_T), 22, 3))
+    return _turned(still, bearing_T)
+
+  return make
 
 
 def _leg_length(joints):
@@ -65,9 +47,9 @@ def _assert_same(motion, expected, atol):
 # Against what HumanML3D's own scripts computed.
 
 
-def test_mocap_clips_give_the_reference_features():
-  joints = np.load(_shared('mocap/joints.npz'))
-  paths = sorted((SHARED / 'mocap/oracle/new_joint_vecs').glob('*.npy'))
+def test_mocap_clips_give_the_reference_features(shared):
+  joints = np.load(shared('mocap/joints.npz'))
+  paths = sorted(shared('mocap/oracle/new_joint_vecs').glob('*.npy'))
   assert len(paths) == 29
   for path in paths:
     clip = joints[path.stem.removeprefix('M')]
@@ -76,9 +58,9 @@ def test_mocap_clips_give_the_reference_features():
     _assert_same(features.encode(clip), np.load(path), atol=2e-4)
 
 
-def test_reference_features_give_the_reference_joints():
-  paths = sorted(_shared('mocap/oracle/new_joint_vecs').glob('*.npy'))
-  paths.append(SHARED / 'humanml3d/new_joint_vecs/012314.npy')
+def test_reference_features_give_the_reference_joints(shared):
+  paths = sorted(shared('mocap/oracle/new_joint_vecs').glob('*.npy'))
+  paths.append(shared('humanml3d/new_joint_vecs/012314.npy'))
   for path in paths:
     expected = np.load(path.parents[1] / 'new_joints' / path.name)
     recovered = features.recover(np.load(path))
@@ -86,12 +68,12 @@ def test_reference_features_give_the_reference_joints():
     np.testing.assert_allclose(recovered, expected, atol=1e-5)
 
 
-def test_clips_as_captured_give_the_published_features():
+def test_clips_as_captured_give_the_published_features(shared):
   """An official raw clip, and two of bodies with other bones."""
-  official = np.load(_shared('humanml3d/004822_raw_joints_and_features.npz'))
+  official = np.load(shared('humanml3d/004822_raw_joints_and_features.npz'))
   pairs = [(official['joints'], official['hml263'])]
   for clip in ('06_12_000576', '06_15_001775'):
-    path = SHARED / 'retargeted' / clip
+    path = shared('retargeted') / clip
     pairs.append([
       np.load(f'{path}_{array}.npy')
       for array in ('joints_20fps', 'features_ref')
@@ -100,8 +82,8 @@ def test_clips_as_captured_give_the_published_features():
     _assert_same(features.encode(joints), expected, atol=1e-4)
 
 
-def test_twenty_minutes_of_mocap_take_less_than_five_seconds():
-  joints = np.load(_shared('mocap/joints.npz'))
+def test_twenty_minutes_of_mocap_take_less_than_five_seconds(shared):
+  joints = np.load(shared('mocap/joints.npz'))
   clips = [joints[name] for name in joints.files]
   assert len(clips) == 245
   start = time.process_time()
@@ -113,9 +95,9 @@ def test_twenty_minutes_of_mocap_take_less_than_five_seconds():
 # Geometry.
 
 
-@pytest.mark.parametrize('program', range(len(PROGRAMS)))
-def test_features_give_back_the_joints(program):
-  joints = _clip(program)
+@pytest.mark.parametrize('program', range(4))
+def test_features_give_back_the_joints(program, clips):
+  joints = clips[program]
   motion = features.encode(joints)
   assert motion.dtype == np.float32
   assert motion.shape == (len(joints) - 1, 263)
@@ -125,14 +107,14 @@ def test_features_give_back_the_joints(program):
 
 
 @pytest.mark.parametrize('bearing', [0.3, np.pi / 2, np.pi, -2.5])
-def test_turning_moving_and_scaling_the_world_changes_nothing(bearing):
-  joints = _clip()
+def test_turning_moving_and_scaling_the_world_changes_nothing(bearing, clips):
+  joints = clips[0]
   moved = 100 * (_turned(joints, bearing) + [3, -1, 20])
   _assert_same(features.encode(moved), features.encode(joints), atol=1e-5)
 
 
-def test_a_canonical_clip_stands_where_it_should_and_stays():
-  joints = _turned(_clip() * 1.3, 2.0) + [1, 2, 3]
+def test_a_canonical_clip_stands_where_it_should_and_stays(clips):
+  joints = _turned(clips[0] * 1.3, 2.0) + [1, 2, 3]
   clip = features.canonicalise(joints)
   bones = np.linalg.norm(clip[:, 1:] - clip[:, skeleton.PARENTS[1:]], axis=-1)
   np.testing.assert_allclose(
@@ -148,8 +130,8 @@ def test_a_canonical_clip_stands_where_it_should_and_stays():
   _assert_same(features.describe(clip), features.encode(joints), atol=1e-6)
 
 
-def test_the_path_grows_with_the_legs():
-  joints = _clip()
+def test_the_path_grows_with_the_legs(clips):
+  joints = clips[0]
   scaled = features.uniform_skeleton(joints)
   np.testing.assert_allclose(
     scaled[:, 0], joints[:, 0] * 0.815831 / _leg_length(joints)
@@ -159,8 +141,8 @@ def test_the_path_grows_with_the_legs():
   )
 
 
-def test_a_stack_of_clips_is_its_clips():
-  stack = np.stack([_clip(i)[:2] for i in range(4)])  # the shortest there are
+def test_a_stack_of_clips_is_its_clips(clips, motions):
+  stack = np.stack([clips[i][:2] for i in range(4)])  # the shortest there are
   motions = features.encode(stack)
   assert motions.shape == (4, 1, 263)
   joints = features.recover(motions)
@@ -179,15 +161,15 @@ def test_the_slices_cover_every_column_once():
   np.testing.assert_array_equal(covered, np.arange(263))
 
 
-def test_a_turn_to_the_left_is_half_the_angle_and_negative():
-  motion = features.encode(_turning(np.radians(0.4) * np.arange(300)))
+def test_a_turn_to_the_left_is_half_the_angle_and_negative(turning):
+  motion = features.encode(turning(np.radians(0.4) * np.arange(300)))
   rate = _column(motion, 'yaw_rate')[110:190]  # away from the smoothed ends
   np.testing.assert_allclose(rate, -np.radians(0.2), rtol=1e-3)
 
 
-def test_a_straight_walk_is_one_velocity():
+def test_a_straight_walk_is_one_velocity(clips):
   step = np.array([0.0, 0.0, 0.05])
-  joints = _clip()[:1] + step * np.arange(30)[:, None, None]
+  joints = clips[0][:1] + step * np.arange(30)[:, None, None]
   motion = features.encode(_turned(joints, 0.7))
   path = features.recover(motion)[:, 0]
   for steps in (
@@ -200,9 +182,9 @@ def test_a_straight_walk_is_one_velocity():
     np.testing.assert_allclose(speed, expected, rtol=1e-4)
 
 
-def test_a_foot_touches_while_its_squared_step_is_small():
+def test_a_foot_touches_while_its_squared_step_is_small(clips):
   """The published threshold is 0.002 m^2, a slow 0.0447 m a frame."""
-  clip = features.canonicalise(np.repeat(_clip()[:1], 4, axis=0))
+  clip = features.canonicalise(np.repeat(clips[0][:1], 4, axis=0))
   for step, touches in ((0.0446, 1.0), (0.0448, 0.0)):
     for column, joint in enumerate((7, 10, 8, 11)):
       moved = clip.copy()
@@ -234,15 +216,15 @@ def _joints_of_rotations(motion):
   return joints
 
 
-def test_rotations_and_bone_lengths_give_the_joints():
-  joints = features.canonicalise(_clip())[:-1]
-  found = _joints_of_rotations(features.encode(_clip()))
+def test_rotations_and_bone_lengths_give_the_joints(clips):
+  joints = features.canonicalise(clips[0])[:-1]
+  found = _joints_of_rotations(features.encode(clips[0]))
   np.testing.assert_allclose(found, joints - joints[:, :1], atol=1e-4)
 
 
-def test_a_bone_opposite_to_its_convention_is_a_half_turn():
+def test_a_bone_opposite_to_its_convention_is_a_half_turn(clips):
   """The reference gives NaN there and its clips were thrown away."""
-  joints = features.canonicalise(_clip())
+  joints = features.canonicalise(clips[0])
   head, neck = skeleton.INDEX['head'], skeleton.INDEX['neck']
   joints[:, neck] = np.round(joints[:, neck], 3)
   joints[:, head] = joints[:, neck] - skeleton.OFFSETS_J3[head]
@@ -257,16 +239,17 @@ def test_a_bone_opposite_to_its_convention_is_a_half_turn():
 # Defects that published features share, each kept and named.
 
 
-def _twisted():
+@pytest.fixture
+def twisted(clips):
   """Somebody who stands with the hips turned against the shoulders."""
-  joints = _clip()[:1].copy()
+  joints = clips[0][:1].copy()
   shoulders = joints[:, 17] - joints[:, 16]
   joints[:, 17] = joints[:, 16] + 0.9 * shoulders + [0, 0, 0.1]
   return features.canonicalise(np.repeat(joints, 5, axis=0))
 
 
-def test_the_heading_takes_the_hips_the_wrong_way_round():
-  joints = _twisted()
+def test_the_heading_takes_the_hips_the_wrong_way_round(twisted):
+  joints = twisted
   hips = joints[0, 1] - joints[0, 2]  # left minus right
   shoulders = joints[0, 17] - joints[0, 16]  # right minus left
   x, _, z = np.cross(UP, [shoulders + hips, shoulders - hips]).T
@@ -276,16 +259,16 @@ def test_the_heading_takes_the_hips_the_wrong_way_round():
   np.testing.assert_allclose(first, -published / 2, atol=1e-6)
 
 
-def test_frame_0_has_no_heading_and_the_first_yaw_rate_jumps():
-  rate = _column(features.describe(_twisted()), 'yaw_rate')
+def test_frame_0_has_no_heading_and_the_first_yaw_rate_jumps(twisted):
+  rate = _column(features.describe(twisted), 'yaw_rate')
   assert abs(rate[0]) > 0.01
   np.testing.assert_allclose(rate[1:], 0, atol=1e-12)
 
 
-def test_the_heading_is_smoothed_over_seconds():
+def test_the_heading_is_smoothed_over_seconds(turning):
   """A sudden quarter turn, through a Gaussian of 20 frames cut off at 80."""
   frames, turned = np.arange(150), 30
-  motion = features.encode(_turning(np.where(frames < turned, 0, np.pi / 2)))
+  motion = features.encode(turning(np.where(frames < turned, 0, np.pi / 2)))
   weights = np.exp(-0.5 * (np.arange(-80, 81) / 20) ** 2)
   weights /= weights.sum()
   seen = frames[:, None] + np.arange(-80, 81)  # past the ends: the end itself
@@ -296,8 +279,8 @@ def test_the_heading_is_smoothed_over_seconds():
   assert np.abs(rate).max() < 0.03
 
 
-def test_the_root_step_is_told_in_the_heading_that_it_leads_to():
-  joints = _turning(np.radians(0.4) * np.arange(200))
+def test_the_root_step_is_told_in_the_heading_that_it_leads_to(turning):
+  joints = turning(np.radians(0.4) * np.arange(200))
   joints = joints + np.array([0.03, 0, 0.04]) * np.arange(200)[:, None, None]
   motion = features.encode(joints)
   root = _column(motion, 'root_velocity')
@@ -312,9 +295,9 @@ def test_the_root_step_is_told_in_the_heading_that_it_leads_to():
   )
 
 
-def test_where_the_heading_passes_minus_z_recover_goes_astray():
+def test_where_the_heading_passes_minus_z_recover_goes_astray(turning):
   """The yaw rate has the wrong sign for one frame, officially too."""
-  joints = _turning(np.radians(1.5) * np.arange(200))
+  joints = turning(np.radians(1.5) * np.arange(200))
   joints = joints + np.array([0.02, 0, 0]) * np.arange(200)[:, None, None]
   motion = features.encode(joints)
   rate = _column(motion, 'yaw_rate')[1:-60, 0]
@@ -332,8 +315,8 @@ def test_where_the_heading_passes_minus_z_recover_goes_astray():
 # What is refused.
 
 
-def test_bad_joints_are_refused_in_one_sentence():
-  clip = _clip()
+def test_bad_joints_are_refused_in_one_sentence(clips):
+  clip = clips[0]
   broken = clip.copy()
   broken[3:5, 7, 1] = np.nan
   legless = clip.copy()
@@ -361,12 +344,12 @@ def test_bad_features_are_refused():
 # Statistics.
 
 
-def _motions():
-  return [features.encode(_clip(i)) for i in range(len(PROGRAMS))]
+@pytest.fixture(scope='module')
+def motions(clips):
+  return [features.encode(clip) for clip in clips]
 
 
-def test_statistics_average_the_deviation_of_each_group():
-  motions = _motions()
+def test_statistics_average_the_deviation_of_each_group(motions):
   together = np.concatenate(motions).astype(np.float64)
   statistics = features.Statistics.of(iter(motions), root_gain=1)
   np.testing.assert_allclose(statistics.mean, together.mean(0), atol=1e-6)
@@ -375,27 +358,26 @@ def test_statistics_average_the_deviation_of_each_group():
     np.testing.assert_allclose(statistics.std[columns], expected, rtol=1e-5)
 
 
-def test_the_root_and_the_contacts_speak_louder():
-  plain = features.Statistics.of(_motions(), root_gain=1)
-  loud = features.Statistics.of(_motions())
+def test_the_root_and_the_contacts_speak_louder(motions):
+  plain = features.Statistics.of(motions, root_gain=1)
+  loud = features.Statistics.of(motions)
   ratio = plain.std / loud.std
   for name, columns in features.SLICES.items():
     gain = 1 if name in LOCAL else 25
     np.testing.assert_allclose(ratio[columns], gain, rtol=1e-5)
 
 
-def test_the_published_pairs_are_of_this_kind():
+def test_the_published_pairs_are_of_this_kind(shared):
   """One std in each group; the encoders' root 25 times that of HumanML3D."""
-  plain = np.load(_shared('humanml3d/Std.npy'))
-  loud = np.load(SHARED / 'motiongpt/meta/std.npy')
+  plain = np.load(shared('humanml3d/Std.npy'))
+  loud = np.load(shared('motiongpt/meta/std.npy'))
   for name, columns in features.SLICES.items():
     assert np.ptp(plain[columns]) < 1e-6 * plain[columns].max()
     ratio = plain[columns] / loud[columns]
     np.testing.assert_allclose(ratio, 1 if name in LOCAL else 25, rtol=0.02)
 
 
-def test_normalised_features_are_standard_and_come_back():
-  motions = _motions()
+def test_normalised_features_are_standard_and_come_back(motions):
   statistics = features.Statistics.of(motions, root_gain=1)
   normalised = statistics.normalise(np.concatenate(motions))
   assert normalised.dtype == np.float32
@@ -405,14 +387,14 @@ def test_normalised_features_are_standard_and_come_back():
   )
 
 
-def test_a_group_that_never_changes_stays_finite():
-  motion = np.tile(_motions()[0][:1], (50, 1))
+def test_a_group_that_never_changes_stays_finite(motions):
+  motion = np.tile(motions[0][:1], (50, 1))
   normalised = features.Statistics.of([motion]).normalise(motion)
   np.testing.assert_allclose(normalised, 0, atol=1e-3)
 
 
-def test_statistics_come_back_from_their_file(tmp_path):
-  statistics = features.Statistics.of(_motions())
+def test_statistics_come_back_from_their_file(tmp_path, motions):
+  statistics = features.Statistics.of(motions)
   path = tmp_path / 'statistics'  # no ending is added
   statistics.save(path)
   loaded = features.Statistics.load(path)
@@ -423,7 +405,7 @@ def test_statistics_come_back_from_their_file(tmp_path):
     features.Statistics.load(tmp_path / 'other.npz')
 
 
-def test_bad_statistics_are_refused():
+def test_bad_statistics_are_refused(motions):
   good = np.ones(263)
   for mean, std in (
     (good[:10], good), (good, 0 * good), (np.nan * good, good),

@@ -1,12 +1,8 @@
-import pathlib
-
 import numpy as np
-import pytest
 from scipy.spatial import transform
 
 from vimonet_jax.motion import skeleton
 
-SHARED = pathlib.Path(__file__).parents[3] / 'shared' / 'data'
 SOME = np.random.default_rng(0)
 
 
@@ -32,10 +28,8 @@ def test_chains_follow_the_tree_and_reach_every_joint_once():
   assert all(parent < j for j, parent in enumerate(skeleton.PARENTS))
 
 
-def test_bones_are_those_of_the_reference_skeleton():
-  path = SHARED / 'mocap/humanml3d_official/tgt_offsets.npy'
-  if not path.exists():
-    pytest.skip(f'{path} is absent: the shared test data are not mounted')
+def test_bones_are_those_of_the_reference_skeleton(shared):
+  path = shared('mocap/humanml3d_official/tgt_offsets.npy')
   np.testing.assert_allclose(skeleton.OFFSETS_J3, np.load(path), atol=1e-6)
 
 

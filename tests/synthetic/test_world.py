@@ -1,10 +1,12 @@
+import collections
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
 from vimonet_jax.data import records, text
-from vimonet_jax.motion import features
+from vimonet_jax.motion import features, skeleton
 from vimonet_jax.synthetic import actions, world
 from vimonet_jax.synthetic import scene as scenes
 
@@ -79,56 +81,97 @@ def test_records_keep_their_contract(split):
     assert len(domains) >= 5
 
 
+def _in_its_frame(joints):
+  """Joints [T, 22, 3] about the root, as left, up and forward of the hips."""
+  left = joints[:, 1] - joints[:, 2]
+  left = left * [1, 0, 1]
+  left /= np.linalg.norm(left, axis=-1, keepdims=True)
+  up = np.broadcast_to([0.0, 1.0, 0.0], left.shape)
+  axes = np.stack([left, up, np.cross(left, up)], axis=-1)
+  return (joints - joints[:, :1]) @ axes
+
+
 def test_features_and_joints_are_of_one_body():
   """Joints come back from the features, moved to the origin and turned."""
   record = WORLD.make_record('train', 5)
-  recovered = features.recover(record.motion)
-  joints = record.joints[: len(recovered)]
+  recovered = features.recover(record.motion).astype(np.float64)
+  joints = record.joints[: len(recovered)].astype(np.float64)
 
-  def distances(body):
-    return np.linalg.norm(body[:, :, None] - body[:, None], axis=-1)
+  def error(body):
+    return np.abs(_in_its_frame(recovered) - _in_its_frame(body)).max()
 
-  assert np.abs(distances(recovered) - distances(joints)).mean() < 0.05
+  assert error(joints) < 1e-5
+  # A mirror image is another body, whether or not its sides change names.
+  assert error(skeleton.mirror(joints)) > 0.05
+  assert error(joints * [-1, 1, 1]) > 0.05
+  apart = np.ptp(recovered[:, 0] - recovered[:1, 0], axis=0)
+  gone = np.ptp(joints[:, 0] - joints[:1, 0], axis=0)
+  assert np.hypot(*apart[[0, 2]]) == pytest.approx(
+    np.hypot(*gone[[0, 2]]), rel=0.5, abs=0.05
+  )
 
 
-def test_splits_share_no_program_and_no_scene():
-  programs = {split: set() for split in world.SPLITS}
+def test_splits_share_no_sequence_of_verbs_and_no_scene():
+  sequences = {split: set() for split in world.SPLITS}
   triples = {split: set() for split in world.SPLITS}
   for split in world.SPLITS:
-    for i in range(300):
+    for i in range(400):
       record = WORLD.text_record(split, i)
       scene = _scene(record)
-      programs[split].add(_program(record))
+      verbs = tuple(action.verb for action in _program(record))
+      sequences[split].add(verbs)
       triples[split].add((scene.place, scene.object, scene.colour))
-  for one, two in (('train', 'val'), ('train', 'test'), ('val', 'test')):
-    assert not programs[one] & programs[two]
+      assert world.split_of_verbs(verbs) == split
+  for one, two in itertools.combinations(world.SPLITS, 2):
+    assert not sequences[one] & sequences[two]
     assert not triples[one] & triples[two]
-  # And yet every fact of a scene is known from training.
+  assert len(sequences['test']) > 150
+
+
+def test_the_split_of_a_sequence_and_of_a_scene_is_pinned():
+  """To change these is to make another dataset."""
+  assert world.split_of_verbs(('walk', 'run')) == 'train'
+  assert world.split_of_verbs(('turn', 'push')) == 'val'
+  assert world.split_of_verbs(('wave', 'walk')) == 'test'
+  assert world.split_of_verbs(('wave',)) == 'train'
+  assert world.split_of_scene('kitchen', 'ball', 'red') == 'train'
+  assert world.split_of_scene('beach', 'cone', 'blue') == 'val'
+  assert world.split_of_scene('kitchen', 'ball', 'yellow') == 'test'
+
+
+def test_each_verb_is_in_as_many_pairs_of_a_split():
   for split in ('val', 'test'):
-    for position in range(3):
-      known = {triple[position] for triple in triples['train']}
-      assert {triple[position] for triple in triples[split]} <= known
+    pairs = [
+      pair
+      for pair in itertools.product(actions.VERBS, repeat=2)
+      if world.split_of_verbs(pair) == split
+    ]
+    for place in (0, 1):
+      counts = collections.Counter(pair[place] for pair in pairs)
+      assert counts.keys() == actions.VERBS.keys()
+      assert set(counts.values()) <= {2, 3}
 
 
-def test_a_split_is_found_from_what_a_program_is():
-  for i in range(20):
-    record = WORLD.make_record('test', i)
-    scene = _scene(record)
-    assert world.split_of(*_program(record)) == 'test'
-    assert world.split_of(scene.place, scene.object, scene.colour) == 'test'
-  # A hash of the words, so another machine finds the same.
-  assert world.split_of('kitchen', 'ball', 'red') == 'train'
+def test_scenes_of_a_split_are_a_latin_square():
+  triples = {split: [] for split in world.SPLITS}
+  for triple in itertools.product(
+    scenes.PLACES, scenes.OBJECTS, scenes.COLOURS
+  ):
+    triples[world.split_of_scene(*triple)].append(triple)
+  assert {split: len(found) for split, found in triples.items()} == {
+    'train': 384,
+    'val': 64,
+    'test': 64,
+  }
+  for split in ('val', 'test'):
+    for values in zip(*triples[split], strict=True):
+      assert set(collections.Counter(values).values()) == {8}
+
+
+@pytest.mark.parametrize('split', world.SPLITS)
+def test_every_value_of_a_fact_is_about_as_frequent(split):
   rng = np.random.default_rng(0)
-  drawn = [
-    world.split_of(*world._draw_actions(rng, 2))  # noqa: SLF001
-    for _ in range(2000)
-  ]
-  assert drawn.count('train') / 2000 == pytest.approx(0.8, abs=0.05)
-
-
-def test_every_value_of_a_fact_is_about_as_frequent():
-  rng = np.random.default_rng(0)
-  drawn = [world.draw_scene(rng, 'train') for _ in range(4000)]
+  drawn = [world.draw_scene(rng, split) for _ in range(4000)]
   for name, values in (
     ('place', scenes.PLACES),
     ('object', scenes.OBJECTS),
@@ -137,9 +180,27 @@ def test_every_value_of_a_fact_is_about_as_frequent():
   ):
     for value in values:
       share = np.mean([getattr(scene, name) == value for scene in drawn])
-      assert share == pytest.approx(1 / len(values), rel=0.25)
+      assert share == pytest.approx(1 / len(values), rel=0.15)
   azimuths = [scene.azimuth_deg for scene in drawn]
   assert np.histogram(azimuths, 4, (0, 360))[0].min() > 850
+
+
+@pytest.mark.parametrize('split', world.SPLITS)
+def test_sides_counts_and_speeds_come_alike(split):
+  rng = np.random.default_rng(0)
+  drawn = [
+    action for _ in range(3000) for action in world.draw_program(rng, split)
+  ]
+  for name, values in (
+    ('side', ('left', 'right')),
+    ('count', (1, 2, 3)),
+    ('speed', ('slowly', 'quickly')),
+  ):
+    found = [v for action in drawn if (v := getattr(action, name))]
+    for value in values:
+      assert found.count(value) / len(found) == pytest.approx(
+        1 / len(values), rel=0.12
+      )
 
 
 def test_programs_use_all_verbs_and_none_twice():
@@ -151,8 +212,18 @@ def test_programs_use_all_verbs_and_none_twice():
     assert len(set(verbs)) == len(verbs)
   assert {a.verb for program in programs for a in program} == {*actions.VERBS}
   assert {len(program) for program in programs} == {1, 2, 3}
-  short = [world.draw_program(rng, 'train', 1) for _ in range(50)]
-  assert {len(program) for program in short} == {1}
+
+
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_what_is_asked_in_the_test_has_several_actions(split):
+  rng = np.random.default_rng(0)
+  for longest, lengths in ((3, {2, 3}), (2, {2})):
+    drawn = [world.draw_program(rng, split, longest) for _ in range(200)]
+    assert {len(program) for program in drawn} == lengths
+  # There is nothing to keep apart where all programs are single actions.
+  drawn = [world.draw_program(rng, split, 1) for _ in range(400)]
+  assert {len(program) for program in drawn} == {1}
+  assert {program[0].verb for program in drawn} == actions.VERBS.keys()
 
 
 def test_text_records_say_the_same_facts_without_media():

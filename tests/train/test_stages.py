@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 
 from vimonet_jax import sharding
 from vimonet_jax.models import vimonet
@@ -146,12 +147,8 @@ def _inputs(name) -> Inputs:
   if name != 'motion':
     vimonet.check_batch(model, batch)
   stage = stages.make(name, _smoke()[name], model)
-  rng = np.random.default_rng(0)
   shapes, mutable = map(sharding.unbox, stage.abstract())
-  flat = {
-    path: rng.normal(path.endswith('scale'), 0.2, x.shape).astype(np.float32)
-    for path, x in sorted(shapes.items())
-  }
+  flat = small.params(shapes, 0.2)
   trainables, frozen = optimizer.split(flat, stage.trainable)
   zeros = {path: np.zeros(x.shape, x.dtype) for path, x in mutable.items()}
   return Inputs(stage, trainables, frozen, zeros, batch, jax.random.key(0))

@@ -1,10 +1,15 @@
 """Shows a record: the body as an animation, the frames, and what is said.
 
+Motion and frames are also written as files that `--task=chat` reads.
+
     python -m vimonet_jax.main --config=configs/tiny.py --task=show \\
         --record=test:7 --output=/tmp/shown
 """
 
 import os
+
+import numpy as np
+import PIL.Image
 
 from vimonet_jax.data import records
 from vimonet_jax.motion import draw, features
@@ -14,8 +19,9 @@ def run(record: records.Record, output: str) -> list[str]:
   """Writes what a record holds into a folder, which is made if need be.
 
   Returns:
-    the paths written: `<id>.gif` where the record has a motion, `<id>.png`
-    where it has frames, and `<id>.txt`.
+    the paths written: `<id>.gif` and, as features, `<id>.npy` where the record
+    has a motion; `<id>.png` and the folder `<id>/` where it has frames; and
+    `<id>.txt`.
   """
   os.makedirs(output, exist_ok=True)
   stem = os.path.join(output, record.id.replace('/', '_'))
@@ -26,9 +32,16 @@ def run(record: records.Record, output: str) -> list[str]:
   if joints is not None:
     paths.append(f'{stem}.gif')
     draw.skeleton_gif(joints, paths[-1], fps=records.FPS)
+  if record.motion is not None:
+    paths.append(f'{stem}.npy')
+    np.save(paths[-1], record.motion)
   if record.frames is not None:
     paths.append(f'{stem}.png')
     draw.frames_png(record.frames, paths[-1])
+    paths.append(os.path.join(stem, ''))
+    os.makedirs(paths[-1], exist_ok=True)
+    for i, frame in enumerate(record.frames):
+      PIL.Image.fromarray(frame).save(os.path.join(stem, f'{i}.png'))
   paths.append(f'{stem}.txt')
   with open(paths[-1], 'w', encoding='utf-8') as f:
     f.write(describe(record))

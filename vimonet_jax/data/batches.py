@@ -1,6 +1,7 @@
 """Records become batches: Grain pipelines of pure functions from next door.
 
-    source -> shuffle -> view -> encode -> this process's share -> pack -> batch
+    source -> shuffle -> augment -> view -> encode -> this process's share
+           -> pack -> batch
 
 Everything random comes from the seed and from a record's place in the order, so
 threads and prefetching change nothing, and the iterator's state is small: a few
@@ -16,6 +17,7 @@ import grain
 import numpy as np
 from grain import experimental
 
+from vimonet_jax.data import augment as augment_lib
 from vimonet_jax.data import packing, records, text, views
 from vimonet_jax.motion import features
 
@@ -63,6 +65,7 @@ class Mix:
     video_clips: Cv; with slots, every record has to have frames.
     has_words: words stand for clips in every record.
     weight: how often such a batch comes, relative to the other mixes.
+    augment: variants of a record; None shows it as it is.
   """
 
   source: Source
@@ -73,6 +76,7 @@ class Mix:
   video_clips: int = 0
   has_words: bool = False
   weight: float = 1.0
+  augment: augment_lib.Augment | None = None
 
   @property
   def shape(self) -> packing.RowShape:
@@ -95,7 +99,8 @@ def conversations(
   """Endless training batches; see architecture, section 3, for their keys.
 
   Every batch belongs to one mix. A record that does not fit into a row of its
-  mix, or has not what the mix has slots for, is left out with a warning.
+  mix, has not what the mix has slots for, or has no turn that its view can
+  show, is left out with a warning.
 
   Args:
     mixes: kinds of batches, interleaved by weight.
@@ -113,7 +118,13 @@ def conversations(
   for number, mix in enumerate(mixes):
 
     def draw(record, rng, mix=mix) -> _Drawn:
-      return _draw(mix.view(record, rng), layout, statistics, mix.shape)
+      if mix.augment is not None:
+        record = mix.augment(record, rng)
+      try:
+        record = mix.view(record, rng)
+      except views.NothingToAskError:
+        return _Drawn(record.id, {}, 'it has no turn that its mix can show')
+      return _draw(record, layout, statistics, mix.shape)
 
     stream = _stream(
       mix.source,
@@ -152,6 +163,7 @@ def motion_windows(
   rows: int,
   seed: int,
   window: int = 64,
+  augment: augment_lib.Augment | None = None,
   process_index: int = 0,
   process_count: int = 1,
   read_threads: int = 0,
@@ -161,9 +173,21 @@ def motion_windows(
 
   Records without motion, or with less than a window of it, are left out with a
   warning. The other arguments are as in `conversations`.
+
+  Raises:
+    ValueError: a window that is no number of whole tokens, or longer than any
+      clip.
   """
+  step, longest = records.FRAMES_PER_TOKEN, records.MAX_MOTION_FRAMES
+  if window % step or not step <= window <= longest:
+    raise ValueError(
+      f'Expected window to be a multiple of {step} from {step} to {longest}, '
+      f'found {window}.'
+    )
 
   def draw(record, rng) -> _Drawn:
+    if augment is not None:
+      record = augment(record, rng)
     length = 0 if record.motion is None else len(record.motion)
     if length < window:
       reason = f'it has {length} motion frames and a window takes {window}'

@@ -1,12 +1,9 @@
-"""TFDS builder `vimos`: makes records once, keeps them, reads them at random.
+"""TFDS builder `vimos`: makes records once and keeps them; see `dataset`.
 
-A dataset lies in `<data_dir>/vimos/<name>/<version>/`, where `tfds` finds it
-too. It is complete or not there: TFDS fills a folder with another name and
+A dataset is complete or not there: TFDS fills a folder with another name and
 renames it at the end.
 """
 
-import builtins
-import collections.abc
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -30,12 +27,10 @@ from array_record.python import array_record_module
 from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
-from vimonet_jax.data import records, sources
+from vimonet_jax.data import dataset, records, sources
 
 # Some 200 MB; fixed, so that a set's files do not depend on who built them.
 _EXAMPLES_PER_FILE = 1024
-_TEXTS = ('id', 'source', 'split', 'motion_text', 'video_text')
-_ARRAYS = ('motion', 'joints', 'frames')
 _CHUNK = 4  # records that a process makes before it hands them over
 
 
@@ -100,15 +95,13 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
   what is missing, or in Python
 
       builder.build(builder.Synthetic(num_train=5000), '/tmp/vimos')
-      records = builder.open('/tmp/vimos', 'train')
+      records = dataset.open('/tmp/vimos', 'train')
 
   Examples hold `motion` not normalised (see `records.Record`), `turns` and
   `provenance` as JSON, and for each array whether the record has it.
   """
 
-  # Raise it when the same config gives other records: what was built before is
-  # then built anew, not mistaken for them.
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version(dataset.VERSION)
   BUILDER_CONFIGS: ClassVar = [
     tfds.core.BuilderConfig(name=name, description=config.__doc__)
     for name, config in CONFIGS.items()
@@ -118,7 +111,7 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
   code_path = None
 
   def __init__(self, *, config=None, processes=1, progress=False, **kwargs):
-    """Opens or prepares to build a dataset; `build` and `open` are simpler.
+    """Prepares to build a dataset; `build` is simpler.
 
     Args:
       config: what to build, e.g. a `Synthetic`, or a name for its defaults.
@@ -223,9 +216,9 @@ def build(
   Raises:
     ValueError: the folder holds the dataset of another config.
   """
-  folder = _folder(data_dir, config.name)
+  folder = dataset.folder(data_dir, config.name)
   folder.parent.mkdir(parents=True, exist_ok=True)
-  with builtins.open(folder.parent / '.lock', 'w') as lock:
+  with open(folder.parent / '.lock', 'w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     if folder.exists():
       _check_identity(folder, config)
@@ -243,69 +236,6 @@ def build(
       builder.download_and_prepare(
         file_format='array_record', download_dir=downloads
       )
-
-
-def open(data_dir: str, split: str, *, name: str | None = None) -> 'Source':
-  """Records of a split of a dataset that `build` made.
-
-  Args:
-    data_dir: as given to `build`.
-    split: `train`, `val` or `test`, or a part as TFDS writes it: `val[:100]`.
-    name: of the config; needed where the folder holds several.
-
-  Raises:
-    FileNotFoundError: there is no such dataset.
-    ValueError: there are several, or the dataset has no such split.
-  """
-  found = [n for n in CONFIGS if _folder(data_dir, n).exists()]
-  names = [n for n in found if name in (None, n)]
-  if not names:
-    raise FileNotFoundError(
-      f'Expected vimos/{name or "..."}/{Vimos.VERSION} in {data_dir}, '
-      f'found {", ".join(found) or "none"}; build it with --task=pipeline.'
-    )
-  if len(names) > 1:
-    raise ValueError(
-      f'Expected one dataset in {data_dir}, found {", ".join(names)}; choose '
-      'with name=.'
-    )
-  return Source(os.fspath(_folder(data_dir, names[0])), split)
-
-
-class Source(collections.abc.Sequence):
-  """Records by number; a Grain source that other processes can be sent.
-
-  To read a record of average length takes 0.5 ms of a core (Xeon, 2.8 GHz) and
-  no TensorFlow. Its arrays are read-only.
-  """
-
-  def __init__(self, folder: str, split: str):
-    self._folder = folder
-    self._split = split
-    builder = tfds.builder_from_directory(folder)
-    if split.partition('[')[0] not in builder.info.splits:
-      raise ValueError(
-        f'Expected a split of {", ".join(builder.info.splits)} in {folder}, '
-        f'found {split!r}.'
-      )
-    self._examples = builder.as_data_source(split)
-
-  def __len__(self) -> int:
-    return len(self._examples)
-
-  def __getitem__(self, index: int) -> records.Record:
-    # A range knows negative numbers and raises IndexError.
-    return _to_record(self._examples[range(len(self))[index]])
-
-  def __repr__(self) -> str:
-    return f'Source({self._folder!r}, {self._split!r})'
-
-  def __reduce__(self):
-    return Source, (self._folder, self._split)
-
-
-def _folder(data_dir: str, name: str) -> epath.Path:
-  return epath.Path(data_dir) / 'vimos' / name / str(Vimos.VERSION)
 
 
 def _check_identity(folder: epath.Path, config) -> None:
@@ -331,8 +261,8 @@ def _features(image_size: int) -> tfds.features.FeaturesDict:
 
   return tfds.features.FeaturesDict(
     {
-      **dict.fromkeys(_TEXTS, tfds.features.Text()),
-      **{f'has_{key}': np.bool_ for key in _ARRAYS},
+      **dict.fromkeys(dataset.TEXTS, tfds.features.Text()),
+      **{f'has_{key}': np.bool_ for key in dataset.ARRAYS},
       'turns': tfds.features.Text(),
       'provenance': tfds.features.Text(),
       'motion': array(None, 263),
@@ -352,8 +282,8 @@ def _to_example(record: records.Record, image_size: int) -> dict[str, Any]:
     'joints': np.zeros((0, 22, 3), np.float32),
     'frames': np.zeros((0, image_size, image_size, 3), np.uint8),
   }
-  example = {key: getattr(record, key) or '' for key in _TEXTS}
-  for key in _ARRAYS:
+  example = {key: getattr(record, key) or '' for key in dataset.TEXTS}
+  for key in dataset.ARRAYS:
     value = getattr(record, key)
     example[f'has_{key}'] = value is not None
     example[key] = absent[key] if value is None else value
@@ -361,18 +291,6 @@ def _to_example(record: records.Record, image_size: int) -> dict[str, Any]:
   example['turns'] = json.dumps(turns, ensure_ascii=False)
   example['provenance'] = json.dumps(record.provenance, ensure_ascii=False)
   return example
-
-
-def _to_record(example: dict[str, Any]) -> records.Record:
-  fields = {key: example[key].decode() or None for key in _TEXTS}
-  for key in _ARRAYS:
-    fields[key] = example[key] if example[f'has_{key}'] else None
-  turns = json.loads(example['turns'])
-  return records.Record(
-    turns=tuple(records.turn_from_json(turn) for turn in turns),
-    provenance=json.loads(example['provenance']),
-    **fields,
-  )
 
 
 @contextlib.contextmanager

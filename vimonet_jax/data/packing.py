@@ -197,38 +197,3 @@ def _count(clip_ids_BC, compare, ids_BL) -> np.ndarray:
   clip_ids_BLC = clip_ids_BC[..., None, :]
   hits_BLC = compare(clip_ids_BLC, ids_BL[..., None]) & (clip_ids_BLC > 0)
   return hits_BLC.sum(-1, dtype=np.int32)
-
-
-def unpack(
-  batch: Batch, *, motion_slots: int, video_tokens: int
-) -> list[list[Element]]:
-  """The elements of each row, as they were before packing.
-
-  Which clips belong to an element is read from media_index alone, as the model
-  reads it.
-  """
-  motions = batch['motion'].shape[1] * motion_slots if 'motion' in batch else 0
-  rows = []
-  for b, ids_L in enumerate(batch['segment_ids']):
-    rows.append([])
-    for i in range(1, ids_L.max() + 1):
-      inside_L = ids_L == i
-      made = {
-        key: batch[key][b, inside_L]
-        for key in (*_TOKEN_KEYS, *_WORD_KEYS)
-        if key in batch
-      }
-      index_l = made['media_index']
-      is_motion_l = (index_l >= 0) & (index_l < motions)
-      is_video_l = index_l >= motions
-      if is_motion_l.any():
-        clips = np.unique(index_l[is_motion_l] // motion_slots)
-        index_l[is_motion_l] -= clips[0] * motion_slots
-        made |= {key: batch[key][b, clips] for key in _MOTION_KEYS}
-      if is_video_l.any():
-        clips = np.unique((index_l[is_video_l] - motions) // video_tokens)
-        own = motion_slots * len(made.get('motion', ()))
-        index_l[is_video_l] += own - motions - clips[0] * video_tokens
-        made |= {key: batch[key][b, clips] for key in _VIDEO_KEYS}
-      rows[-1].append(made)
-  return rows

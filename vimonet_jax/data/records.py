@@ -46,7 +46,7 @@ class Turn:
     fact: the part of the answer that can be checked, as it stands in the
       answer ("left", "kitchen", "yes"); two parts that must both be there are
       joined by "; " ("left; ball"); empty where nothing can be checked.
-    choices: every fact part that this kind of question could have had, the
+    choices: every fact part that this wording of the question allows, the
       true ones included; a reply is right when the choices that it names are
       exactly the parts of the fact.
   """
@@ -125,7 +125,7 @@ def check_motion(motion: np.ndarray, name: str) -> None:
   if not np.isfinite(motion).all():
     raise ValueError(
       f'Record {name}: expected finite motion features, found NaN or '
-      'infinity; check the source clip with --task=show.'
+      'infinity; mend the clip or leave it out.'
     )
 
 

@@ -10,21 +10,19 @@
 All at 20 frames per second, in metres, y up.
 """
 
+import collections
 import dataclasses
-import functools
 import hashlib
 import logging
-import math
 import os
 import pathlib
-import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from vimonet_jax.data import records
+from vimonet_jax.data import captions, motion_files, records
 from vimonet_jax.motion import features, skeleton
 
 # What a caption answers.
@@ -35,22 +33,11 @@ QUESTIONS = (
   'Say what happens in the motion.',
 )
 SPLITS = ('train', 'val', 'test')
-# The first place that has a clip is taken. Vectors come first because they are
-# what published encoders were trained on, to the bit.
-_PLACES = ('new_joint_vecs', 'new_joints', 'joints')
-_ARCHIVE = 'joints.npz'
 # Text-to-motion models leave out what is longer (T2M-GPT, `dataset_VQ.py`): of
 # a caption for more than that, part would be about frames that nobody sees.
 _MAX_FRAMES = 199
-
-
-@dataclasses.dataclass(frozen=True)
-class Caption:
-  """What is said of a clip, or of `start_s` to `end_s` where not both are 0."""
-
-  text: str
-  start_s: float = 0.0
-  end_s: float = 0.0
+_LEFT_OUT = ('missing', 'damaged', 'too_short', 'too_long')
+_ANKLES = [skeleton.INDEX['left_ankle'], skeleton.INDEX['right_ankle']]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +53,7 @@ class Clip:
     start: first row of the features.
     stop: the row after the last.
     captions: of these rows.
+    mirror_of: the clip that this one is the mirror image of, if it is one.
   """
 
   id: str
@@ -76,6 +64,7 @@ class Clip:
   start: int
   stop: int
   captions: tuple[str, ...]
+  mirror_of: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,21 +73,25 @@ class Found:
 
   Attributes:
     splits: clips that become records, by split; no split is empty.
+    checksums: of the bytes of their motion files, by `Clip.file`.
     missing: ids without a motion or without a caption.
+    damaged: ids of motions with NaN or infinity; HumanML3D itself has some.
     too_short: clips of less than the least number of frames.
     too_long: clips of 200 frames or more.
   """
 
   splits: dict[str, list[Clip]]
+  checksums: dict[str, str] = dataclasses.field(default_factory=dict)
   missing: tuple[str, ...] = ()
+  damaged: tuple[str, ...] = ()
   too_short: tuple[str, ...] = ()
   too_long: tuple[str, ...] = ()
 
   def summary(self) -> str:
     """One line; whatever was left out is counted, and named if it is little."""
     present = ', '.join(f'{len(c)} {s}' for s, c in self.splits.items())
-    parts = [f'present: {present}']
-    for what in ('missing', 'too_short', 'too_long'):
+    parts = [f'present: {present or "none"}']
+    for what in _LEFT_OUT:
       names = getattr(self, what)
       shown = ' '.join(names[:5]) + (' ...' if len(names) > 5 else '')
       parts.append(
@@ -107,13 +100,14 @@ class Found:
     return '; '.join(parts)
 
   def digest(self) -> str:
-    """A word that changes with clips, lengths and captions."""
+    """A word that changes with clips, their motions and their captions."""
     rows = [
       (clip.id, split, clip.file, clip.start, clip.stop, clip.captions)
       for split, clips in self.splits.items()
       for clip in clips
     ]
-    return hashlib.blake2s(repr(rows).encode(), digest_size=8).hexdigest()
+    content = repr((rows, sorted(self.checksums.items())))
+    return hashlib.blake2s(content.encode(), digest_size=8).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +129,20 @@ class Folder:
   min_frames: int = records.MIN_MOTION_FRAMES
 
   def splits(self) -> dict[str, list[Clip]]:
-    """What `make` is called with, for each split; says what is left out."""
+    """What `make` is called with, for each split; says what is left out.
+
+    Raises:
+      ValueError: as `humanml3d`, or there is a split without clips.
+    """
     found = humanml3d(self.path, min_frames=self.min_frames)
     logging.warning('%s: %s', self.path, found.summary())
+    if empty := [split for split in SPLITS if split not in found.splits]:
+      raise ValueError(
+        f'{self.path}: expected clips for {", ".join(SPLITS)}, found none for '
+        f'{" and ".join(empty)} ({found.summary()}); name some in '
+        f'{" and ".join(f"{split}.txt" for split in empty)}, or lower '
+        f'data.min_frames, which is {self.min_frames}.'
+      )
     return found.splits
 
   def make(self, item: Clip) -> records.Record:
@@ -145,7 +150,7 @@ class Folder:
     return read(item, source=self.source, licence=self.licence)
 
   def identity(self) -> dict[str, Any]:
-    """What decides the content; the folder may move, its clips must stay."""
+    """What decides the content; the folder may move, its files must stay."""
     found = humanml3d(self.path, min_frames=self.min_frames)
     return {
       'source': self.source,
@@ -167,55 +172,58 @@ def humanml3d(
       five tokens and a second.
 
   Raises:
-    ValueError: no folder, no split file, no clip at all, or a text that is not
-      as it should be.
+    ValueError: no folder, no split file, no clip at all, a file that is not as
+      it should be, or bodies of which most do not stand along y.
   """
   root = pathlib.Path(path)
-  listed = {
-    split: (root / f'{split}.txt').read_text().split()
-    for split in SPLITS
-    if (root / f'{split}.txt').exists()
-  }
-  if not listed:
-    raise ValueError(
-      f'Expected train.txt, val.txt or test.txt in {root}, found '
-      f'{"none" if root.is_dir() else "no such folder"}; give the folder that '
-      'holds the split files of a HumanML3D layout.'
-    )
-  splits, left_out = {}, {'missing': [], 'too_short': [], 'too_long': []}
-  for split, names in listed.items():
-    for name in names:
-      file = _find(root, name)
-      text = root / 'texts' / f'{name}.txt'
-      captions = read_captions(text) if text.exists() else []
-      if file is None or not captions:
-        left_out['missing'].append(name)
-        continue
-      length = _num_rows(root, file, name)
-      for start, stop, said in _parts(captions, length):
-        whole = (start, stop) == (0, length)
-        clip = Clip(
-          id=name if whole else f'{name}_{start}-{stop}',
-          split=split,
-          root=os.fspath(root),
-          file=file,
-          member=name,
-          start=start,
-          stop=stop,
-          captions=said,
-        )
-        if stop - start < min_frames:
-          left_out['too_short'].append(clip.id)
-        elif stop - start > _MAX_FRAMES:
-          left_out['too_long'].append(clip.id)
-        else:
-          splits.setdefault(split, []).append(clip)
-  found = Found(splits, **{k: tuple(v) for k, v in left_out.items()})
+  listed = _listed(root)
+  names = {name for _, name in listed}
+  splits, left_out = {}, {what: [] for what in _LEFT_OUT}
+  checksums, standing = {}, collections.Counter()
+  for split, name in listed:
+    file = motion_files.find(root, name)
+    text = root / 'texts' / f'{name}.txt'
+    said = captions.read(text) if text.exists() else []
+    if file is None or not said:
+      left_out['missing'].append(name)
+      continue
+    array = motion_files.load(root, file, name)
+    if not np.isfinite(array).all():
+      left_out['damaged'].append(name)
+      continue
+    # Joints give one row of features fewer than there are frames.
+    length = len(array) - (not motion_files.holds_features(file))
+    for start, stop, about in _parts(said, length):
+      whole = (start, stop) == (0, length)
+      clip = Clip(
+        id=name if whole else f'{name}_{start}-{stop}',
+        split=split,
+        root=os.fspath(root),
+        file=file,
+        member=name,
+        start=start,
+        stop=stop,
+        captions=about,
+        mirror_of=_mirror_of(name, names),
+      )
+      if stop - start < min_frames:
+        left_out['too_short'].append(clip.id)
+      elif stop - start > _MAX_FRAMES:
+        left_out['too_long'].append(clip.id)
+      else:
+        splits.setdefault(split, []).append(clip)
+        if not motion_files.holds_features(file):
+          standing[_standing_axis(array)] += 1
+        if file not in checksums:
+          checksums[file] = motion_files.checksum(root / file)
+  found = Found(splits, checksums, **{k: tuple(v) for k, v in left_out.items()})
   if not splits:
     raise ValueError(
       f'Expected clips of {min_frames} to {_MAX_FRAMES} frames with texts/ and '
-      f'{", ".join(_PLACES)} or {_ARCHIVE} in {root}, found {found.summary()}.'
+      f'{", ".join(motion_files.PLACES)} or {motion_files.ARCHIVE} in {root}, '
+      f'found {found.summary()}.'
     )
+  _check_up(root, standing)
   return found
 
 
@@ -228,21 +236,22 @@ def read(clip: Clip, *, source: str, licence: str) -> records.Record:
     licence: under which the folder may be used, for the provenance.
   """
   root = pathlib.Path(clip.root)
-  array = _load(root, clip.file, clip.member)
+  array = motion_files.load(root, clip.file, clip.member)
   try:
-    if _holds_features(clip.file):
-      motion = array.astype(np.float32)
-      # One frame fewer than the features came from, so the last row is spent.
-      joints = features.recover(motion)
+    if motion_files.holds_features(clip.file):
+      motion, joints = array, features.recover(array)
+      # Rows of features come from one frame more. That last frame is in no row,
+      # so the body stays as the last row has it; the row itself is kept.
+      joints = np.concatenate([joints, joints[-1:]])
     else:
-      joints = array[:, : skeleton.NUM_JOINTS].astype(np.float32)
-      motion = features.encode(joints)
+      motion, joints = features.encode(array), array
   except ValueError as e:
-    raise ValueError(f'{root / clip.file}, {clip.member}: {e}') from e
+    raise ValueError(
+      f'{root / clip.file}, {clip.member}: {str(e).rstrip(".")}, or take '
+      f'{clip.member} out of {clip.split}.txt.'
+    ) from e
   # The heading is smoothed over four seconds: cut after encoding, not before.
-  motion = motion[clip.start : min(clip.stop, len(joints) - 1)]
-  motion = records.trim_motion(motion)
-  mirrored = clip.member.startswith('M')
+  motion = records.trim_motion(motion[clip.start : clip.stop])
   return records.Record(
     id=clip.id,
     source=source,
@@ -254,45 +263,61 @@ def read(clip: Clip, *, source: str, licence: str) -> records.Record:
       'licence': licence,
       'file': clip.file,
       'frames': [clip.start, clip.stop],
-      **({'mirror_of': clip.member[1:]} if mirrored else {}),
+      **({'mirror_of': clip.mirror_of} if clip.mirror_of else {}),
     },
   )
 
 
-def read_captions(path: str | os.PathLike) -> list[Caption]:
-  """Captions of one of HumanML3D's text files.
+def _listed(root: pathlib.Path) -> list[tuple[str, str]]:
+  """Split and name of every clip that the split files name."""
+  files = {split: root / f'{split}.txt' for split in SPLITS}
+  files = {split: file for split, file in files.items() if file.exists()}
+  if not files:
+    raise ValueError(
+      f'Expected train.txt, val.txt or test.txt in {root}, found '
+      f'{"none" if root.is_dir() else "no such folder"}; give the folder that '
+      'holds the split files of a HumanML3D layout.'
+    )
+  listed = [
+    (split, name)
+    for split, file in files.items()
+    for name in captions.read_text(file).split()
+  ]
+  counts = collections.Counter(name for _, name in listed)
+  if twice := [name for name, count in counts.items() if count > 1]:
+    raise ValueError(
+      f'{root}: expected every clip once in the split files, found {twice[0]} '
+      f'{counts[twice[0]]} times ({len(twice)} such clips); a clip of two '
+      'splits would be trained on and tested: take it out of one.'
+    )
+  return listed
 
-      a man walks.#a/DET man/NOUN walk/VERB#0.0#0.0
 
-  Raises:
-    ValueError: a line that has not these four parts.
-  """
-  captions = []
-  lines = pathlib.Path(path).read_text(encoding='utf-8').splitlines()
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
-    try:
-      text, _, start, end = line.split('#')[:4]
-      # A few files have NaN where others have 0.
-      start_s, end_s = (
-        0.0 if math.isnan(float(tag)) else float(tag) for tag in (start, end)
-      )
-    except ValueError as e:
+def _mirror_of(name: str, names: Collection[str]) -> str:
+  """Whose mirror image a clip is by its name: M000612, but not Music_01."""
+  other = name.removeprefix('M')
+  is_mirrored = other != name and (other.isdecimal() or other in names)
+  return other if is_mirrored else ''
+
+
+def _check_up(root: pathlib.Path, standing: collections.Counter) -> None:
+  """Raises where most bodies stand along another axis than y."""
+  number = standing.total()
+  for axis, count in standing.most_common(1):
+    if axis != 'y' and count > number / 2:
       raise ValueError(
-        f'{path}, line {number}: expected caption#words#start#end with seconds '
-        f'as numbers, found {line[:60]!r}; mend or remove that line.'
-      ) from e
-    captions.append(Caption(text.strip(), start_s, end_s))
-  return captions
+        f'{root}: expected joints with y up, found {count} of {number} clips '
+        f'standing along {axis}; turn the joints until y points up, e.g. '
+        '(x, y, z) to (-x, z, y) where z is up.'
+      )
 
 
 def _parts(
-  captions: Sequence[Caption], length: int
+  said: Sequence[captions.Caption], length: int
 ) -> list[tuple[int, int, tuple[str, ...]]]:
   """Rows [start, stop) of a clip, and the captions that are about them."""
   parts: dict[tuple[int, int], list[str]] = {}
-  for caption in captions:
+  for caption in said:
     rows = (0, length)
     if caption.start_s or caption.end_s:
       rows = (
@@ -317,40 +342,9 @@ def _turns(clip: Clip) -> tuple[records.Turn, ...]:
   )
 
 
-def _holds_features(file: str) -> bool:
-  return file.startswith(_PLACES[0])
-
-
-def _find(root: pathlib.Path, name: str) -> str | None:
-  """Where in the folder the motion of a clip is."""
-  for place in _PLACES:
-    if (root / place / f'{name}.npy').exists():
-      return f'{place}/{name}.npy'
-  if (root / _ARCHIVE).exists() and name in _archive(root / _ARCHIVE):
-    return _ARCHIVE
-  return None
-
-
-def _num_rows(root: pathlib.Path, file: str, member: str) -> int:
-  """Rows of features that a clip has; joints give one fewer than frames."""
-  length = len(_load(root, file, member, mmap_mode='r'))
-  return length if _holds_features(file) else length - 1
-
-
-def _load(root: pathlib.Path, file: str, member: str, mmap_mode=None):
-  try:
-    if file == _ARCHIVE:
-      return _archive(root / file)[member]
-    return np.load(root / file, mmap_mode=mmap_mode)
-  except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
-    raise ValueError(
-      f'{root / file}: expected an array that np.load can read, found '
-      f'{str(e)[:80]!r}; copy the file again or take {member} out of the split '
-      'files.'
-    ) from e
-
-
-@functools.lru_cache(maxsize=1)
-def _archive(path: pathlib.Path):
-  """An open npz file; to open one takes longer than to read a clip of it."""
-  return np.load(path)
+def _standing_axis(joints_TJ3: np.ndarray) -> str:
+  """The axis from feet to neck, e.g. `y` or `-z`."""
+  feet = joints_TJ3[:, _ANKLES].mean(axis=1)
+  body = (joints_TJ3[:, skeleton.INDEX['neck']] - feet).mean(axis=0)
+  axis = int(np.abs(body).argmax())
+  return '-' * bool(body[axis] < 0) + 'xyz'[axis]

@@ -1,21 +1,16 @@
-"""From a conversation to a row of ids: tokenizer, template, layout of media.
+"""From a conversation to a row of ids: template, layout of media.
 
 Training and inference lay out a conversation with the functions below and with
 nothing else, and how many places a clip takes is counted here only.
 """
 
 import dataclasses
-import functools
-import io
-import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import sentencepiece
 
-from vimonet_jax.data import records
+from vimonet_jax.data import records, tokenizer
 
-PAD, BOS, EOS = 0, 1, 2
 TEXT = -1  # in media_index: an ordinary token
 # Words that can stand together in one place of a clip, besides the first.
 MORE_WORDS = 3
@@ -25,121 +20,6 @@ MOTION_SLOTS = records.MAX_MOTION_FRAMES // records.FRAMES_PER_TOKEN
 # tokens, positions, media_index int32 [l] and loss_mask bool [l]; more_tokens
 # int32 [l, MORE_WORDS] where words stand for a clip
 Example = dict[str, np.ndarray]
-
-
-class Tokenizer:
-  """A SentencePiece model: Vicuna's own, or one from `train_tokenizer`.
-
-  Every text is encoded with a space in front, so ids of texts that are encoded
-  one by one are not those of the joined text.
-
-  Attributes:
-    proto: the serialized model.
-    vocab_size: how many ids there are.
-  """
-
-  def __init__(self, proto: bytes):
-    """Takes a serialized model.
-
-    Raises:
-      ValueError: not a model, or one whose special ids are not Llama's.
-    """
-    try:
-      self._pieces = sentencepiece.SentencePieceProcessor(model_proto=proto)
-    except RuntimeError as e:
-      raise ValueError(
-        f'Expected a SentencePiece model, found {len(proto)} bytes of '
-        'something else; give a tokenizer.model.'
-      ) from e
-    found = (self._pieces.bos_id(), self._pieces.eos_id())
-    if found != (BOS, EOS):
-      raise ValueError(
-        f'Expected bos and eos to be ids {BOS} and {EOS}, found {found}; use '
-        "Vicuna's tokenizer.model or train one with text.train_tokenizer."
-      )
-    self.proto = proto
-    self.vocab_size = self._pieces.get_piece_size()
-    # Questions come again and again; looking them up is ten times as fast.
-    self._encode = functools.lru_cache(maxsize=1 << 14)(self._encode_anew)
-
-  @classmethod
-  def load(cls, path: str) -> 'Tokenizer':
-    """Reads a tokenizer.model."""
-    with open(path, 'rb') as f:
-      return cls(f.read())
-
-  def save(self, path: str) -> None:
-    with open(path, 'wb') as f:
-      f.write(self.proto)
-
-  def encode(self, text: str) -> list[int]:
-    """Ids without bos and eos; what looks like `</s>` stays ordinary text."""
-    return list(self._encode(text))
-
-  def _encode_anew(self, text: str) -> tuple[int, ...]:
-    # Half of a surrogate pair, as broken JSON files have them, has no UTF-8.
-    return tuple(self._pieces.encode(text.encode('utf-8', 'replace')))
-
-  def decode(self, ids: Iterable[int]) -> str:
-    """The text of ids; bos, eos and padding say nothing."""
-    return self._pieces.decode([int(i) for i in ids if i != PAD])
-
-  def __reduce__(self):
-    return Tokenizer, (self.proto,)
-
-
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> bytes:
-  """Trains a tokenizer of Vicuna's kind on few texts.
-
-  Byte-pair encoding, bytes for whatever the texts do not have, and a space in
-  front of every text. The same texts give the same bytes.
-
-  Args:
-    texts: what shall be written with few ids. A template's words count only
-      where they are among the texts: see `texts`.
-    vocab_size: how many ids there may be. 259 of them are special or bytes. The
-      texts may run out of pairs earlier; the vocabulary is smaller then.
-
-  Returns:
-    The serialized model, for `Tokenizer`.
-  """
-  # Like in Vicuna's model, a newline is a byte and no piece of its own.
-  lines = (line for text in texts for line in text.split('\n') if line)
-  model = io.BytesIO()
-  try:
-    sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=lines,
-      model_writer=model,
-      model_type='bpe',
-      vocab_size=vocab_size,
-      hard_vocab_limit=False,
-      character_coverage=1.0,
-      byte_fallback=True,
-      normalization_rule_name='identity',
-      add_dummy_prefix=True,
-      remove_extra_whitespaces=False,
-      unk_id=0,
-      bos_id=BOS,
-      eos_id=EOS,
-      pad_id=-1,
-      num_threads=1,  # Several threads break ties as they come.
-      minloglevel=2,
-    )
-  except RuntimeError as e:
-    raise ValueError(
-      f'Expected texts for a vocabulary of {vocab_size}, found some that '
-      f'SentencePiece cannot use; give more texts or more ids. It says: {e}'
-    ) from e
-  proto = model.getvalue()
-  found = Tokenizer(proto).vocab_size
-  if found < vocab_size:
-    logging.warning(
-      'The texts have pairs for %d ids only, not for %d; the vocabulary is as '
-      'small as that.',
-      found,
-      vocab_size,
-    )
-  return proto
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +77,7 @@ class Layout:
     motion_slots: rows of the media bank that a motion clip has, used or not.
   """
 
-  tokenizer: Tokenizer
+  tokenizer: tokenizer.Tokenizer
   template: Template
   video_tokens: int = 0
   motion_slots: int = MOTION_SLOTS
@@ -346,24 +226,24 @@ def encode_turn(question: str, layout: Layout) -> np.ndarray:
 def _encode(
   row: Sequence[Segment], record: records.Record, layout: Layout
 ) -> Example:
-  tokens, media_index, loss_mask = [BOS], [TEXT], [False]
+  tokens, media_index, loss_mask = [tokenizer.BOS], [TEXT], [False]
   more_tokens = {}
   for segment in row:
     if segment.role == 'words':
-      for first, *more in _words(segment.text, layout.tokenizer):
+      for first, *more in _words(segment.text, layout):
         more_tokens[len(tokens)] = more
         tokens.append(first)
         media_index.append(TEXT)
         loss_mask.append(False)
     elif segment.role in ('prompt', 'answer'):
       is_answer = segment.role == 'answer'
-      ids = layout.tokenizer.encode(segment.text) + [EOS] * is_answer
+      ids = layout.tokenizer.encode(segment.text) + [tokenizer.EOS] * is_answer
       tokens += ids
       media_index += [TEXT] * len(ids)
       loss_mask += [is_answer] * len(ids)
     else:
       places = _places(segment.role, record, layout)
-      tokens += [PAD] * len(places)
+      tokens += [tokenizer.PAD] * len(places)
       media_index += places
       loss_mask += [False] * len(places)
   example = {
@@ -375,16 +255,16 @@ def _encode(
   if more_tokens:
     more_lW = np.full((len(tokens), MORE_WORDS), NO_PLACE, np.int32)
     for at, ids in more_tokens.items():
-      more_lW[at] = ids + [PAD] * (MORE_WORDS - len(ids))
+      more_lW[at] = ids + [tokenizer.PAD] * (MORE_WORDS - len(ids))
     example['more_tokens'] = more_lW
   return example
 
 
-def _words(words: str, tokenizer: Tokenizer) -> Iterator[list[int]]:
+def _words(words: str, layout: Layout) -> Iterator[list[int]]:
   """Ids of each place; a word by itself may take several places."""
   for place in words.split():
     parts = [word for word in place.split('+') if word] or [place]
-    ids = [i for word in parts for i in tokenizer.encode(word)]
+    ids = [i for word in parts for i in layout.tokenizer.encode(word)]
     if len(parts) == 1:
       yield from ([i] for i in ids)
     elif len(ids) <= 1 + MORE_WORDS:

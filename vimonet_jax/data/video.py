@@ -294,7 +294,15 @@ def _read_image(path: pathlib.Path) -> np.ndarray:
 
   try:
     with Image.open(path) as image:
-      return np.asarray(ImageOps.exif_transpose(image).convert('RGB'))
+      image = ImageOps.exif_transpose(image)
+      if image.mode.startswith('I'):  # 16 bits, which PIL would cut off at 255.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+      return np.asarray(image.convert('RGB'))
+  except Image.DecompressionBombError as e:
+    raise VideoFileError(
+      f'{path}: expected an image of at most {2 * Image.MAX_IMAGE_PIXELS} '
+      'pixels, found a larger one; make it smaller.'
+    ) from e
   except OSError as e:
     raise VideoFileError(
       f'{path}: expected an image, found a damaged file or something else; '

@@ -12,6 +12,10 @@ import numpy as np
 from vimonet_jax.data import records
 
 
+class NothingToAskError(ValueError):
+  """A record that has no turn for a view to show."""
+
+
 @dataclasses.dataclass(frozen=True)
 class View:
   """Draws a conversation from a record.
@@ -21,7 +25,8 @@ class View:
     caption_share: how often the conversation is one caption instead of
       questions, 0 to 1.
     max_turns: most questions in a conversation.
-    domain_weights: how eagerly a domain is drawn, 1 where it is not named.
+    domain_weights: how eagerly a domain is drawn, 1 where it is not named;
+      one of 0 is never drawn.
   """
 
   media: tuple[str, ...] = ('motion', 'video')
@@ -35,6 +40,11 @@ class View:
         'Expected media out of motion and video, found '
         f'{", ".join(sorted(unknown))}.'
       )
+    if wrong := [d for d, w in self.domain_weights.items() if not w >= 0]:
+      raise ValueError(
+        'Expected weights of at least 0 for domains, found '
+        f'{", ".join(f"{d}={self.domain_weights[d]}" for d in wrong)}.'
+      )
 
   def __call__(
     self, record: records.Record, rng: np.random.Generator
@@ -42,22 +52,23 @@ class View:
     """The record with the drawn media and turns only.
 
     Raises:
-      ValueError: the record has no turn that these media can answer.
+      NothingToAskError: the record has no turn that these media can answer, or
+        all that it has weigh 0.
     """
     turns = [turn for turn in record.turns if self._answers(turn)]
     captions = [turn for turn in turns if turn.domain.endswith('_caption')]
     asked = [turn for turn in turns if not turn.domain.endswith('_caption')]
     if not turns:
-      raise ValueError(
+      raise NothingToAskError(
         f'Record {record.id}: expected a turn that '
         f'{" and ".join(self.media) or "text"} can answer, found '
-        f'{len(record.turns)} turns of other domains; leave such records '
-        'out or choose other media.'
+        f'{len(record.turns)} turns of other domains or of weight 0; leave '
+        'such records out or choose other media.'
       )
     if captions and (not asked or rng.random() < self.caption_share):
       drawn = [captions[int(rng.integers(len(captions)))]]
     else:
-      weights = np.array([self.domain_weights.get(t.domain, 1) for t in asked])
+      weights = np.array([self._weight(turn) for turn in asked])
       order = rng.choice(
         len(asked),
         size=min(self.max_turns, len(asked)),
@@ -78,4 +89,7 @@ class View:
 
   def _answers(self, turn: records.Turn) -> bool:
     needed = records.DOMAINS.get(turn.domain, self.media)
-    return set(needed) <= set(self.media)
+    return set(needed) <= set(self.media) and self._weight(turn) > 0
+
+  def _weight(self, turn: records.Turn) -> float:
+    return self.domain_weights.get(turn.domain, 1)

@@ -253,6 +253,8 @@ def prompt_record(
 ) -> records_lib.Record:
   """What the model is shown: the item's media, history and open question.
 
+  Words that stand in place of media are media.
+
   Noise goes onto the joints, before features are taken, as it would in
   practice; it depends on the item's id and seed only.
 
@@ -262,8 +264,12 @@ def prompt_record(
   """
   media = records[item.media_position]
   kept = INPUTS[item.input]
-  for name, held in (('motion', media.motion), ('video', media.frames)):
-    if name in kept and held is None:
+  has = {
+    'motion': media.motion is not None or media.motion_text is not None,
+    'video': media.frames is not None or media.video_text is not None,
+  }
+  for name in kept:
+    if not has[name]:
       raise ValueError(
         f'Record {media.id}: expected {name} for input {item.input!r}, found '
         'none; make items of records that have it or choose another input.'
@@ -279,6 +285,8 @@ def prompt_record(
     split=item.split,
     motion=motion,
     frames=media.frames if 'video' in kept else None,
+    motion_text=media.motion_text if 'motion' in kept else None,
+    video_text=media.video_text if 'video' in kept else None,
     turns=tuple(turns),
   )
 

@@ -23,6 +23,36 @@ Line = dict[str, Any]
 
 # Who answered, where baselines of captions stand beside the model.
 MODEL = 'model'
+# What tells an item, and so a line, from all others.
+_KEY = ('benchmark', 'id', 'input', 'corruption', 'seed')
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Who answers, and how: answers of other settings are other answers.
+
+  Attributes:
+    fingerprint: of the weights that answer.
+    config_hash: of the configuration that they were trained with.
+    sampling: a dataclass of generate; greedy needs no second run.
+    max_new_tokens: longest answer.
+  """
+
+  fingerprint: str
+  config_hash: str
+  sampling: Any = generate.GREEDY
+  max_new_tokens: int = 24
+
+  def columns(self) -> Line:
+    """What a line of these settings holds besides item and text."""
+    return {
+      'decoding': {
+        **dataclasses.asdict(self.sampling),
+        'max_new_tokens': self.max_new_tokens,
+      },
+      'fingerprint': self.fingerprint,
+      'config_hash': self.config_hash,
+    }
 
 
 # --- Predictions -------------------------------------------------------------
@@ -34,10 +64,7 @@ def predict(
   records: Sequence[records_lib.Record],
   path: str,
   *,
-  fingerprint: str,
-  config_hash: str,
-  sampling: Any = generate.GREEDY,
-  max_new_tokens: int = 24,
+  settings: Settings,
   rows: int = 64,
   progress: bool = True,
 ) -> list[Line]:
@@ -53,29 +80,15 @@ def predict(
     items: what to ask; their order is that of the result.
     records: that the items' positions count in.
     path: JSON lines; is made, or gone on with.
-    fingerprint: of the weights that answer.
-    config_hash: of the configuration that they were trained with.
-    sampling: a dataclass of generate; greedy needs no second run.
-    max_new_tokens: longest answer.
+    settings: of the engine's weights, and how it answers.
     rows: how many records go to the engine at once, all with the same media.
     progress: draw a progress bar.
 
   Returns:
     One line for each item.
   """
-  run = {
-    'decoding': {
-      **dataclasses.asdict(sampling),
-      'max_new_tokens': max_new_tokens,
-    },
-    'fingerprint': fingerprint,
-    'config_hash': config_hash,
-  }
-  done = {
-    key(line): line
-    for line in read_predictions(path)
-    if all(line.get(name) == value for name, value in run.items())
-  }
+  columns = settings.columns()
+  done = answered(path, settings)
   pending = [item for item in items if item.key not in done]
   os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
   with (
@@ -90,14 +103,26 @@ def predict(
   ):
     for asked, prompts in _groups(pending, records, rows):
       texts = engine.answer(
-        prompts, sampling=sampling, max_new_tokens=max_new_tokens
+        prompts,
+        sampling=settings.sampling,
+        max_new_tokens=settings.max_new_tokens,
       )
       for line in as_predictions(asked, texts):
-        line |= run
+        line |= columns
         f.write(json.dumps(line, ensure_ascii=False) + '\n')
         done[key(line)] = line
       bar.update(len(asked))
   return [done[item.key] for item in items]
+
+
+def answered(path: str, settings: Settings) -> dict[tuple, Line]:
+  """The lines of a file that these settings gave, by `key`."""
+  columns = settings.columns()
+  return {
+    key(line): line
+    for line in read_predictions(path)
+    if all(line.get(name) == value for name, value in columns.items())
+  }
 
 
 def read_predictions(path: str) -> list[Line]:
@@ -137,13 +162,7 @@ def as_predictions(
 
 def key(line: Line) -> tuple[str, str, str, str, int]:
   """The key of the item that a line answers."""
-  return (
-    line['benchmark'],
-    line['id'],
-    line['input'],
-    line['corruption'],
-    line['seed'],
-  )
+  return tuple(line[name] for name in _KEY)
 
 
 def _groups(items, records, rows: int):
@@ -197,6 +216,26 @@ def verdicts(
   return [answer.verdict for answer in _answers(items, predictions)]
 
 
+def write_verdicts(
+  path: str, items: Sequence[benchmarks.Item], predictions: Sequence[Line]
+) -> None:
+  """Writes what the judge said, a JSON line an item, in the items' order.
+
+  A line has the item's id, benchmark, input, corruption and seed, and correct,
+  score, status, judge and reply of `judge.Verdict`.
+  """
+  lines = [
+    {
+      **dict(zip(_KEY, item.key, strict=True)),
+      **dataclasses.asdict(verdict),
+    }
+    for item, verdict in zip(items, verdicts(items, predictions), strict=True)
+  ]
+  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+  records_lib.write_json_lines(f'{path}.part', lines)
+  os.replace(f'{path}.part', path)
+
+
 def score(
   items: Sequence[benchmarks.Item], predictions: Sequence[Line]
 ) -> list[scores.Row]:
@@ -205,8 +244,9 @@ def score(
   A row has benchmark, split, input, corruption, domain; accuracy (0 to 1) and
   score (0 to 5), where an answer that failed is wrong and counts 0; n answers,
   n_failed of them failed; low and high, the 95 % interval of the accuracy;
-  judge and fingerprint. A domain also has kinds: accuracy and n by kind of
-  question. `all` is the mean over answers, `macro` the mean over domains.
+  judge and fingerprint; accuracy_valid, where answers that failed do not count,
+  over answers also for `macro`. A domain also has kinds: accuracy and n by kind
+  of question. `all` is the mean over answers, `macro` the mean over domains.
 
   Where the clean items of the same input are there as well, a corrupted row
   has, over the questions that both have,
@@ -336,6 +376,8 @@ def _rows(variant, answers: Sequence[_Answer]) -> dict[str, scores.Row]:
       row['low'], row['high'] = scores.wilson(float(accuracy[0]), num_items)
     if domain not in sums:
       row['kinds'] = _kinds(some)
+    valid = [a for a in some if a.verdict.status == 'ok']
+    row['accuracy_valid'] = float(np.mean(_correct(valid))) if valid else None
     rows[domain] = row
   return rows
 

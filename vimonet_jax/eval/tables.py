@@ -27,16 +27,22 @@ def text(rows: Sequence[scores.Row]) -> str:
   judged = [row for row in rows if row['accuracy'] is not None]
   for name, some in _by(judged, 'benchmark', 'split').items():
     variants = _by(some, 'input', 'corruption')
-    domains = list(dict.fromkeys(row['domain'] for row in some))
+    domains = dict.fromkeys(row['domain'] for row in _in_order(some))
     found = {(_label(row), row['domain']): row for row in some}
     labels = [_label(same[0]) for same in variants.values()]
     cells = [[' '.join(name), *labels]]
     for domain in domains:
-      cells.append([domain])
+      cells.append([_SUMS.get(domain, domain)])
       cells[-1] += [_percent(found.get((label, domain))) for label in labels]
-    for count in ('n', 'n_failed'):
-      cells.append([count])
-      cells[-1] += [str(found[label, scores.ALL][count]) for label in labels]
+    wholes = [found[label, scores.ALL] for label in labels]
+    cells.append(['answers', *(str(row['n']) for row in wholes)])
+    if any(row['n_failed'] for row in wholes):
+      cells.append(['failed', *(str(row['n_failed']) for row in wholes)])
+      cells.append(['all answers, valid'])
+      cells[-1] += [
+        '-' if (x := row.get('accuracy_valid')) is None else f'{100 * x:.1f}'
+        for row in wholes
+      ]
     blocks.append(_aligned(cells))
   if drops := [
     r for r in judged if 'drop_points' in r and r['domain'] == scores.ALL
@@ -45,11 +51,11 @@ def text(rows: Sequence[scores.Row]) -> str:
     for row in drops:
       values = [
         *(row[f'drop_points{end}'] for end in ('', '_low', '_high')),
-        row['drop_percent'] or 0.0,
+        row['drop_percent'],
         100 * row['changed'],
       ]
       cells.append([f'{row["benchmark"]} {_label(row)}'])
-      cells[-1] += [f'{value:.1f}' for value in values]
+      cells[-1] += ['-' if x is None else f'{x:.1f}' for x in values]
     blocks.append(_aligned(cells))
   if described := [row for row in rows if 'CIDEr' in row]:
     cells = [['captions, x 100', *scores.METRICS, 'n']]
@@ -85,10 +91,10 @@ def _aligned(cells: Sequence[Sequence[str]]) -> str:
 
 
 def answers(rows: Sequence[scores.Row]) -> list[str]:
-  """How many answers are right, by input and by domain."""
+  """How many answers are right, by input and by domain; [] if none is."""
   judged = [row for row in rows if row['accuracy'] is not None]
   if not judged:
-    return [page.missing('No benchmark has been scored yet.')]
+    return []
   parts = []
   for name, some in _by(judged, 'benchmark', 'split').items():
     clean = [row for row in some if row['corruption'] == benchmarks.CLEAN]
@@ -187,10 +193,10 @@ def _remarks(rows) -> str:
 
 
 def changed_media(rows: Sequence[scores.Row]) -> list[str]:
-  """What noise, and the media of another clip, cost."""
+  """What noise, and the media of another clip, cost; [] without such rows."""
   drops = [row for row in rows if 'drop_points' in row]
   if not drops:
-    return [page.missing('No changed media have been scored yet.')]
+    return []
   head = ('clean', 'changed', 'drop', 'of clean', 'other answers', 'n')
   wholes = [row for row in drops if row['domain'] == scores.ALL]
   lines = [
@@ -241,10 +247,10 @@ def _drop_cells(row) -> tuple[str, ...]:
 
 
 def captions(rows: Sequence[scores.Row]) -> list[str]:
-  """Caption metrics by system."""
+  """Caption metrics by system; [] without such rows."""
   described = [row for row in rows if 'CIDEr' in row]
   if not described:
-    return [page.missing('No captions have been scored yet.')]
+    return []
   lines = []
   for row in described:
     place = f'{_name(row["domain"])}, {row["split"]}'

@@ -18,7 +18,7 @@ import numpy as np
 from flax import traverse_util
 
 from vimonet_jax import checkpoint, sharding
-from vimonet_jax.data import batches, packing, records, text
+from vimonet_jax.data import batches, packing, records, text, tokenizer
 from vimonet_jax.infer import generate
 from vimonet_jax.models import lora, vimonet
 from vimonet_jax.motion import features
@@ -108,11 +108,29 @@ def load_bundle(folder: str) -> Bundle:
       f'{path}: expected what engine.save writes, found {e!r}; export the '
       'model again.'
     ) from e
-  tokenizer = text.Tokenizer.load(os.path.join(folder, _TOKENIZER))
-  layout = text.Layout(tokenizer, template, video_tokens=model.video_tokens)
+  layout = text.Layout(
+    tokenizer.Tokenizer.load(os.path.join(folder, _TOKENIZER)),
+    template,
+    video_tokens=model.video_tokens,
+    motion_slots=model.motion_tokens,
+  )
   path = os.path.join(folder, _STATISTICS)
-  statistics = features.Statistics.load(path) if os.path.exists(path) else None
+  statistics = None
+  if os.path.exists(path):
+    try:
+      statistics = features.Statistics.load(path)
+    except Exception as e:  # NumPy and zipfile raise a dozen kinds.
+      raise ValueError(
+        f'{path}: expected what engine.save writes, found {_short(e)}; copy '
+        'the folder again.'
+      ) from e
   return Bundle(model, layout, statistics)
+
+
+def _short(error: Exception) -> str:
+  """What somebody else's error says, in a part of a line."""
+  said = str(error).strip().partition('\n')[0] or type(error).__name__
+  return repr(said[:100])
 
 
 class Engine:
@@ -149,7 +167,17 @@ class Engine:
   def load(cls, folder: str) -> 'Engine':
     """Reads what `save` wrote, on one device; raises what load_bundle does."""
     bundle = load_bundle(folder)
-    return cls(bundle, checkpoint.load_weights(os.path.join(folder, _WEIGHTS)))
+    path = os.path.join(folder, _WEIGHTS)
+    try:
+      params = checkpoint.load_weights(path)
+    except FileNotFoundError:
+      raise
+    except Exception as e:  # Whatever a broken file makes Orbax raise.
+      raise ValueError(
+        f'{path}: expected weights that can be read, found {_short(e)}; copy '
+        'the folder again.'
+      ) from e
+    return cls(bundle, params)
 
   def answer(
     self,
@@ -240,6 +268,11 @@ class Engine:
         f'Record {record.id}: expected only media that this model was trained '
         f'on ({" and ".join(self.media) or "none"}), found '
         f'{" and ".join(unread)}; leave it out or use another --workdir.'
+      )
+    if 'motion' in shown and self.bundle.statistics is None:
+      raise ValueError(
+        f'Record {record.id}: expected statistics to normalise its motion, '
+        f'found no {_STATISTICS} beside the weights; copy the folder again.'
       )
 
   @property
@@ -362,9 +395,9 @@ class Conversation:
 
   def _next(self, question: str) -> packing.Batch:
     ids = text.encode_turn(question, self._engine.bundle.layout)
-    if self._output.last[0] != text.EOS:
+    if self._output.last[0] != tokenizer.EOS:
       # The answer was cut short. It ends here for whoever reads it.
-      ids = np.concatenate([[text.EOS], ids])
+      ids = np.concatenate([[tokenizer.EOS], ids])
     return batches.words(ids, length=_round_up(len(ids)))
 
   def _check_room(self, num_tokens: int) -> None:
@@ -401,7 +434,7 @@ def _mesh_of(params: Mapping[str, jax.Array]) -> jax.sharding.Mesh:
 def _compiled(model: vimonet.Config) -> Callable[..., generate.Output]:
   """Engines of one model share what was compiled; weights are arguments."""
   run = functools.partial(
-    generate.generate, vimonet.Vimonet(model), eos_id=text.EOS
+    generate.generate, vimonet.Vimonet(model), eos_id=tokenizer.EOS
   )
   fixed = ('sampling', 'max_new_tokens', 'cache_length')
   return jax.jit(run, static_argnames=fixed)

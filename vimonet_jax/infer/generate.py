@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vimonet_jax.models import llama, vimonet
+from vimonet_jax.models import attention, vimonet
 
 # (scores float32 [B, V], the token before int32 [B]) -> scores [B, V].
 LogitsFn = Callable[[jax.Array, jax.Array], jax.Array]
@@ -71,7 +71,7 @@ class Output(NamedTuple):
   tokens: jax.Array
   lengths: jax.Array
   last: jax.Array
-  cache: llama.Cache
+  cache: attention.Cache
 
 
 class _State(NamedTuple):
@@ -80,7 +80,7 @@ class _State(NamedTuple):
   lengths_B: jax.Array
   last_B: jax.Array  # the newest token, not in the cache
   is_done_B: jax.Array
-  cache: llama.Cache
+  cache: attention.Cache
 
 
 def generate(
@@ -127,7 +127,7 @@ def generate(
         f'Expected a cache as long as the prompts, {L} tokens, found '
         f'{length}; raise cache_length or shorten the prompts.'
       )
-    cache = llama.init_cache(model.config.llm, B, length)
+    cache = attention.init_cache(model.config.llm, B, length)
     last_B = jnp.full(B, -1, jnp.int32)
   else:
     last_B = previous.last

@@ -14,6 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vimonet_jax.models import dtypes
+
 # Of the RGB values in 0..1 that CLIP was trained with.
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -34,7 +36,8 @@ class Config:
     frames: I, frames of a clip, no more and no less.
     keep_class_token: return each frame's class token before its patches.
     norm_eps: of every layer norm.
-    dtype: of the computation; norms and softmax are float32 in any case.
+    dtype: of the computation, one of dtypes.NAMES; norms and softmax are
+      float32 in any case.
     remat: compute a block again for its gradient instead of keeping it.
     unroll: blocks per iteration of the scan over blocks.
   """
@@ -58,6 +61,7 @@ class Config:
         'Expected patch_size to divide image_size and heads to divide width, '
         f'found {self}; change one of them.'
       )
+    dtypes.check(self.dtype)
 
   @classmethod
   def languagebind(cls, **changes) -> 'Config':

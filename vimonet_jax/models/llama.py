@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vimonet_jax.models import lora
+from vimonet_jax.models import attention, dtypes, lora
 
 PROJECTIONS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
 
@@ -47,7 +47,7 @@ class Config:
     rope_theta: base of the rotary wavelengths.
     lora: the adapters and the projections that have them, out of
       PROJECTIONS.
-    dtype: of activations; parameters are made in float32.
+    dtype: of activations, one of dtypes.NAMES; parameters are made in float32.
     remat: a key of REMAT.
     unroll: blocks per iteration of the scan; `layers` leaves no loop. The
       parameters are stacked either way.
@@ -73,6 +73,7 @@ class Config:
         f'Expected kv_heads to divide heads, found kv_heads={self.kv_heads} '
         f'and heads={self.heads}; change one of them.'
       )
+    dtypes.check(self.dtype)
     if self.remat not in REMAT:
       raise ValueError(
         f'Expected remat to be one of {", ".join(REMAT)}, found {self.remat!r}.'
@@ -100,112 +101,6 @@ class Config:
         **changes,
       }
     )
-
-
-class Cache(NamedTuple):
-  """Keys and values of what was read so far; a token's slot is its position.
-
-  Attributes:
-    k: [layers, B, S, K, H], turned to their positions.
-    v: [layers, B, S, K, H].
-    length: int32 [B], slots in use; the rest is never attended to.
-  """
-
-  k: jax.Array
-  v: jax.Array
-  length: jax.Array
-
-
-def init_cache(
-  config: Config, batch: int, length: int, dtype: Any = None
-) -> Cache:
-  """An empty cache of `length` slots for each of `batch` rows."""
-  shape = (config.layers, batch, length, config.kv_heads, config.head_dim)
-  dtype = dtype or config.dtype
-  return Cache(
-    k=jnp.zeros(shape, dtype),
-    v=jnp.zeros(shape, dtype),
-    length=jnp.zeros(batch, jnp.int32),
-  )
-
-
-def attention_mask(
-  positions_BL: jax.Array,
-  segment_ids_BL: jax.Array,
-  key_positions_BS: jax.Array,
-  key_segment_ids_BS: jax.Array,
-) -> jax.Array:
-  """Which keys a query sees: those of its segment that do not come later.
-
-      segment_ids   1 1 1 2 2 0          1 | x . . . . .
-      positions     0 1 2 0 1 0          1 | x x . . . .
-                                         1 | x x x . . .
-      rows: queries, columns: keys       2 | . . . x . .
-                                         2 | . . . x x .
-                                         0 | . . . . . x
-
-  Padding, segment 0, sees only padding and is seen only by padding. A cache is
-  one segment, in which a key's position is its slot: what is not in use lies
-  after every token.
-
-  Returns:
-    bool [B, L, S].
-  """
-  same_segment = segment_ids_BL[:, :, None] == key_segment_ids_BS[:, None, :]
-  not_later = positions_BL[:, :, None] >= key_positions_BS[:, None, :]
-  return same_segment & not_later
-
-
-def attend(
-  q_BLNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BLS: jax.Array
-) -> jax.Array:
-  """Softmax attention, each kv head for N / K query heads -> [B, L, N, H].
-
-  Scores and softmax are float32. A query that sees nothing gets the mean of
-  all values, which is finite. Other back ends enter here.
-  """
-  N, H = q_BLNH.shape[2:]
-  repeats = N // k_BSKH.shape[2]
-  k_BSNH = jnp.repeat(k_BSKH, repeats, axis=2)
-  v_BSNH = jnp.repeat(v_BSKH, repeats, axis=2)
-  scores_BNLS = jnp.einsum(
-    'blnh,bsnh->bnls',
-    q_BLNH / math.sqrt(H),
-    k_BSNH,
-    preferred_element_type=jnp.float32,
-  )
-  scores_BNLS = jnp.where(mask_BLS[:, None], scores_BNLS, -1e30)
-  weights_BNLS = jax.nn.softmax(scores_BNLS).astype(v_BSNH.dtype)
-  return jnp.einsum('bnls,bsnh->blnh', weights_BNLS, v_BSNH)
-
-
-class Rotary(NamedTuple):
-  """What turns each position's heads, float32 [B, L, 1, H].
-
-  Both halves of a head have the same cosines and opposite sines.
-  """
-
-  cos: jax.Array
-  sin: jax.Array
-
-
-def rotary(positions_BL: jax.Array, head_dim: int, theta: float) -> Rotary:
-  """Angle j of position p is p * theta^(-2j / H), in float32."""
-  exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
-  angles = positions_BL[:, :, None, None] * theta**-exponents
-  cos, sin = jnp.cos(angles), jnp.sin(angles)
-  return Rotary(
-    cos=jnp.concatenate([cos, cos], axis=-1),
-    sin=jnp.concatenate([-sin, sin], axis=-1),
-  )
-
-
-def rotate(x_BLNH: jax.Array, turn: Rotary) -> jax.Array:
-  """Turns the pairs (j, j + H/2) of every head, in float32."""
-  turned = x_BLNH.astype(jnp.float32)
-  partner = jnp.roll(turned, x_BLNH.shape[-1] // 2, axis=-1)
-  turned = turned * turn.cos + partner * turn.sin
-  return turned.astype(x_BLNH.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -264,28 +159,17 @@ class Attention(nn.Module):
     k_BLKH = self.k(x_BLD, deterministic=deterministic)
     v_BLKH = self.v(x_BLD, deterministic=deterministic)
     q_BLNH = nn.with_logical_constraint(q_BLNH, names)
-    q_BLNH = rotate(q_BLNH, context.turn)
-    k_BLKH = rotate(k_BLKH, context.turn)
+    q_BLNH = attention.rotate(q_BLNH, context.turn)
+    k_BLKH = attention.rotate(k_BLKH, context.turn)
     if cache is None:
       k_BSKH, v_BSKH = k_BLKH, v_BLKH
     else:
-      cache = _write(cache, k_BLKH, v_BLKH, layer, context.slots_BL)
+      cache = attention.write(cache, k_BLKH, v_BLKH, layer, context.slots_BL)
       k_BSKH = cache.k[layer].astype(q_BLNH.dtype)
       v_BSKH = cache.v[layer].astype(q_BLNH.dtype)
-    out_BLNH = attend(q_BLNH, k_BSKH, v_BSKH, context.mask_BLS)
+    out_BLNH = attention.attend(q_BLNH, k_BSKH, v_BSKH, context.mask_BLS)
     out_BLNH = nn.with_logical_constraint(out_BLNH, names)
     return self.o(out_BLNH, deterministic=deterministic), cache
-
-
-def _write(cache, k_BLKH, v_BLKH, layer, slots_BL) -> Cache:
-  """Puts each token's key and value into its slot; slot S is nowhere."""
-  rows_B1 = jnp.arange(len(slots_BL))[:, None]
-
-  def put(old, new_BLKH):
-    new_BLKH = new_BLKH.astype(old.dtype)
-    return old.at[layer, rows_B1, slots_BL].set(new_BLKH, mode='drop')
-
-  return cache._replace(k=put(cache.k, k_BLKH), v=put(cache.v, v_BLKH))
 
 
 class Mlp(nn.Module):
@@ -312,11 +196,11 @@ class Context(NamedTuple):
 
   Attributes:
     turn: rotary angles of the tokens.
-    mask_BLS: see `attention_mask`.
+    mask_BLS: see `attention.mask`.
     slots_BL: where the tokens go in a cache; None without one.
   """
 
-  turn: Rotary
+  turn: attention.Rotary
   mask_BLS: jax.Array
   slots_BL: jax.Array | None
 
@@ -448,15 +332,15 @@ class Llama(nn.Module):
     keys = positions_BL, segment_ids_BL
     context = Context(
       turn=self._turn(positions_BL),
-      mask_BLS=attention_mask(positions_BL, segment_ids_BL, *keys),
+      mask_BLS=attention.mask(positions_BL, segment_ids_BL, *keys),
       slots_BL=None,
     )
     (x_BLD, _), _ = self._run(x_BLD, None, context, deterministic)
     return self.norm(x_BLD)
 
   def extend(
-    self, x_BLD: jax.Array, length_B: jax.Array, cache: Cache
-  ) -> tuple[jax.Array, Cache]:
+    self, x_BLD: jax.Array, length_B: jax.Array, cache: attention.Cache
+  ) -> tuple[jax.Array, attention.Cache]:
     """Reads on from a cache: a prompt, one token, or another turn.
 
         cache.length = [3 0]     x = [a b -]     slots = [3 4 -]
@@ -477,7 +361,7 @@ class Llama(nn.Module):
     slots_BS = jnp.broadcast_to(jnp.arange(num_slots), (rows, num_slots))
     context = Context(
       turn=self._turn(positions_BL),
-      mask_BLS=attention_mask(
+      mask_BLS=attention.mask(
         positions_BL,
         jnp.ones_like(positions_BL),
         slots_BS,
@@ -492,8 +376,9 @@ class Llama(nn.Module):
     """[..., D] -> float32 [..., V]."""
     return self.head(h)
 
-  def _turn(self, positions_BL: jax.Array) -> Rotary:
-    return rotary(positions_BL, self.config.head_dim, self.config.rope_theta)
+  def _turn(self, positions_BL: jax.Array) -> attention.Rotary:
+    c = self.config
+    return attention.rotary(positions_BL, c.head_dim, c.rope_theta)
 
   def _run(self, x_BLD, cache, context, deterministic):
     layers = jnp.arange(self.config.layers)

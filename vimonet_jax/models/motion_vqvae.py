@@ -15,6 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vimonet_jax.models import dtypes
+
 FEATURES = 263
 
 
@@ -30,7 +32,8 @@ class Config:
     dilation_growth: of the blocks' dilations, largest first: 9, 3, 1.
     down: how often time is halved.
     ema_decay: how much of the codes' running sums and counts a step keeps.
-    dtype: of the convolutions; codes are looked up in float32 in any case.
+    dtype: of the convolutions, one of dtypes.NAMES; codes are looked up in
+      float32 in any case.
   """
 
   width: int
@@ -41,6 +44,9 @@ class Config:
   down: int = 2
   ema_decay: float = 0.99
   dtype: str = 'float32'
+
+  def __post_init__(self):
+    dtypes.check(self.dtype)
 
   @classmethod
   def t2m_gpt(cls, **changes) -> 'Config':

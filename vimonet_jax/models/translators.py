@@ -3,7 +3,7 @@
 Motion goes through one linear layer, video through two with a GELU between
 them (MotionLLM, https://arxiv.org/abs/2405.20340, section 3). There is nothing
 around them: no norm, no position or type embedding. Parameters and computation
-are float32, whatever the networks on both sides use.
+are float32, products included, whatever the networks on both sides use.
 """
 
 import math
@@ -60,6 +60,7 @@ def _dense(x: jax.Array, width: int, names, name: str) -> jax.Array:
   return nn.Dense(
     width,
     dtype=jnp.float32,
+    precision='highest',  # or a TPU rounds both factors to bfloat16
     kernel_init=nn.with_logical_partitioning(init, names),
     bias_init=nn.with_logical_partitioning(init, names[-1:]),
     name=name,

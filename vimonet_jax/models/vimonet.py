@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vimonet_jax.models import (
+  attention,
   clip_video,
   llama,
   lora,
@@ -44,7 +45,9 @@ class Config:
     motion_feature: `encoder` reads the encoder's continuous latents, `codebook`
       the nearest codes; the latter needs the collection `codebook`.
     words_noise: deviation of the noise on words that stand for a clip, while
-      training; embeddings begin with deviation 1.
+      training; embeddings begin with deviation 1. Any value above 0 also makes
+      each place's words fainter, by a factor drawn from U(0.5, 1); 0 turns
+      both off.
     max_motion_frames: to which clips are padded.
     train_video_tower: let gradients into the tower; only stage `video` does.
   """
@@ -222,8 +225,8 @@ class Vimonet(nn.Module):
     return self.llm.logits(h)
 
   def prefill(
-    self, batch: Batch, cache: llama.Cache
-  ) -> tuple[jax.Array, llama.Cache]:
+    self, batch: Batch, cache: attention.Cache
+  ) -> tuple[jax.Array, attention.Cache]:
     """Reads prompts, one segment a row, padded on the right.
 
     A cache that is in use already is read on from: a prompt may be the next
@@ -239,8 +242,8 @@ class Vimonet(nn.Module):
     return self.llm.logits(h_BD), cache
 
   def decode(
-    self, tokens_B: jax.Array, is_active_B: jax.Array, cache: llama.Cache
-  ) -> tuple[jax.Array, llama.Cache]:
+    self, tokens_B: jax.Array, is_active_B: jax.Array, cache: attention.Cache
+  ) -> tuple[jax.Array, attention.Cache]:
     """Reads one token per row; a row that is not active stays as it was.
 
     Returns:
@@ -277,7 +280,7 @@ def check_batch(config: Config, batch: Mapping[str, np.ndarray]) -> None:
   """Raises a ValueError where text and media of a host batch do not agree.
 
   On the device an index beyond the bank would be clamped in silence, so the
-  first batch of a run and every request are worth a look.
+  loop looks at the first batch of each kind and the engine at every request.
   """
   index_BL = np.asarray(batch['media_index'])
   motions = batch['motion'].shape[1] if 'motion' in batch else 0

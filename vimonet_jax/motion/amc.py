@@ -63,8 +63,8 @@ class Body:
   unit_m: float
 
 
-def read(path: str | os.PathLike) -> np.ndarray:
-  """Joints of an .amc file and the .asf file beside it.
+def read(path: str | os.PathLike, asf: str | os.PathLike) -> np.ndarray:
+  """Joints of an .amc file whose body is an .asf file; see `find_asf`.
 
   Returns:
     float64 [T, 22, 3] in metres, y up, at the file's own rate (see `FPS`).
@@ -72,7 +72,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
   Raises:
     ValueError: one sentence about what is wrong with either file.
   """
-  body = parse_asf(_read_text(find_asf(path)))
+  body = parse_asf(_read_text(asf))
   ends = _bone_ends(body, parse_amc(_read_text(path), body))
   joints = []
   for name in skeleton.NAMES:
@@ -84,22 +84,32 @@ def read(path: str | os.PathLike) -> np.ndarray:
 
 
 def find_asf(path: str | os.PathLike) -> pathlib.Path:
-  """The .asf of an .amc: `131.asf` of `131_01.amc`, or the only one beside."""
+  """The .asf of an .amc: of one of its `body_names`, or the only one beside.
+
+  Raises:
+    ValueError: none beside it, or several of other names.
+  """
   path = pathlib.Path(path)
   found = sorted(
     p for p in path.parent.iterdir() if p.suffix.lower() == '.asf'
   )
-  for stem in (path.stem, path.stem.split('_')[0]):
+  for name in body_names(path):
     for asf in found:
-      if asf.stem.lower() == stem.lower():
+      if asf.stem.lower() == name:
         return asf
   if len(found) == 1:
     return found[0]
+  others = ', '.join(p.name for p in found[:3]) or 'no .asf there'
   raise ValueError(
     f'expected the body {path.stem.split("_")[0]}.asf beside the .amc, found '
-    f'{len(found) or "no"} .asf files of other names; put the one that belongs '
-    'to it there.'
+    f'{others}; put the .asf of that subject beside the file.'
   )
+
+
+def body_names(path: str | os.PathLike) -> tuple[str, str]:
+  """What the .asf of `131_01.amc` is called: `131_01` or, at CMU, `131`."""
+  stem = pathlib.Path(path).stem.lower()
+  return stem, stem.split('_')[0]
 
 
 def parse_asf(text: str) -> Body:

@@ -124,6 +124,11 @@ def parse(text: str) -> Recording:
   (motion,) = motions
   nodes = _parse_tree(tree)
   num_channels = sum(len(node.channels) for node in nodes)
+  if not num_channels:
+    raise ValueError(
+      'expected CHANNELS that move the joints, found none in the HIERARCHY; '
+      'export the file again, with its motion.'
+    )
   head = re.match(
     r'\s*Frames:\s*(?P<frames>\d+)\s*Frame\s+Time:\s*(?P<time>\S+)', motion
   )

@@ -29,8 +29,7 @@ TO_Y_UP = {
 }
 MIN_FRAMES = 20  # one second
 
-# What files are measured in when they do not say. CMU's BVH conversions keep
-# the unit of its .asf files.
+# CMU's BVH conversions keep the unit of its .asf files.
 _METRES = {**UNITS, "CMU's 1/0.45 inch": amc.INCH_M / 0.45}
 # A leg, hip to knee to ankle. Within the first range the unit is certain: the
 # ranges of no two units meet. Within the second we believe a stated unit.
@@ -42,6 +41,9 @@ _SHORTEST_BONE_M = 1e-4
 # Most of 251 real clips stand at 0.98 or more, none below 0.74.
 _UPRIGHT = 0.72
 _FLOOR_M = 0.3  # how far from 0 the lowest joint may be for a floor at 0
+# Who lies on a floor at 0: the lowest joint, and the pelvis above it, half of
+# the time. No lying clip of 297 is stood up; 2% of 245 real ones need --up.
+_BED_M, _LYING_PELVIS_M = (-0.1, 0.15), 0.45
 # Left x up is forward, where the feet point: 0.4 to 0.99 for real clips, -0.16
 # for someone who climbs; a mirrored file has the other sign.
 _MIRRORED = -0.3
@@ -83,8 +85,7 @@ class _Source:
     joints_TJ3: [T, 22, 3] in the file's axes and unit.
     fps, unit, up: as the format defines them.
     rest_J3: the body at rest, which stands whatever the motion does.
-    features: HumanML3D features, if it is these that the file holds.
-    notes: what a user should know about how this format was read.
+    features, notes: as in `Motion`.
   """
 
   joints_TJ3: np.ndarray
@@ -122,7 +123,7 @@ def read(
   try:
     _check_flag('up', up, TO_Y_UP)
     _check_flag('unit', unit, UNITS)
-    source = _find_reader(pathlib.Path(path))(path)
+    source = _Source(**vars(_find_reader(pathlib.Path(path))(path)))
     return _convert(source, fps, up, unit)
   except ValueError as e:
     raise MotionFileError(f'{path}: {e}') from e
@@ -159,7 +160,7 @@ def _check_flag(name: str, value: str | None, known: Iterable[str]) -> None:
     )
 
 
-def _find_reader(path: pathlib.Path) -> Callable[[pathlib.Path], _Source]:
+def _find_reader(path: pathlib.Path) -> Callable:
   suffix = path.suffix.lower()
   if not path.is_file():
     raise ValueError(
@@ -175,31 +176,19 @@ def _find_reader(path: pathlib.Path) -> Callable[[pathlib.Path], _Source]:
   return _READERS[suffix]
 
 
-def _read_bvh(path: pathlib.Path) -> _Source:
-  clip = bvh.read(path)
-  return _Source(clip.joints_TJ3, fps=clip.fps, rest_J3=clip.rest_J3)
-
-
-def _read_amc(path: pathlib.Path) -> _Source:
-  note = (
+def _read_amc(path: str | os.PathLike) -> _Source:
+  notes = [
     f'An .amc does not say its frame rate: {amc.FPS:g} fps, as of nearly all '
     "of CMU's trials, where --fps does not say otherwise."
-  )
-  return _Source(amc.read(path), fps=amc.FPS, unit='m', up='y', notes=(note,))
+  ]
+  asf = amc.find_asf(path)
+  if asf.stem.lower() not in amc.body_names(path):
+    notes.append(f'The body is {asf.name}, the only one beside the .amc.')
+  return _Source(amc.read(path, asf), amc.FPS, 'm', 'y', notes=tuple(notes))
 
 
-def _read_numpy(path: pathlib.Path) -> _Source:
-  clip = smpl.read(path)
-  return _Source(
-    clip.joints_TJ3, fps=clip.fps, unit=clip.unit, up=clip.up,
-    features=clip.features, notes=clip.notes,
-  )  # fmt: skip
-
-
-_READERS = {
-  '.bvh': _read_bvh, '.amc': _read_amc, '.npy': _read_numpy,
-  '.npz': _read_numpy,
-}  # fmt: skip
+_READERS = {'.bvh': bvh.read, '.amc': _read_amc,
+            '.npy': smpl.read, '.npz': smpl.read}  # fmt: skip
 _ADVICE = {
   '.asf': 'pass the .amc beside it, which holds the motion',
   '.fbx': 'export it as .bvh',
@@ -216,8 +205,8 @@ def _convert(
     if fps != FPS or up not in (None, 'y') or unit not in (None, 'm'):
       raise ValueError(
         'expected HumanML3D features at 20 fps, y up and in metres, as they '
-        f'are by definition, found fps {fps:g}, up {up} and unit {unit}; leave '
-        'out --fps, --up and --unit.'
+        f'are by definition, found {fps:g} fps, {up or "y"} up and unit '
+        f'{unit or "m"}; leave out --fps, --up and --unit.'
       )
     joints_TJ3 = source.joints_TJ3.astype(np.float32)
     return Motion(joints_TJ3, source.features, source.notes)
@@ -237,8 +226,8 @@ def _decide_fps(source: _Source, fps: float | None) -> float:
   fps = source.fps if fps is None else fps
   if fps is None:
     raise ValueError(
-      'expected a frame rate, found none in the file; pass --fps, the frames '
-      'per second it was recorded with.'
+      'expected a frame rate, found no number for it in the file; pass --fps, '
+      'the frames per second it was recorded with.'
     )
   if not 5 <= fps <= 1000:
     raise ValueError(
@@ -269,10 +258,12 @@ def _check_frames(source: _Source, fps: float) -> None:
 def _decide_unit(source: _Source, unit: str | None) -> tuple[str, list[str]]:
   """The unit of length and, if it was detected, a note."""
   leg = np.mean([_path_length(source.joints_TJ3, leg) for leg in _LEGS])
-  fitting = [
-    name for name, metres in _METRES.items()
-    if _ADULT_LEG_M[0] < leg * metres < _ADULT_LEG_M[1]
-  ]  # fmt: skip
+  if not leg:
+    raise ValueError(
+      'expected legs, found none of any length; save where the joints are.'
+    )
+  fitting = [name for name, metres in _METRES.items()
+             if _ADULT_LEG_M[0] < leg * metres < _ADULT_LEG_M[1]]  # fmt: skip
   stated = unit or source.unit
   if stated is None and fitting:
     return fitting[0], [f'Unit {fitting[0]}, detected from a leg of {leg:.3g}.']
@@ -284,7 +275,7 @@ def _decide_unit(source: _Source, unit: str | None) -> tuple[str, list[str]]:
     )
   leg_m = leg * _METRES[stated]
   if not low < leg_m < high:
-    advice = 'leave out --unit' if unit else 'scale the joints'
+    advice = 'leave out --unit' if unit and fitting else 'scale the joints'
     if fitting and fitting[0] in UNITS:
       advice = f'pass --unit={fitting[0]}'
     raise ValueError(
@@ -331,26 +322,28 @@ def _decide_up(
   source: _Source, joints_TJ3: np.ndarray, up: str | None
 ) -> tuple[str, list[str]]:
   """The up axis, and notes if it was detected or is not y."""
-  standing = _standing_axis(joints_TJ3)
-  lowest = dict(zip('xyz', joints_TJ3.min(axis=(0, 1)), strict=True))
-  floors = [axis for axis, low in lowest.items() if abs(low) < _FLOOR_M]
-  lies = standing not in TO_Y_UP
   # Who lies all through a clip may lie along any axis, so the axis along which
   # a body stands needs a second witness.
+  standing, how = _standing_axis(joints_TJ3), ''
   if up is not None:
     agreed = found = up
   elif source.up is not None:
-    agreed = source.up if lies or source.up in (standing, *floors) else ''
+    agreed = source.up if standing in ('', source.up) else ''
     found = f'{standing} in a format that has {source.up} up'
   elif source.rest_J3 is not None:
     resting = _standing_axis(source.rest_J3[None])
-    agreed = resting if lies or standing == resting else ''
+    agreed = resting if standing in ('', resting) else ''
     found = f'{resting or "no axis"} at rest and {standing or "none"} moving'
+    how = 'the body at rest stands along it'
+  elif standing:
+    floor_m = joints_TJ3[..., 'xyz'.index(standing[-1])].min()
+    beds = _beds(joints_TJ3, standing)
+    agreed = '' if beds or abs(floor_m) > _FLOOR_M else standing
+    found = f'{standing} from {floor_m:.2g} m up'
+    found += f', or lying with {" or ".join(beds)} up' if beds else ''
+    how = f'feet below neck along it, lowest joint at {floor_m:z.2f} m'
   else:
-    agreed = standing if standing in floors else ''
-    found = standing or 'no axis'
-    if not lies:
-      found += f' from {lowest[standing]:.2g} m up'
+    agreed, found = '', 'no axis'
   if agreed not in TO_Y_UP:
     advice = 'pass --up, which is x, y or z'
     if standing.startswith('-'):
@@ -359,12 +352,20 @@ def _decide_up(
       'expected a body that shows which axis is up, found one standing along '
       f'{found}; {advice}.'
     )
-  notes = []
-  if up is None and source.up is None:
-    notes.append(f'Up axis {agreed}, detected from head and feet.')
+  notes = [f'Up axis {agreed}, detected: {how}.'] if how else []
   if agreed != 'y':
     notes.append(f'Turned from {agreed} up to y up.')
   return agreed, notes
+
+
+def _beds(joints_TJ3: np.ndarray, standing: str) -> list[str]:
+  """The other axes that are up if the body lies on a floor at 0."""
+  lowest_3 = joints_TJ3.min(axis=(0, 1))
+  pelvis_3 = np.median(joints_TJ3[:, 0], axis=0) - lowest_3
+  lying = (_BED_M[0] < lowest_3) & (lowest_3 < _BED_M[1])
+  lying &= pelvis_3 < _LYING_PELVIS_M
+  return [axis for axis, lies in zip('xyz', lying, strict=True)
+          if lies and axis != standing[-1]]  # fmt: skip
 
 
 def _standing_axis(joints_TJ3: np.ndarray) -> str:

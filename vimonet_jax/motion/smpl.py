@@ -3,8 +3,8 @@
 An .npy or .npz holds joints [T, 22, 3], HumanML3D features [T, 263], or
 AMASS's `poses` and `trans`. Where the joints of AMASS are depends on the shape
 of the body, which takes a body model to know, and the licence of that model
-keeps it out of here. The mean body moves instead: HumanML3D's features give
-everyone the same bones anyway, and how a joint turns does not depend on bones.
+keeps it and its numbers out of here. HumanML3D's body moves instead, whose
+bones `features.uniform_skeleton` gives to everyone anyway.
 """
 
 import dataclasses
@@ -15,23 +15,19 @@ import numpy as np
 
 from vimonet_jax.motion import features, skeleton
 
-# The mean SMPL body at rest, arms level, facing +z, y up: each joint from its
-# parent, metres, rounded to 0.1 mm; the pelvis from the model's origin, which
-# is what `trans` moves. Source: the neutral SMPL humanoid published with PHC
-# (Luo et al. 2023), smpl_humanoid.xml.
-REST_OFFSETS_J3 = np.array([
-    [-0.0018, -0.2233, 0.0282], [0.0695, -0.0914, -0.0068],
-    [-0.0677, -0.0905, -0.0043], [-0.0025, 0.1090, -0.0267],
-    [0.0343, -0.3752, -0.0045], [-0.0383, -0.3826, -0.0089],
-    [0.0055, 0.1352, 0.0011], [-0.0136, -0.3980, -0.0437],
-    [0.0158, -0.3984, -0.0423], [0.0015, 0.0529, 0.0254],
-    [0.0264, -0.0558, 0.1193], [-0.0254, -0.0481, 0.1233],
-    [-0.0028, 0.2139, -0.0429], [0.0788, 0.1217, -0.0341],
-    [-0.0818, 0.1188, -0.0386], [0.0052, 0.0650, 0.0513],
-    [0.0910, 0.0305, -0.0089], [-0.0960, 0.0326, -0.0091],
-    [0.2596, -0.0128, -0.0275], [-0.2537, -0.0133, -0.0214],
-    [0.2492, 0.0090, -0.0012], [-0.2553, 0.0078, -0.0056],
-])  # fmt: skip
+# What SMPL's rotations turn: the standing body with its arms level, facing +z,
+# y up; each joint from its parent, metres. `trans` moves SMPL's origin, which
+# is some 0.2 m from its pelvis, for one subject by the same vector in every
+# frame (the root turns about the pelvis). The pelvis is put where `trans` is:
+# a clip is moved as a whole, which features do not see. They differ by the
+# subject's directions of bones at rest (7 degrees on average from the mean SMPL
+# body: 0.3 std) and the path by how the legs differ in length from these.
+REST_OFFSETS_J3 = skeleton.STANDING_OFFSETS_J3.copy()
+_ARMS = [skeleton.INDEX[f'{side}_{part}'] for part in ('elbow', 'wrist')
+         for side in ('left', 'right')]  # fmt: skip
+REST_OFFSETS_J3[_ARMS] = (
+  skeleton.BONE_LENGTHS_J[_ARMS, None] * ([[1, 0, 0], [-1, 0, 0]] * 2)
+)
 
 _FPS_KEYS = ('mocap_framerate', 'mocap_frame_rate', 'fps')
 _POSE_COLUMNS = 3 * skeleton.NUM_JOINTS
@@ -89,7 +85,7 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
       f'expected a NumPy file, found one that begins with {start!r}; save the '
       'motion with np.save or np.savez.'
     )
-  arrays = {}
+  arrays, pickled = {}, False
   try:
     loaded = np.load(path, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
@@ -101,33 +97,45 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
         except ValueError as e:
           if 'pickle' not in str(e):
             raise
+          pickled = True
   except Exception as e:  # of a damaged file: zip's, zlib's, even Python's own
-    if 'pickle' not in str(e):
+    pickled = 'pickle' in str(e)
+    if not pickled:
       raise ValueError(
         'expected a whole NumPy file, found a damaged or truncated one of '
         f'{os.path.getsize(path)} bytes; save or fetch it again.'
       ) from e
+  # NumPy hands other members of a zip file over as bytes.
+  arrays = {n: a for n, a in arrays.items() if isinstance(a, np.ndarray)}
   if not arrays:
+    found = 'pickled Python objects, which are never loaded'
     raise ValueError(
-      'expected an array of numbers, found pickled Python objects, which are '
-      'never loaded; save the motion as floats with np.save.'
+      'expected an array of numbers, found '
+      f'{found if pickled else "no array at all"}; save the motion as floats '
+      'with np.save or np.savez.'
     )
   return arrays
 
 
 def from_poses(arrays: Mapping[str, np.ndarray]) -> Clip:
-  """The mean body, moving as in an AMASS file; z is up there.
+  """HumanML3D's body, moving as in an AMASS file; z is up there.
 
   Args:
     arrays: `poses` [T, 66 or more], rotation vectors in radians of SMPL's
       joints (72 columns in SMPL, 156 in SMPL-H, 165 in SMPL-X, whose first 22
-      joints are the same); `trans` [T, 3] metres; the frame rate under one of
-      its names.
+      joints are the same); `trans` [T, 3] metres, where the pelvis is put;
+      the frame rate under one of its names.
 
   Raises:
     ValueError: one sentence about what is wrong with them.
   """
   poses, trans = arrays['poses'], arrays.get('trans')
+  for name, array in (('poses', poses), ('trans', trans)):
+    if array is not None and not _is_numbers(array):
+      raise ValueError(
+        f'expected {name} of real numbers, found {array.dtype} '
+        f'{list(array.shape)}; save them as floats.'
+      )
   if poses.ndim != 2 or poses.shape[1] < _POSE_COLUMNS or poses.shape[1] % 3:
     raise ValueError(
       f'expected poses [T, {_POSE_COLUMNS} or more], three for each joint, '
@@ -143,10 +151,11 @@ def from_poses(arrays: Mapping[str, np.ndarray]) -> Clip:
     poses[:, :_POSE_COLUMNS].reshape(-1, skeleton.NUM_JOINTS, 3)
   )
   joints_TJ3 = skeleton.forward_kinematics(
-    REST_OFFSETS_J3[0] + trans, rotations_TJ4, REST_OFFSETS_J3
+    trans, rotations_TJ4, REST_OFFSETS_J3
   )
   notes = (
-    'The shape of the body is not known here: the mean SMPL body moves.',
+    "The shape of the body is not known here: HumanML3D's body moves, its "
+    'pelvis where trans is.',
   )
   return Clip(joints_TJ3, _frame_rate(arrays), unit='m', up='z', notes=notes)
 
@@ -155,16 +164,21 @@ def from_features(features_TF: np.ndarray) -> Clip:
   """HumanML3D features: by definition 20 fps, metres and y up.
 
   Raises:
-    ValueError: they are normalised, which no statistics here could undo.
+    ValueError: no frames, or normalised, which no statistics here could undo.
   """
+  if not len(features_TF):
+    raise ValueError(
+      'expected features of a motion, found 0 frames; save them again, with '
+      'their frames.'
+    )
   joints_TJ3 = features.recover(features_TF)
   contacts = features_TF[:, features.SLICES['contacts']]
   bones = np.diff(joints_TJ3[:, _LEG], axis=1)
   leg = np.linalg.norm(bones, axis=-1).sum(axis=1).mean()
   # A network draws contacts about 0 and 1. NaN passes: the caller looks for it.
   if (
-    np.min(contacts, initial=0.0) < -0.5
-    or np.max(contacts, initial=0.0) > 1.5
+    contacts.min() < -0.5
+    or contacts.max() > 1.5
     or leg < _FEATURES_LEG_M[0]
     or leg > _FEATURES_LEG_M[1]
   ):
@@ -183,7 +197,7 @@ def from_features(features_TF: np.ndarray) -> Clip:
 
 def _choose(arrays: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
   """The one motion among the arrays: joints rather than features."""
-  numbers = {name: a for name, a in arrays.items() if a.dtype.kind in 'fiu'}
+  numbers = {name: a for name, a in arrays.items() if _is_numbers(a)}
   joints = [
     name for name, a in numbers.items()
     if a.ndim == 3 and a.shape[1:] == (skeleton.NUM_JOINTS, 3)
@@ -205,13 +219,18 @@ def _choose(arrays: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
   if array.ndim == 3 and array.shape[1] > skeleton.NUM_JOINTS:
     advice = "if these are SMPL's joints, save the first 22, array[:, :22]"
   raise ValueError(
-    f'expected joints [T, 22, 3] or features [T, 263], found {array.dtype} '
-    f'{list(array.shape)}{" in " + repr(name) if name else ""}; {advice}.'
+    'expected joints [T, 22, 3] or features [T, 263] of real numbers, found '
+    f'{array.dtype} {list(array.shape)}{" in " + repr(name) if name else ""}; '
+    f'{advice}.'
   )
 
 
 def _frame_rate(arrays: Mapping[str, np.ndarray]) -> float | None:
   for key in _FPS_KEYS:
-    if key in arrays and arrays[key].size == 1:
+    if key in arrays and arrays[key].size == 1 and _is_numbers(arrays[key]):
       return float(arrays[key].reshape(()))
   return None
+
+
+def _is_numbers(array: np.ndarray) -> bool:
+  return array.dtype.kind in 'fiu'

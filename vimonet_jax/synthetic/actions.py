@@ -62,6 +62,7 @@ class VerbSpec:
   place: str = 'any'
 
 
+# The splits of programs follow from this order (world.py): add at the end.
 VERBS: dict[str, VerbSpec] = {
   'walk': VerbSpec(
     directions=('forward', 'backward'), speeds=('slowly', 'quickly')

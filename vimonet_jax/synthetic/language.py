@@ -1,7 +1,7 @@
 """Words for a program of actions in a scene: phrases, captions, stand-ins.
 
 Every sentence is made from facts that the world knows, so what is said can be
-checked. Questions and answers are in `questions.py`.
+checked. Questions and answers are in `asked_of_*.py` and `contrasts.py`.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,11 @@ GERUNDS = {
 }  # fmt: skip
 # What follows the gerund so that the phrase is English.
 _PARTICLES = {
-    'bend': 'down', 'raise': 'an arm', 'sit': 'down', 'lie': 'down',
-    'rise': 'up', 'getup': 'up',
+    'bend': 'down', 'raise': 'an arm', 'reach': 'out', 'sit': 'down',
+    'lie': 'down', 'rise': 'up', 'getup': 'up',
 }  # fmt: skip
+# What leads from the verb to its limb; waving is done with an arm.
+_LINKS = {'raise': '', 'hop': 'on', 'limp': 'on'}
 SIDED_LIMBS = {
     'wave': 'arm', 'raise': 'arm', 'reach': 'arm', 'punch': 'arm',
     'throw': 'arm', 'kick': 'leg', 'hop': 'leg', 'limp': 'leg',
@@ -37,10 +39,12 @@ _PAIRED_LIMBS = {
     'clap': 'both arms', 'push': 'both arms', 'jump': 'both legs',
     'squat': 'both legs',
 }  # fmt: skip
-LIMBS = (
-    'left arm', 'right arm', 'left leg', 'right leg', 'both arms', 'both legs',
-)  # fmt: skip
+# How an action leaves the body; every other verb ends standing.
+POSTURES = {'sit': 'sitting', 'lie': 'lying', 'fall': 'lying'}
+# They go one way only, so no attribute says so.
+_FORWARD = ('run', 'limp', 'stumble')
 DIRECTIONS = ('forward', 'backward', 'left', 'right')
+_PREPOSITIONS = {'beach': 'on', 'street': 'on'}
 NUMBERS = ('one', 'two', 'three')  # of people
 TIMES = ('once', 'twice', 'thrice')  # of repetitions
 
@@ -63,11 +67,27 @@ def limb_phrase(action: actions.Action) -> str:
   return words if words.startswith('both') else f'the {words}'
 
 
+def with_limb(verb: str) -> tuple[str, str, str]:
+  """A sided verb before its limb: `reaching`, `out`, `with`; may be empty."""
+  particle = '' if verb == 'raise' else _PARTICLES.get(verb, '')
+  return GERUNDS[verb], particle, _LINKS.get(verb, 'with')
+
+
 def direction(action: actions.Action) -> str:
   """Where an action goes, or nothing; a turn goes to its side."""
+  if action.verb in _FORWARD:
+    return 'forward'
   if action.verb in ('turn', 'sidestep', 'spin'):
     return action.side
   return action.direction
+
+
+def directions(verb: str) -> tuple[str, ...]:
+  """Where a verb can go: none, one, two or four directions."""
+  if verb in _FORWARD:
+    return ('forward',)
+  spec = actions.VERBS[verb]
+  return spec.sides if verb in ('turn', 'sidestep', 'spin') else spec.directions
 
 
 def to_phrase(action: actions.Action) -> str:
@@ -88,15 +108,15 @@ def clause(action: actions.Action, rng: np.random.Generator) -> str:
   if direction(action):
     details.append(to_phrase(action))
   if action.verb in SIDED_LIMBS:
-    link = 'on' if action.verb in ('hop', 'limp') else 'with'
-    if action.verb == 'raise':
-      words, link = ['raising'], ''
+    gerund, particle, link = with_limb(action.verb)
+    words = list(filter(None, (gerund, particle)))
     details.append(f'{link} the {limb(action)}'.strip())
   if action.speed:
     details.append(action.speed)
   if action.count:
     details.append(TIMES[action.count - 1])
-  if len(details) > 1 and action.verb != 'raise' and rng.random() < 0.3:
+  # Not 'limping on the left leg forward'.
+  if len(details) > 1 and action.verb != 'limp' and rng.random() < 0.3:
     details.reverse()
   return ' '.join(words + details)
 
@@ -110,23 +130,24 @@ def motion_sentence(
   return f'{subject} {link.join(clause(a, rng) for a in program)}.'
 
 
+def people_sentence(people: int) -> str:
+  """`There are two people.`"""
+  if people == 1:
+    return f'There is {NUMBERS[0]} person.'
+  return f'There are {NUMBERS[people - 1]} people.'
+
+
 def video_sentence(scene: scenes.Scene, rng: np.random.Generator) -> str:
-  """`A person in a red shirt is in the kitchen near the ball. ...`"""
+  """`A person in the kitchen wears a red shirt near the ball. ...`"""
   who = pick(rng, ('A person', 'The person', 'Someone'))
-  number = NUMBERS[scene.people - 1]
-  noun = 'person' if scene.people == 1 else 'people'
+  where = f'{_PREPOSITIONS.get(scene.place, "in")} the {scene.place}'
   main = pick(rng, (
-      f'{who} in the {scene.place} wears a {scene.colour} shirt '
-      f'near the {scene.object}.',
-      f'{who} with a {scene.colour} shirt is in the {scene.place} '
-      f'beside the {scene.object}.',
+      f'{who} {where} wears a {scene.colour} shirt near the {scene.object}.',
+      f'{who} with a {scene.colour} shirt is {where} beside the '
+      f'{scene.object}.',
       f'The place is the {scene.place}, the shirt is {scene.colour}, '
-      f'the object is the {scene.object}.'))  # fmt: skip
-  count = pick(rng, (
-      f'There are {number} {noun}.' if scene.people > 1
-      else f'There is {number} {noun}.',
-      f'The number of people is {number}.'))  # fmt: skip
-  return f'{main} {count}'
+      f'the object is a {scene.object}.'))  # fmt: skip
+  return f'{main} {people_sentence(scene.people)}'
 
 
 def captions(

@@ -1,8 +1,8 @@
 """The loop that trains every stage.
 
-It knows of a stage only its `name`, `abstract`, `init`, `trainable`, `loss_fn`
-and `frozen_dtype` (see stages.Stage), so that a toy with these attributes
-trains as well. A stage's folder ends up with
+It knows of a stage only its `name`, `abstract`, `init`, `trainable`, `loss_fn`,
+`frozen_dtype` and, if it has one, `check` (see stages.Stage), so that a toy
+with these attributes trains as well. A stage's folder ends up with
 
     checkpoints/<step>/  metrics.jsonl  tensorboard/  weights/  summary.json
 
@@ -11,28 +11,22 @@ bits as one that was left alone.
 """
 
 import contextlib
-import json
 import logging
-import math
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-import tensorboardX
-import tqdm
 from etils import epath
 
 from vimonet_jax import checkpoint, sharding
+from vimonet_jax.train import log as log_lib
 from vimonet_jax.train import optimizer
 
 Flat = dict[str, Any]
-# Metrics inside a step: name -> (sum, count), divided on the host.
-Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
 
 
 class State(NamedTuple):
@@ -46,7 +40,7 @@ class State(NamedTuple):
 
 def make_step(
   loss_fn: Callable, tx: optax.GradientTransformation, grad_accumulation=1
-) -> Callable[..., tuple[State, Metrics]]:
+) -> Callable[..., tuple[State, log_lib.Metrics]]:
   """A pure function (state, frozen, batch, key) -> (state, metrics).
 
   Gradients exist for the trainables only. Loss, weight, gradients and metrics
@@ -73,7 +67,9 @@ def make_step(
     shape = (x.shape[0] // grad_accumulation, grad_accumulation)
     return jnp.swapaxes(x.reshape(*shape, *x.shape[1:]), 0, 1)
 
-  def step(state: State, frozen: Flat, batch, key) -> tuple[State, Metrics]:
+  def step(
+    state: State, frozen: Flat, batch, key
+  ) -> tuple[State, log_lib.Metrics]:
     keys = jax.random.split(
       jax.random.fold_in(key, state.step), grad_accumulation
     )
@@ -163,7 +159,7 @@ def train(
     metrics of the last line of metrics.jsonl.
   """
   root = epath.Path(folder).absolute()
-  if summary := _finished(root, steps):
+  if summary := log_lib.finished(root, steps):
     logging.info('Stage %s is finished: %s', stage.name, root)
     return summary
   mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
@@ -184,7 +180,9 @@ def train(
       init_patterns=init_patterns,
     )
     first = int(state.step)
-    log = stack.enter_context(_Log(root, stage.name, first, steps, progress))
+    log = stack.enter_context(
+      log_lib.Log(root, stage.name, first, steps, progress)
+    )
     log.say(f'{stage.name}: starts at step {first} from {source}')
     stop = stack.enter_context(_stop_on_sigterm())
 
@@ -199,9 +197,11 @@ def train(
     )
     key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 1), whole)
 
+    checked = set()
     for step in range(first + 1, steps + 1):
-      batch = _to_global(_next(iterator, step), rows)
-      state, metrics = step_fn(state, frozen, batch, key)
+      batch = _next(iterator, step)
+      _check_once(stage, batch, checked)
+      state, metrics = step_fn(state, frozen, _to_global(batch, rows), key)
       log.later(step, metrics)
       stopping = stop(step)
       if step == steps or (eval_steps and step % eval_steps == 0):
@@ -218,10 +218,7 @@ def train(
     checkpoint.save_weights(
       root / 'weights', optimizer.join(state.trainables, state.mutable)
     )
-    summary = {'name': stage.name, 'steps': steps, 'started_from': source}
-    summary |= log.totals()
-    _write_atomically(root / 'summary.json', json.dumps(summary, indent=2))
-    return summary
+    return log.finish(name=stage.name, steps=steps, started_from=source)
 
 
 def _start(
@@ -251,6 +248,13 @@ def _start(
   # 3. and 4.
   loaded = _load(init, init_patterns, {**shapes, **mutable_shapes}, shardings)
   fresh = sorted(set(dtypes) - set(loaded))
+  if init and (lost := sorted(set(frozen) & set(fresh))):
+    # Random and never trained: nobody wants that who names weights.
+    raise ValueError(
+      f'Expected weights for all that stage {stage.name} keeps frozen, found '
+      f'none for {", ".join(lost[:3])}{" ..." * (len(lost) > 3)} in '
+      f'{", ".join(map(str, init))}; name the weights that have them.'
+    )
 
   def make(key):
     made = optimizer.join(*stage.init(key))
@@ -327,6 +331,14 @@ def _next(iterator: Iterator, step: int) -> Mapping[str, Any]:
   return batch
 
 
+def _check_once(stage, batch, checked: set) -> None:
+  """Has the stage look at the first batch of each kind."""
+  kind = tuple(sorted((name, x.shape) for name, x in batch.items()))
+  if kind not in checked and getattr(stage, 'check', None) is not None:
+    stage.check(batch)
+  checked.add(kind)
+
+
 def _to_global(batch: Mapping[str, Any], rows) -> dict[str, jax.Array]:
   return {
     name: jax.make_array_from_process_local_data(rows, x)
@@ -339,21 +351,6 @@ def _evaluation(evaluate, state: State, frozen: Flat, step: int):
     optimizer.join(state.trainables, frozen), state.mutable, step
   )
   return {f'eval/{name}': float(value) for name, value in found.items()}
-
-
-def _finished(root: epath.Path, steps: int) -> dict[str, Any] | None:
-  path = root / 'summary.json'
-  if not path.exists():
-    return None
-  summary = json.loads(path.read_text())
-  return summary if summary['steps'] >= steps else None
-
-
-def _write_atomically(path: epath.Path, text: str) -> None:
-  if jax.process_index() == 0:
-    part = path.with_suffix('.part')
-    part.write_text(text)
-    part.replace(path)
 
 
 @contextlib.contextmanager
@@ -374,119 +371,3 @@ def _stop_on_sigterm() -> Iterator[Callable[[int], bool]]:
     yield lambda step: received.is_set()
   finally:
     signal.signal(signal.SIGTERM, before)
-
-
-class _Log:
-  """metrics.jsonl, TensorBoard and the progress bar; one line for each step.
-
-  Metrics are fetched when the next step has been started, so the accelerator
-  never waits for the log.
-  """
-
-  def __init__(self, root, name, first, steps, progress):
-    self._root = root
-    self._first = first
-    self._progress = progress
-    self._bar_args = {'desc': name, 'initial': first, 'total': steps}
-    self._pending = None
-    self._last = {}
-
-  def __enter__(self):
-    self._writes = jax.process_index() == 0
-    self._root.mkdir(parents=True, exist_ok=True)
-    before = _keep_lines(self._root / 'metrics.jsonl', self._first)
-    if self._writes:
-      self._file = open(self._root / 'metrics.jsonl', 'a', buffering=1)
-      self._board = tensorboardX.SummaryWriter(
-        str(self._root / 'tensorboard'), purge_step=self._first + 1
-      )
-    self._bar = tqdm.tqdm(
-      **self._bar_args,
-      disable=not (self._progress and self._writes),
-      dynamic_ncols=True,
-      unit='step',
-    )
-    self._seconds_before = before.get('seconds', 0.0)
-    self._last = before
-    self._began = time.monotonic()
-    return self
-
-  def __exit__(self, *error):
-    self._bar.close()
-    if self._writes:
-      self._file.close()
-      self._board.close()
-
-  def say(self, text: str) -> None:
-    """One line above the progress bar."""
-    if self._writes and self._progress:
-      self._bar.write(text)
-    logging.info(text)
-
-  def later(self, step: int, metrics: Metrics) -> None:
-    """Takes a step's metrics and writes those of the step before."""
-    pending, self._pending = self._pending, None
-    if pending:
-      self._write(*pending)
-    self._pending = (step, metrics)
-
-  def flush(self, extra: Mapping[str, float] | None = None) -> None:
-    """Writes what is pending now, in one line with `extra`."""
-    pending, self._pending = self._pending, None
-    if pending:
-      self._write(*pending, extra or {})
-
-  def totals(self) -> dict[str, Any]:
-    """Seconds, steps per second, and the last line's metrics."""
-    seconds = time.monotonic() - self._began
-    seconds += self._seconds_before
-    return {
-      'seconds': seconds,
-      'rate': self._bar_args['total'] / seconds,
-      'metrics': {
-        name: value
-        for name, value in self._last.items()
-        if name not in ('step', 'seconds')
-      },
-    }
-
-  def _write(self, step: int, metrics: Metrics, extra=None) -> None:
-    line = {'step': step, 'loss': math.nan}
-    for name, (total, count) in jax.device_get(dict(metrics)).items():
-      # A metric of something that this batch has none of has no value.
-      if count:
-        line[name] = float(total) / float(count)
-    line['seconds'] = round(
-      self._seconds_before + time.monotonic() - self._began, 4
-    )
-    line |= extra or {}
-    for name, value in line.items():
-      if not math.isfinite(value):
-        raise FloatingPointError(
-          f'Expected finite metrics, found {name} = {value} at step {step}; '
-          'the last checkpoint is from before: lower the learning rate, or '
-          'look at the batch of that step.'
-        )
-    self._last = line
-    if self._writes:
-      self._file.write(json.dumps(line) + '\n')
-      for name, value in line.items():
-        if name != 'step':
-          self._board.add_scalar(name, value, step)
-      self._bar.set_postfix_str(f'loss {line["loss"]:.4f}', refresh=False)
-      self._bar.update(step - self._bar.n)
-
-
-def _keep_lines(path: epath.Path, step: int) -> dict[str, float]:
-  """Cuts a log back to the lines up to `step`; returns the last of them."""
-  kept = []
-  if path.exists():
-    for text in path.read_text().splitlines():
-      try:
-        line = json.loads(text)
-      except json.JSONDecodeError:
-        break  # The end of a process that was killed while writing.
-      if line['step'] <= step:
-        kept.append(line)
-    _write_atomically(path, ''.join(json.dumps(line) + '\n' for line in kept))
-  return kept[-1] if kept else {}

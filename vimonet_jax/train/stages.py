@@ -40,6 +40,7 @@ class Stage:
     loss_fn: (trainables, frozen, mutable, batch, key) ->
       ((loss_sum, weight), (mutable, metrics)), where a metric is (sum, count).
     frozen_dtype: what frozen parameters are kept in.
+    check: host batch -> None, or a ValueError where it cannot be meant so.
   """
 
   name: str
@@ -48,6 +49,7 @@ class Stage:
   abstract: Callable[[], tuple[Flat, Flat]]
   loss_fn: Callable[..., Any]
   frozen_dtype: str = 'float32'
+  check: Callable[[Mapping[str, Any]], None] | None = None
 
 
 def model_config(
@@ -112,11 +114,14 @@ def make(name: str, config: Mapping[str, Any], model: vimonet.Config) -> Stage:
 
 
 def make_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformation:
-  """The optimizer of a stage's part of a configuration."""
+  """The optimizer of a stage's part of a configuration.
+
+  Shares of all steps become numbers of steps here and nowhere else.
+  """
   return optimizer.make(
     [optimizer.Group(*group) for group in config['learning_rates']],
     steps=config['steps'],
-    warmup_steps=config['warmup_steps'],
+    warmup_steps=int(config['warmup_share'] * config['steps']),
     schedule=config['schedule'],
     clip=config['clip'],
     betas=tuple(config['betas']),
@@ -236,6 +241,7 @@ def tokens(
     _abstract(functools.partial(init_variables, config)),
     loss_fn,
     frozen_dtype,
+    functools.partial(vimonet.check_batch, config),
   )
 
 

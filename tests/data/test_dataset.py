@@ -1,0 +1,55 @@
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+
+import grain.python as grain
+import pytest
+import tensorflow_datasets as tfds
+
+from vimonet_jax.data import dataset
+
+
+def test_several_datasets_are_told_apart(built, tmp_path):
+  shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+  shutil.copytree(tmp_path / 'vimos/synthetic', tmp_path / 'vimos/folder')
+  with pytest.raises(ValueError, match='found folder, synthetic; choose'):
+    dataset.open(tmp_path, 'train')
+  assert len(dataset.open(tmp_path, 'train', name='synthetic')) == 11
+
+
+def test_a_source_can_be_sent_and_read_by_grain(built):
+  source = pickle.loads(pickle.dumps(dataset.open(built, 'train')))
+  data = grain.MapDataset.source(source).seed(0).shuffle().batch(1)
+  names = {batch for (batch,) in data.map(lambda rs: [rs[0].id])}
+  assert names == {f'train-{i}' for i in range(11)}
+
+
+def test_what_is_missing_is_named(built, tmp_path):
+  with pytest.raises(ValueError, match='train, val.*dev'):
+    dataset.open(built, 'dev')
+  with pytest.raises(FileNotFoundError, match='task=pipeline'):
+    dataset.open(tmp_path, 'train')
+  with pytest.raises(IndexError):
+    dataset.open(built, 'val')[3]
+
+
+def test_tfds_reads_the_dataset_without_us(built):
+  folder = built / 'vimos' / 'synthetic' / dataset.VERSION
+  other = tfds.builder_from_directory(folder)
+  example = other.as_data_source('val')[0]
+  assert example['motion'].shape == (40, 263)
+  assert json.loads(example['turns'])[0]['fact'] == 'left'
+  assert other.info.metadata['num_train'] == 11
+
+
+def test_reading_needs_neither_tensorflow_nor_the_world(built):
+  code = (
+    'import sys; from vimonet_jax.data import dataset; '
+    f'dataset.open({str(built)!r}, "train")[0]; '
+    'print([m for m in ("tensorflow", "torch", "jax", '
+    '"vimonet_jax.synthetic.world") if m in sys.modules])'
+  )
+  out = subprocess.check_output([sys.executable, '-c', code], text=True)
+  assert out.strip() == '[]'

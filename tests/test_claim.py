@@ -1,0 +1,110 @@
+"""Whose a work folder is."""
+
+import json
+import pathlib
+import runpy
+
+import ml_collections
+import pytest
+
+from vimonet_jax import claim
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _config(**changes):
+  """The smoke run's configuration, with other values for dotted names."""
+  get_config = runpy.run_path(str(ROOT / 'configs' / 'tiny.py'))['get_config']
+  config = get_config('smoke')
+  config.update_from_flattened_dict(
+    {name.replace('__', '.'): value for name, value in changes.items()}
+  )
+  return config
+
+
+# What says where and how, not what comes out.
+ELSEWHERE = {
+  'task': 'eval',
+  'workdir': 'other',
+  'eval__per_domain': 3,
+  'data__processes': 7,
+}
+
+
+def test_identity_is_what_decides_what_comes_out():
+  fields = {
+    'workdir': 'x',
+    'seed': 1,
+    'data': {'processes': 2, 'seed': 3},
+    'align': {'mixes': {'both': {'media': ['motion', 'video']}}},
+  }
+  assert claim._identity(fields) == {
+    'seed': 1,
+    'data.seed': 3,
+    'align.mixes.both.media': ['motion', 'video'],
+  }
+
+
+def test_a_folder_is_claimed_once_and_known_again(tmp_path):
+  folder = tmp_path / 'work'
+  claim.write(_config(), str(folder))
+  written = (folder / 'config.json').read_text()
+  assert json.loads(written)['align']['steps'] == 12
+  assert [path.name for path in folder.iterdir()] == ['config.json']
+  for config in (_config(), _config(**ELSEWHERE)):
+    claim.check(config, str(folder))
+    claim.write(config, str(folder))
+    assert (folder / 'config.json').read_text() == written
+
+
+def test_a_folder_of_another_configuration_is_refused_by_name(tmp_path):
+  folder = str(tmp_path)
+  claim.write(_config(), folder)
+  before = (tmp_path / 'config.json').read_text()
+  other = _config(align__clip=0.5, data__seed=7, task='eval')
+  with pytest.raises(ValueError, match=f'Expected {folder} to belong') as e:
+    claim.check(other, folder)
+  message = str(e.value)
+  assert 'align.clip=0.5 instead of 1.0; data.seed=7 instead of 0;' in message
+  assert 'choose another --workdir or remove this one' in message
+  assert 'task' not in message
+  assert (tmp_path / 'config.json').read_text() == before
+
+
+def test_many_differences_are_named_in_part(tmp_path):
+  claim.write(_config(), str(tmp_path))
+  names = ('motion', 'language', 'video', 'align', 'instruct')
+  changes = {f'{name}__steps': 99 for name in names}
+  with pytest.raises(ValueError, match='steps=99') as e:
+    claim.check(_config(**changes, seed=5), str(tmp_path))
+  assert str(e.value).count(' instead of ') == 5
+
+
+def test_what_is_not_there_is_said(tmp_path):
+  claim.check(_config(), str(tmp_path))
+  with pytest.raises(ValueError, match='no config.json in it; run'):
+    claim.check(_config(), str(tmp_path), must_exist=True)
+  with pytest.raises(ValueError, match='found none; run --task=pipeline'):
+    claim.check(_config(), str(tmp_path / 'absent'), must_exist=True)
+
+
+def test_a_digest_is_of_what_is_trained():
+  usual = claim.digest(_config())
+  assert usual == claim.digest(_config(**ELSEWHERE))
+  fields = json.loads(_config().to_json())
+  shuffled = ml_collections.ConfigDict(dict(reversed(fields.items())))
+  assert usual == claim.digest(shuffled)
+  others = [_config(seed=1), _config(model__llm__layers=3)]
+  digests = {usual, *map(claim.digest, others)}
+  assert len(digests) == 3
+  assert all(len(found) == 16 for found in digests)
+
+
+def test_a_claim_is_there_at_once(tmp_path, monkeypatch):
+  def fail(*names):
+    raise OSError(names)
+
+  monkeypatch.setattr(claim.os, 'replace', fail)
+  with pytest.raises(OSError, match='config.json.part'):
+    claim.write(_config(), str(tmp_path))
+  assert not (tmp_path / 'config.json').exists()

@@ -1,0 +1,204 @@
+import concurrent.futures
+import dataclasses
+import functools
+import pathlib
+import runpy
+import time
+
+import numpy as np
+import pytest
+
+from vimonet_jax import corpus
+from vimonet_jax.data import records, text, tokenizer
+from vimonet_jax.infer import engine
+from vimonet_jax.motion import features
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _config(**changes):
+  """The smoke run's configuration, with other values for dotted names."""
+  get_config = runpy.run_path(str(ROOT / 'configs' / 'tiny.py'))['get_config']
+  config = get_config('smoke')
+  config.update_from_flattened_dict(
+    {name.replace('__', '.'): value for name, value in changes.items()}
+  )
+  return config
+
+
+# --- Words for clips that have captions only ---------------------------------
+
+
+def _captioned(number, captions):
+  motion = np.zeros((40, 263), np.float32)
+  return records.Record(
+    f'clip{number}',
+    'test',
+    'train',
+    motion=motion,
+    joints=np.zeros((41, 22, 3), np.float32),
+    turns=tuple(
+      records.Turn('Describe the motion.', caption, 'motion_caption')
+      for caption in captions
+    ),
+  )
+
+
+CLIPS = [
+  _captioned(0, ['a man walks.', 'he walks left.']),
+  _captioned(1, ['she jumps.']),
+  _captioned(2, ['one.', 'two.', 'three.']),
+]
+
+
+def _words(index):
+  return corpus._captions_as_words({'val': CLIPS}, 'val', index)
+
+
+def test_a_caption_stands_where_its_motion_would():
+  record = _words(0)
+  assert record.motion_text == 'a man walks'
+  assert [turn.answer for turn in record.turns] == ['a man walks.']
+  assert record.motion is record.joints is record.frames is None
+  assert (record.split, record.source) == ('train', 'test')
+  # The clip itself is as it was.
+  assert CLIPS[0].motion is not None
+  assert len(CLIPS[0].turns) == 2
+  encoded = list(text.texts(record, text.TEMPLATES['short']))
+  assert encoded[1:4] == ['a', 'man', 'walks']
+
+
+def test_every_caption_comes_once_and_then_again():
+  rounds = [[_words(3 * i + clip) for i in range(6)] for clip in range(3)]
+  for clip, made in zip(CLIPS, rounds, strict=True):
+    said = [record.turns[0].answer for record in made]
+    captions = [turn.answer for turn in clip.turns]
+    assert said == (captions * 6)[:6]
+  names = [record.id for made in rounds for record in made]
+  assert len(set(names)) == 18
+  assert dataclasses.astuple(_words(4)) == dataclasses.astuple(_words(4))
+
+
+# --- What the settings name --------------------------------------------------
+
+
+def test_an_unknown_dataset_is_refused():
+  with pytest.raises(ValueError, match="synthetic or folder, found 'babel'"):
+    corpus.dataset(_config(data__name='babel').data)
+
+
+def test_the_dataset_is_the_one_that_the_settings_describe():
+  found = corpus.dataset(_config(data__seed=3, data__val=17).data)
+  assert (found.seed, found.num_val, found.image_size) == (3, 17, 48)
+
+
+def test_a_tokenizer_is_trained_once_on_texts_and_then_read(tmp_path):
+  asked = []
+
+  def words(split, index):
+    asked.append((split, index))
+    return _words(index)
+
+  make = functools.partial(
+    corpus._tokenizer,
+    _config(text__corpus=12, text__vocab_size=300),
+    str(tmp_path),
+    words,
+  )
+  made = make()
+  assert asked == [('train', i) for i in range(12)]
+  assert make().proto == made.proto
+  assert len(asked) == 12
+  assert [path.name for path in tmp_path.iterdir()] == ['tokenizer.model']
+
+
+# --- How many places a motion takes ------------------------------------------
+
+
+def _small(**changes):
+  """Ten clips, made in this process."""
+  sizes = {'train': 6, 'val': 2, 'test': 2, 'processes': 1}
+  config = _config(
+    **{f'data__{name}': value for name, value in sizes.items()},
+    text__corpus=20,
+    text__vocab_size=400,
+  )
+  for name, value in changes.items():
+    setattr(config.model.motion, name, value)
+  return config
+
+
+def test_an_encoder_that_counts_in_other_steps_is_refused(tmp_path):
+  message = '4 frames per token, .* found 8; set model.motion.down to 2'
+  with pytest.raises(ValueError, match=message):
+    corpus.prepare(_small(down=3), str(tmp_path))
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_motion_has_as_many_places_as_the_model_gives_it(
+  tmp_path, monkeypatch, tiny_model
+):
+  make = corpus.model
+
+  def shorter(*args, **options):
+    return dataclasses.replace(make(*args, **options), max_motion_frames=100)
+
+  monkeypatch.setattr(corpus, 'model', shorter)
+  found = corpus.prepare(_small(), str(tmp_path / 'work'))
+  assert found.layout.motion_slots == 25
+  bundle = tiny_model.bundle
+  model = dataclasses.replace(bundle.model, max_motion_frames=100)
+  engine.save(
+    str(tmp_path / 'model'), bundle._replace(model=model), tiny_model.params
+  )
+  loaded = engine.load_bundle(str(tmp_path / 'model'))
+  assert loaded.layout.motion_slots == 25
+
+
+# --- Several processes in one folder -----------------------------------------
+
+
+def test_of_two_that_start_at_once_one_makes_everything(tmp_path, monkeypatch):
+  trained, counted = [], []
+  train, count = tokenizer.train_tokenizer, features.Statistics.of
+
+  def slow_train(*args):
+    trained.append(args)
+    time.sleep(0.2)
+    return train(*args)
+
+  def slow_count(*args):
+    counted.append(args)
+    time.sleep(0.2)
+    return count(*args)
+
+  monkeypatch.setattr(tokenizer, 'train_tokenizer', slow_train)
+  monkeypatch.setattr(features.Statistics, 'of', slow_count)
+  # A lock tells threads from each other just as it does processes.
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    one, other = pool.map(
+      lambda config: corpus.prepare(config, str(tmp_path)),
+      [_small(), _small()],
+    )
+  assert len(trained) == len(counted) == 1
+  assert one.layout.tokenizer.proto == other.layout.tokenizer.proto
+  np.testing.assert_array_equal(one.statistics.mean, other.statistics.mean)
+  assert not list(tmp_path.rglob('*.part'))
+
+
+def test_what_two_processes_write_has_two_names_until_it_is_whole(
+  tmp_path, monkeypatch
+):
+  path = tmp_path / 'a'
+  names = set()
+
+  def save(part):
+    names.add(part)
+    pathlib.Path(part).write_text('whole')
+
+  for process in (7, 8):
+    monkeypatch.setattr(corpus.os, 'getpid', lambda process=process: process)
+    corpus._write(str(path), save)
+  assert len(names) == 2
+  assert str(path) not in names
+  assert [file.name for file in tmp_path.iterdir()] == ['a']

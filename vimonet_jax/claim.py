@@ -1,0 +1,86 @@
+"""Whose a work folder is: config.json, and who else may go on in it.
+
+A stage that is finished is not trained again, so a folder must not be gone on
+with under settings that would have made something else.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import traverse_util
+
+_FILE = 'config.json'
+# Settings that say where and how, and what is asked in the end; a model is the
+# same with any of them.
+_FREE = ('task', 'workdir', 'data.processes')
+_FREE_GROUPS = ('eval',)
+
+
+def check(config, workdir: str, *, must_exist: bool = False) -> None:
+  """Refuses a folder that other settings began.
+
+  Args:
+    config: what somebody wants to do there.
+    workdir: the folder.
+    must_exist: refuse a folder that nobody began, too.
+
+  Raises:
+    ValueError: says which settings differ, or that there is nothing yet.
+  """
+  path = os.path.join(workdir, _FILE)
+  if not os.path.exists(path):
+    if must_exist:
+      raise ValueError(
+        f'Expected a work folder of this program at {workdir}, found '
+        f'{"no " + _FILE + " in it" if os.path.isdir(workdir) else "none"}; '
+        'run --task=pipeline first or correct --workdir.'
+      )
+    return
+  with open(path, encoding='utf-8') as f:
+    found = _identity(json.load(f))
+  mine = _identity(json.loads(config.to_json()))
+  differing = [
+    f'{name}={mine.get(name)!r} instead of {found.get(name)!r}'
+    for name in sorted({*found, *mine})
+    if found.get(name) != mine.get(name)
+  ]
+  if differing:
+    more = f'; and {len(differing) - 5} more' if len(differing) > 5 else ''
+    raise ValueError(
+      f'Expected {workdir} to belong to this configuration, found one with '
+      f'other values: {"; ".join(differing[:5])}{more}; choose another '
+      '--workdir or remove this one.'
+    )
+
+
+def write(config, workdir: str) -> None:
+  """Writes config.json, unless it is there."""
+  path = os.path.join(workdir, _FILE)
+  if jax.process_index() or os.path.exists(path):
+    return
+  os.makedirs(workdir, exist_ok=True)
+  with open(f'{path}.part', 'w', encoding='utf-8') as f:
+    json.dump(json.loads(config.to_json()), f, indent=2)
+  os.replace(f'{path}.part', path)
+
+
+def digest(config) -> str:
+  """A word that changes with any setting that decides what is trained."""
+  kept = _identity(json.loads(config.to_json()))
+  return hashlib.blake2s(
+    json.dumps(kept, sort_keys=True).encode(), digest_size=8
+  ).hexdigest()
+
+
+def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Dotted name -> value of all settings that decide what is trained."""
+  flat = traverse_util.flatten_dict(dict(fields), sep='.')
+  return {
+    name: x
+    for name, x in flat.items()
+    if name not in _FREE and name.split('.')[0] not in _FREE_GROUPS
+  }

@@ -1,0 +1,194 @@
+"""What a finished model answers: predictions, verdicts, scores, the report.
+
+    predictions/<benchmark>.jsonl  verdicts/<benchmark>.jsonl
+    scores.json  report.html
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from vimonet_jax import checkpoint, claim, report
+from vimonet_jax import corpus as corpora
+from vimonet_jax.data import records, sources
+from vimonet_jax.eval import benchmarks, scores, tables
+from vimonet_jax.eval import run as eval_run
+from vimonet_jax.infer import engine
+from vimonet_jax.motion import features
+
+_MAX_EXAMPLES = 12
+
+
+def run(config, workdir: str) -> int:
+  """Asks, judges, and prints the table."""
+  claim.check(config, workdir, must_exist=True)
+  evaluate(config, workdir)
+  print(tables.text(scores.read(os.path.join(workdir, 'scores.json'))))
+  return 0
+
+
+def run_report(config, workdir: str) -> int:
+  """Writes report.html from what is there, and prints the table."""
+  claim.check(config, workdir, must_exist=True)
+  path = os.path.join(workdir, 'report.html')
+  report.write(
+    workdir,
+    path,
+    examples=_examples(config, workdir),
+    config=json.loads(config.to_json()),
+    counts={
+      split: {'clips': len(corpora.open_split(config, workdir, split))}
+      for split in sources.SPLITS
+    },
+  )
+  print(tables.text(scores.read(os.path.join(workdir, 'scores.json'))))
+  print(f'\n{os.path.abspath(path)}')
+  return 0
+
+
+def evaluate(config, workdir: str) -> None:
+  """Predictions first, scores second, for every input and change of media."""
+  held_out = corpora.open_split(config, workdir, config.eval.split)
+  items = _items(config, held_out)
+  lines = eval_run.predict(
+    engine.Engine.load(os.path.join(workdir, 'model')),
+    items,
+    held_out,
+    _predictions(workdir, items),
+    settings=_settings(config, workdir),
+    rows=config.eval.rows,
+  )
+  if _has_captions(config):
+    rows = _caption_rows(config, workdir, items, lines, held_out)
+  else:
+    rows = eval_run.score(items, lines)
+    eval_run.write_verdicts(
+      os.path.join(workdir, 'verdicts', f'{items[0].benchmark}.jsonl'),
+      items,
+      lines,
+    )
+  scores.write(os.path.join(workdir, 'scores.json'), rows)
+
+
+# --- What is asked -----------------------------------------------------------
+
+
+def _has_captions(config) -> bool:
+  """Whether clips are to be described; else they are asked about."""
+  return config.data.name != 'synthetic'
+
+
+def _items(config, held_out) -> list[benchmarks.Item]:
+  if _has_captions(config):
+    return benchmarks.caption_items(held_out)
+  items = _questions(config, held_out)
+  found = []
+  for shown in ('text', 'motion', 'video', 'both'):
+    found += benchmarks.variant(items, input=shown)
+  for shown, level in config.eval.corruptions:
+    found += benchmarks.variant(items, input=shown, corruption=level)
+  return found + benchmarks.variant(
+    items, input='both', corruption=benchmarks.SWAPPED
+  )
+
+
+def _questions(config, held_out) -> list[benchmarks.Item]:
+  return benchmarks.synthetic_items(
+    held_out, per_domain=config.eval.per_domain
+  )
+
+
+def _predictions(workdir: str, items: Sequence[benchmarks.Item]) -> str:
+  return os.path.join(workdir, 'predictions', f'{items[0].benchmark}.jsonl')
+
+
+def _settings(config, workdir: str) -> eval_run.Settings:
+  return eval_run.Settings(
+    fingerprint=_fingerprint(os.path.join(workdir, 'model')),
+    config_hash=claim.digest(config),
+    max_new_tokens=config.eval.max_new_tokens,
+  )
+
+
+def _fingerprint(folder: str) -> str:
+  """Of the weights in a model folder: changes when any of them does."""
+  digest = hashlib.blake2s(digest_size=8)
+  flat = checkpoint.load_weights(os.path.join(folder, 'weights'))
+  for path, x in flat.items():
+    digest.update(path.encode())
+    digest.update(jax.device_get(x).tobytes())
+  return digest.hexdigest()
+
+
+def _caption_rows(
+  config, workdir, items, lines, held_out
+) -> list[scores.Row]:
+  """The model's captions beside a random one and the nearest clip's."""
+  train = corpora.open_split(config, workdir, 'train')
+  statistics = features.Statistics.load(
+    os.path.join(workdir, 'statistics.npz')
+  )
+  rows = eval_run.caption_rows(items, lines)
+  for system, texts in (
+    ('random training caption', benchmarks.random_captions(items, train)),
+    (
+      'nearest training clip',
+      benchmarks.nearest_captions(items, held_out, train, statistics),
+    ),
+  ):
+    lines = eval_run.as_predictions(items, texts)
+    rows += eval_run.caption_rows(items, lines, system=system)
+  return rows
+
+
+# --- What a person looks at --------------------------------------------------
+
+
+def _examples(config, workdir: str) -> list[dict[str, Any]]:
+  """Some answers of this model with all media, each about another clip."""
+  held_out = corpora.open_split(config, workdir, config.eval.split)
+  if _has_captions(config):
+    items = benchmarks.caption_items(held_out)
+  else:
+    items = benchmarks.variant(_questions(config, held_out))
+  if not os.path.exists(os.path.join(workdir, 'model')):
+    return []
+  found = eval_run.answered(
+    _predictions(workdir, items), _settings(config, workdir)
+  )
+  items = [item for item in items if item.key in found]
+  chosen = _one_a_domain(items, is_caption=_has_captions(config))
+  lines = [found[item.key] for item in chosen]
+  examples = []
+  for item, line, verdict in zip(
+    chosen, lines, eval_run.verdicts(chosen, lines), strict=True
+  ):
+    clip: records.Record = held_out[item.position]
+    examples.append({
+      'joints': clip.joints,
+      'frames': clip.frames,
+      'question': item.question,
+      'reference': item.reference,
+      'answer': line['text'],
+      'correct': None if item.scoring == 'caption' else verdict.correct,
+      'input': item.input,
+    })
+  return examples
+
+
+def _one_a_domain(
+  items: Sequence[benchmarks.Item], *, is_caption: bool
+) -> list[benchmarks.Item]:
+  """The first item of each domain about a clip that no other one is about."""
+  chosen, domains, clips = [], set(), set()
+  for item in items:
+    if item.position in clips or (item.domain in domains and not is_caption):
+      continue
+    chosen.append(item)
+    domains.add(item.domain)
+    clips.add(item.position)
+  return chosen[:_MAX_EXAMPLES]

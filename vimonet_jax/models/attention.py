@@ -1,0 +1,145 @@
+"""Attention of the decoder: masks, rotary positions and the cache.
+
+    B rows in a batch   L tokens in a row   S keys or slots of a cache
+    N heads             K kv heads          H head size
+
+Pure functions of arrays; the projections around them are in llama.py.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+def mask(
+  positions_BL: jax.Array,
+  segment_ids_BL: jax.Array,
+  key_positions_BS: jax.Array,
+  key_segment_ids_BS: jax.Array,
+) -> jax.Array:
+  """Which keys a query sees: those of its segment that do not come later.
+
+      segment_ids   1 1 1 2 2 0          1 | x . . . . .
+      positions     0 1 2 0 1 0          1 | x x . . . .
+                                         1 | x x x . . .
+      rows: queries, columns: keys       2 | . . . x . .
+                                         2 | . . . x x .
+                                         0 | . . . . . x
+
+  Padding, segment 0, sees only padding and is seen only by padding. A cache is
+  one segment, in which a key's position is its slot: what is not in use lies
+  after every token.
+
+  Returns:
+    bool [B, L, S].
+  """
+  same_segment = segment_ids_BL[:, :, None] == key_segment_ids_BS[:, None, :]
+  not_later = positions_BL[:, :, None] >= key_positions_BS[:, None, :]
+  return same_segment & not_later
+
+
+def attend(
+  q_BLNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BLS: jax.Array
+) -> jax.Array:
+  """Softmax attention, each kv head for N / K query heads -> [B, L, N, H].
+
+  Scores and softmax are float32. A query that sees nothing gets the mean of
+  all values, which is finite. Other back ends enter here.
+  """
+  N, H = q_BLNH.shape[2:]
+  repeats = N // k_BSKH.shape[2]
+  k_BSNH = jnp.repeat(k_BSKH, repeats, axis=2)
+  v_BSNH = jnp.repeat(v_BSKH, repeats, axis=2)
+  scores_BNLS = jnp.einsum(
+    'blnh,bsnh->bnls',
+    q_BLNH,
+    k_BSNH,
+    preferred_element_type=jnp.float32,
+  )
+  # Not the queries, which bfloat16 would round once more.
+  scores_BNLS = scores_BNLS / math.sqrt(H)
+  scores_BNLS = jnp.where(mask_BLS[:, None], scores_BNLS, -1e30)
+  weights_BNLS = jax.nn.softmax(scores_BNLS).astype(v_BSNH.dtype)
+  return jnp.einsum('bnls,bsnh->blnh', weights_BNLS, v_BSNH)
+
+
+class Rotary(NamedTuple):
+  """What turns each position's heads, float32 [B, L, 1, H].
+
+  Both halves of a head have the same cosines and opposite sines.
+  """
+
+  cos: jax.Array
+  sin: jax.Array
+
+
+def rotary(positions_BL: jax.Array, head_dim: int, theta: float) -> Rotary:
+  """Angle j of position p is p * theta^(-2j / H), in float32."""
+  exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
+  angles = positions_BL[:, :, None, None] * theta**-exponents
+  cos, sin = jnp.cos(angles), jnp.sin(angles)
+  return Rotary(
+    cos=jnp.concatenate([cos, cos], axis=-1),
+    sin=jnp.concatenate([-sin, sin], axis=-1),
+  )
+
+
+def rotate(x_BLNH: jax.Array, turn: Rotary) -> jax.Array:
+  """Turns the pairs (j, j + H/2) of every head, in float32."""
+  turned = x_BLNH.astype(jnp.float32)
+  partner = jnp.roll(turned, x_BLNH.shape[-1] // 2, axis=-1)
+  turned = turned * turn.cos + partner * turn.sin
+  return turned.astype(x_BLNH.dtype)
+
+
+class Cache(NamedTuple):
+  """Keys and values of what was read so far; a token's slot is its position.
+
+  Attributes:
+    k: [layers, B, S, K, H], turned to their positions.
+    v: [layers, B, S, K, H].
+    length: int32 [B], slots in use; the rest is never attended to.
+  """
+
+  k: jax.Array
+  v: jax.Array
+  length: jax.Array
+
+
+def init_cache(
+  config: Any, batch: int, length: int, dtype: Any = None
+) -> Cache:
+  """An empty cache of `length` slots for each of `batch` rows.
+
+  Args:
+    config: has layers, kv_heads, head_dim and dtype, as llama.Config does.
+    batch: B.
+    length: S.
+    dtype: of keys and values; None is the config's.
+  """
+  shape = (config.layers, batch, length, config.kv_heads, config.head_dim)
+  dtype = dtype or config.dtype
+  return Cache(
+    k=jnp.zeros(shape, dtype),
+    v=jnp.zeros(shape, dtype),
+    length=jnp.zeros(batch, jnp.int32),
+  )
+
+
+def write(
+  cache: Cache,
+  k_BLKH: jax.Array,
+  v_BLKH: jax.Array,
+  layer: jax.Array,
+  slots_BL: jax.Array,
+) -> Cache:
+  """Puts each token's key and value into its slot; slot S is nowhere."""
+  rows_B1 = jnp.arange(len(slots_BL))[:, None]
+
+  def put(old, new_BLKH):
+    new_BLKH = new_BLKH.astype(old.dtype)
+    return old.at[layer, rows_B1, slots_BL].set(new_BLKH, mode='drop')
+
+  return cache._replace(k=put(cache.k, k_BLKH), v=put(cache.v, v_BLKH))
