@@ -18,6 +18,7 @@ judged by rules:
 import ml_collections
 
 _BOTH = ('motion', 'video')
+_OF_VIDEO = ('place', 'object', 'colour', 'people')
 
 
 def _mix(media, *, weight=1.0, rows=24, length=256, **changes):
@@ -125,13 +126,19 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     window=64,
   )
   config.language = _stage(
-    1000,
+    1200,
     ('llm/.*',),
     (('llm/.*', 4e-3),),
     ml_collections.ConfigDict({
       # What a video shows is read soon, the order of actions late.
       'motion': _mix(('motion',), weight=2.0, length=160, max_turns=5),
-      'both': _mix(_BOTH, length=192, max_turns=7, caption_share=0.05),
+      'both': _mix(
+        _BOTH,
+        # Two conversations a row.
+        rows=16,
+        caption_share=0.05,
+        domain_weights=dict.fromkeys(_OF_VIDEO, 0.3),
+      ),
     }),
     optimizer='muon',
     # Words that the sampler of conversations makes stand in place of media.

@@ -346,3 +346,25 @@ def test_each_pattern_must_match_something(tmp_path):
       checkpoint.load_weights(str(tmp_path), patterns)
   with pytest.raises(ValueError, match='nearest paths are .*llm/norm/scale'):
     checkpoint.load_weights(str(tmp_path), ['llm/nrm/scale'])
+
+
+def test_a_fingerprint_is_of_every_bit_and_of_no_sharding():
+  x = np.arange(32, dtype=np.float32).reshape(8, 4)
+  flat = {'a/b': x, 'c': np.ones(3, jnp.bfloat16), 'd': np.array([True])}
+  usual = checkpoint.fingerprint(flat)
+  mesh = sharding.make_mesh(2, 2, 2)
+  where = jax.NamedSharding(mesh, jax.P(('data', 'fsdp'), 'tensor'))
+  cut = {**flat, 'a/b': jax.device_put(x, where)}
+  assert checkpoint.fingerprint(cut) == usual
+  flipped = x.copy()
+  flipped.view(np.uint32)[3, 2] ^= 1
+  others = [
+    {**flat, 'a/b': flipped},
+    {**flat, 'a/b': x[::-1].copy()},
+    {**flat, 'a/b': x.T.copy()},
+    {**flat, 'a/b': x.reshape(4, 8)},
+    {**flat, 'c': np.ones(3, np.float16)},
+    {**flat, 'd': np.array([False])},
+    {'a/b': x, 'c': flat['c'], 'e': flat['d']},
+  ]
+  assert len({usual, *map(checkpoint.fingerprint, others)}) == 8

@@ -6,6 +6,7 @@ by path, such as `llm/blocks/attn/q/kernel`, in a folder.
 """
 
 import difflib
+import hashlib
 import logging
 import re
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import grain.python as grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -21,6 +23,8 @@ from jax.experimental import multihost_utils
 
 # Between two attempts to read a checkpoint.
 _PAUSE_S = 1.0
+# Tell the axes of an array apart; no array here has more.
+_PRIMES = (1, 40009, 2750159, 92821, 15485863, 32452843)
 
 
 class Checkpointer:
@@ -245,6 +249,34 @@ def load_weights(
       _read(folder, {path: shapes[path] for path in paths}, shardings)
     )
   return {path: flat[path] for path in sorted(flat)}
+
+
+def fingerprint(flat: Mapping[str, jax.Array]) -> str:
+  """A word that changes with any path, shape, dtype or bit of the arrays.
+
+  Only whole numbers are added, so it is the same however arrays are sharded,
+  and nothing leaves the devices but a number an array.
+  """
+  sums = jax.device_get(jax.jit(lambda xs: jax.tree.map(_bits, xs))(dict(flat)))
+  rows = [
+    (path, flat[path].shape, str(flat[path].dtype), int(sums[path]))
+    for path in sorted(flat)
+  ]
+  return hashlib.blake2s(repr(rows).encode(), digest_size=8).hexdigest()
+
+
+def _bits(x: jax.Array) -> jax.Array:
+  """The sum of all bit patterns, each times a number of its place, uint32."""
+  x = jnp.asarray(x)
+  if x.dtype == bool:
+    x = x.astype(jnp.uint8)
+  unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+  bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
+  place = jnp.ones_like(bits)
+  for axis in range(x.ndim):
+    step = jnp.uint32(2 * _PRIMES[axis])  # Even, so that no place is even.
+    place += step * jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+  return jnp.sum(bits * place, dtype=jnp.uint32)
 
 
 def _matching(

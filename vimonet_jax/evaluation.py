@@ -4,13 +4,10 @@
     scores.json  report.html
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
 from typing import Any
-
-import jax
 
 from vimonet_jax import checkpoint, claim, report
 from vimonet_jax import corpus as corpora
@@ -107,21 +104,12 @@ def _predictions(workdir: str, items: Sequence[benchmarks.Item]) -> str:
 
 
 def _settings(config, workdir: str) -> eval_run.Settings:
+  weights = os.path.join(workdir, 'model', 'weights')
   return eval_run.Settings(
-    fingerprint=_fingerprint(os.path.join(workdir, 'model')),
+    fingerprint=checkpoint.fingerprint(checkpoint.load_weights(weights)),
     config_hash=claim.digest(config),
     max_new_tokens=config.eval.max_new_tokens,
   )
-
-
-def _fingerprint(folder: str) -> str:
-  """Of the weights in a model folder: changes when any of them does."""
-  digest = hashlib.blake2s(digest_size=8)
-  flat = checkpoint.load_weights(os.path.join(folder, 'weights'))
-  for path, x in flat.items():
-    digest.update(path.encode())
-    digest.update(jax.device_get(x).tobytes())
-  return digest.hexdigest()
 
 
 def _caption_rows(

@@ -350,6 +350,16 @@ def test_named_weights_without_what_stays_frozen_are_refused(
   assert not (tmp_path / 'checkpoints' / '3').exists()
 
 
+def test_other_frozen_weights_are_not_gone_on_with(tmp_path, base):
+  toy.train(tmp_path / 'run', 4, init=[base])
+  other = str(tmp_path / 'other')
+  kernel = checkpoint.load_weights(base)['net/out/kernel']
+  checkpoint.save_weights(other, {'net/out/kernel': kernel + 1})
+  with pytest.raises(ValueError, match='the frozen weights that it began with'):
+    toy.train(tmp_path / 'run', 6, init=[other])
+  toy.train(tmp_path / 'run', 6, init=[base])
+
+
 def test_a_stage_looks_once_at_each_kind_of_batch(tmp_path):
   seen = []
   stage = types.SimpleNamespace(

@@ -19,7 +19,7 @@ from vimonet_jax.synthetic import language, question
 # presence stays out of most, where others find room.
 _POSTURE_SHARE = 0.8
 _HELP_SHARE = 0.6
-_PRESENCE_SHARE = 0.4
+_PRESENCE_SHARE = 0.6
 # Who does the first could be said to do the others too, so they are not denied.
 _IMPLIED = {
   'walk': ('march', 'sidestep', 'run'),

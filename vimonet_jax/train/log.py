@@ -105,7 +105,7 @@ class Log:
         if name not in ('step', 'seconds')
       },
     }
-    _write_atomically(self._root / _SUMMARY, json.dumps(summary, indent=2))
+    write_atomically(self._root / _SUMMARY, json.dumps(summary, indent=2))
     return summary
 
   def _write(self, step: int, metrics: Metrics, extra=None) -> None:
@@ -135,7 +135,8 @@ class Log:
       self._bar.update(step - self._bar.n)
 
 
-def _write_atomically(path: epath.Path, text: str) -> None:
+def write_atomically(path: epath.Path, text: str) -> None:
+  """Writes a file that is whole at any moment; only one process does."""
   if jax.process_index() == 0:
     part = path.with_suffix('.part')
     part.write_text(text)
@@ -153,5 +154,5 @@ def _keep_lines(path: epath.Path, step: int) -> dict[str, float]:
         break  # The end of a process that was killed while writing.
       if line['step'] <= step:
         kept.append(line)
-    _write_atomically(path, ''.join(json.dumps(line) + '\n' for line in kept))
+    write_atomically(path, ''.join(json.dumps(line) + '\n' for line in kept))
   return kept[-1] if kept else {}

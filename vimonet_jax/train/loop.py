@@ -4,13 +4,15 @@ It knows of a stage only its `name`, `abstract`, `init`, `trainable`, `loss_fn`,
 `frozen_dtype` and, if it has one, `check` (see stages.Stage), so that a toy
 with these attributes trains as well. A stage's folder ends up with
 
-    checkpoints/<step>/  metrics.jsonl  tensorboard/  weights/  summary.json
+    base.json  checkpoints/<step>/  metrics.jsonl  tensorboard/
+    weights/  summary.json
 
 and a run that is killed at any moment and started again ends with the same
 bits as one that was left alone.
 """
 
 import contextlib
+import json
 import logging
 import signal
 import threading
@@ -169,6 +171,7 @@ def train(
     saver = checkpoint.Checkpointer(root / 'checkpoints')
     stack.callback(saver.close)
     state, frozen, source = _start(
+      root,
       stage,
       tx,
       iterator,
@@ -222,7 +225,7 @@ def train(
 
 
 def _start(
-  stage, tx, iterator, saver, mesh, *, seed, resume, init, init_patterns
+  root, stage, tx, iterator, saver, mesh, *, seed, resume, init, init_patterns
 ) -> tuple[State, Flat, str]:
   """The state to begin with, the frozen parameters, and where they came from.
 
@@ -277,6 +280,7 @@ def _start(
     mutable={path: flat[path] for path in mutable_shapes},
   )
   frozen = {path: flat[path] for path in frozen}
+  _know_base(root, stage.name, checkpoint.fingerprint(frozen))
   source = f'{len(dtypes) - len(fresh)} named and {len(fresh)} fresh arrays'
 
   # 1. and 2.
@@ -297,6 +301,22 @@ def _start(
       )
     return restored, frozen, str(resume)
   return state, frozen, source
+
+
+def _know_base(root: epath.Path, name: str, found: str) -> None:
+  """Refuses to go on upon other frozen weights than a run began with."""
+  path = root / 'base.json'
+  if path.exists():
+    known = json.loads(path.read_text())['frozen']
+    if known != found:
+      raise ValueError(
+        f'Expected stage {name} to go on with the frozen weights that it began '
+        f'with (fingerprint {known}), found others ({found}); bring the old '
+        f'ones back, or remove {root} to begin anew.'
+      )
+  elif jax.process_index() == 0:
+    root.mkdir(parents=True, exist_ok=True)
+    log_lib.write_atomically(path, json.dumps({'frozen': found}))
 
 
 def _as(x, dtype):

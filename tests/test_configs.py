@@ -1,0 +1,74 @@
+"""What the presets promise that no code checks for them."""
+
+import pathlib
+import runpy
+
+import numpy as np
+import pytest
+
+from vimonet_jax import corpus
+from vimonet_jax.data import text, views
+from vimonet_jax.synthetic import world
+
+CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
+
+
+def _config(name, arg=''):
+  return runpy.run_path(str(CONFIGS / f'{name}.py'))['get_config'](arg)
+
+
+@pytest.fixture(scope='module')
+def layout(tmp_path_factory):
+  """Of the tiny preset, whose tokenizer takes a second to train."""
+  config = _config('tiny')
+  made = corpus._tokenizer(
+    config, str(tmp_path_factory.mktemp('tiny')), world.World().text_record
+  )
+  return text.Layout(
+    made,
+    text.TEMPLATES[config.text.template],
+    video_tokens=corpus.model(config, vocab_size=1).video_tokens,
+  )
+
+
+@pytest.fixture(scope='module')
+def clips():
+  return [world.World().make_record('train', i) for i in range(60)]
+
+
+@pytest.mark.parametrize('stage', ['language', 'video', 'align', 'instruct'])
+def test_rows_of_the_tiny_preset_are_long_enough(stage, layout, clips):
+  """What does not fit is left out, and nobody would learn the long ones."""
+  config = _config('tiny')[stage]
+  for name, mix in config.mixes.items():
+    view = views.View(
+      media=mix.media,
+      caption_share=mix.caption_share,
+      max_turns=mix.max_turns,
+      domain_weights=mix.get('domain_weights', {}),
+    )
+    rng = np.random.default_rng(0)
+    shown = clips
+    if config.get('stand_in'):
+      shown = [world.World().text_record('train', i) for i in range(200)]
+    lengths = [
+      len(text.encode_dialog(view(record, rng), layout)['tokens'])
+      for record in shown
+    ]
+    assert np.mean(np.array(lengths) > mix.length) < 0.02, (name, lengths)
+
+
+@pytest.mark.parametrize('name', ['tiny', 'mocap'])
+def test_smoke_has_a_folder_of_its_own_and_others_are_refused(name):
+  assert _config(name).workdir != _config(name, 'smoke').workdir
+  with pytest.raises(ValueError, match=f'configs/{name}.py:smoke, found'):
+    _config(name, 'big')
+
+
+def test_smoke_is_the_same_road():
+  whole, smoke = _config('tiny'), _config('tiny', 'smoke')
+  assert smoke.stage_names == whole.stage_names
+  for stage in whole.stage_names:
+    assert smoke[stage].trainable == whole[stage].trainable
+    assert set(smoke[stage].mixes) == set(whole[stage].mixes)
+    assert smoke[stage].steps < whole[stage].steps / 10
