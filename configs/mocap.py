@@ -34,6 +34,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'min_frames': 20,
     'image_size': 48,
     'processes': 2,
+    'read_threads': 0,
     # Published VQ-VAEs amplify root and contacts 25 times; then a small one has
     # no eye for the arms.
     'root_gain': 2.0,

@@ -77,6 +77,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     # Without such clips joint noise of 3 cm cost 9.6 % of what motion answers.
     'noisy_share': 0.5,
     'processes': 2,
+    'read_threads': 0,
     # Published VQ-VAEs amplify root and contacts 25 times; then a small one has
     # no eye for the arms.
     'root_gain': 2.0,

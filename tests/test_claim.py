@@ -27,6 +27,9 @@ ELSEWHERE = {
   'task': 'eval',
   'workdir': 'other',
   'eval__per_domain': 3,
+  'data__read_threads': 2,
+  'mesh__fsdp': 2,
+  'align__checkpoint_steps': 7,
   'data__processes': 7,
 }
 

@@ -85,8 +85,8 @@ def test_a_wrong_command_ends_with_a_sentence(arguments, sentence):
 @pytest.mark.parametrize(
   ('kind', 'status', 'sentence'),
   [
-    ('value', 1, 'Expected a, found b; do c.'),
-    ('os', 1, 'Expected a, found b; do c.'),
+    ('value', 1, 'Expected a, found b; do c.\n(--verbosity=1 shows where.)'),
+    ('os', 1, 'Expected a, found b; do c.\n(--verbosity=1 shows where.)'),
     ('stop', 130, 'the same command goes on from here.'),
   ],
 )

@@ -88,10 +88,14 @@ class Checkpointer:
     """
     errors = {}
     for step in reversed(self.steps):
+      state = None
       try:
         state = self._read_twice(step, abstract, iterator)
       except Exception as error:  # Whatever a broken file makes Orbax raise.
         errors[step] = error
+      if _somewhere(state is None):
+        # Processes that went on from different steps would wait for ever.
+        errors.setdefault(step, OSError('another process could not read it'))
         continue
       for damaged, error in errors.items():
         logging.warning(
@@ -168,6 +172,11 @@ class Checkpointer:
   def close(self) -> None:
     """Waits, then lets go of the folder."""
     self._manager.close()
+
+
+def _somewhere(here: bool) -> bool:
+  """Whether something is true in one of the processes at least."""
+  return bool(np.any(multihost_utils.process_allgather(np.array(here))))
 
 
 def save_weights(folder: str, flat: Mapping[str, Any]) -> None:
@@ -257,14 +266,14 @@ def fingerprint(flat: Mapping[str, jax.Array]) -> str:
   Only whole numbers are added, so it is the same however arrays are sharded,
   and nothing leaves the devices but a number an array.
   """
-  sums = jax.device_get(jax.jit(lambda xs: jax.tree.map(_bits, xs))(dict(flat)))
   rows = [
-    (path, flat[path].shape, str(flat[path].dtype), int(sums[path]))
+    (path, flat[path].shape, str(flat[path].dtype), int(_bits(flat[path])))
     for path in sorted(flat)
   ]
   return hashlib.blake2s(repr(rows).encode(), digest_size=8).hexdigest()
 
 
+@jax.jit
 def _bits(x: jax.Array) -> jax.Array:
   """The sum of all bit patterns, each times a number of its place, uint32."""
   x = jnp.asarray(x)

@@ -15,9 +15,16 @@ from flax import traverse_util
 
 _FILE = 'config.json'
 # Settings that say where and how, and what is asked in the end; a model is the
-# same with any of them.
-_FREE = ('task', 'workdir', 'data.processes')
-_FREE_GROUPS = ('eval',)
+# same with any of them. (What lies at a path is compared by its content.)
+_FREE = (
+  'task',
+  'workdir',
+  'data.path',
+  'data.processes',
+  'data.read_threads',
+)
+_FREE_GROUPS = ('eval', 'mesh')
+_FREE_ENDS = ('checkpoint_steps',)
 
 
 def check(config, workdir: str, *, must_exist: bool = False) -> None:
@@ -82,5 +89,7 @@ def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:
   return {
     name: x
     for name, x in flat.items()
-    if name not in _FREE and name.split('.')[0] not in _FREE_GROUPS
+    if name not in _FREE
+    and name.split('.')[0] not in _FREE_GROUPS
+    and name.split('.')[-1] not in _FREE_ENDS
   }

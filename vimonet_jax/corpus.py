@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import tqdm
 
+from vimonet_jax import claim
 from vimonet_jax.data import builder, records, sources, text, tokenizer
 from vimonet_jax.data import dataset as datasets
 from vimonet_jax.models import vimonet
@@ -54,9 +55,18 @@ def prepare(config, workdir: str) -> Corpus:
       f'token, as records are cut, found {reader.motion.frames_per_token}; '
       f'set model.motion.down to {records.FRAMES_PER_TOKEN.bit_length() - 1}.'
     )
+  if config.text.template not in text.TEMPLATES:
+    raise ValueError(
+      f'Expected text.template to be one of {", ".join(text.TEMPLATES)}, found '
+      f'{config.text.template!r}.'
+    )
   data = config.data
   with _locked(workdir):
     build(config, workdir)
+    # Only now: a folder must not be spoilt by settings that no data fit. And
+    # not later: what follows belongs to these settings.
+    claim.check(config, workdir)
+    claim.write(config, workdir)
     splits = {
       split: open_split(config, workdir, split) for split in sources.SPLITS
     }

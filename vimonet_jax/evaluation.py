@@ -51,12 +51,14 @@ def evaluate(config, workdir: str) -> None:
   """Predictions first, scores second, for every input and change of media."""
   held_out = corpora.open_split(config, workdir, config.eval.split)
   items = _items(config, held_out)
+  # Before the engine: weights need not be in memory twice.
+  settings = _settings(config, workdir)
   lines = eval_run.predict(
     engine.Engine.load(os.path.join(workdir, 'model')),
     items,
     held_out,
     _predictions(workdir, items),
-    settings=_settings(config, workdir),
+    settings=settings,
     rows=config.eval.rows,
   )
   if _has_captions(config):
@@ -138,13 +140,13 @@ def _caption_rows(
 
 def _examples(config, workdir: str) -> list[dict[str, Any]]:
   """Some answers of this model with all media, each about another clip."""
+  if not os.path.exists(os.path.join(workdir, 'model', 'config.json')):
+    return []  # What is written last there, so nothing has been asked yet.
   held_out = corpora.open_split(config, workdir, config.eval.split)
   if _has_captions(config):
     items = benchmarks.caption_items(held_out)
   else:
     items = benchmarks.variant(_questions(config, held_out))
-  if not os.path.exists(os.path.join(workdir, 'model')):
-    return []
   found = eval_run.answered(
     _predictions(workdir, items), _settings(config, workdir)
   )

@@ -1,7 +1,7 @@
 """The front door: `python -m vimonet_jax.main --config=configs/tiny.py`.
 
 Flags and one table from task to function, nothing else. Each function imports
-what it needs, so a task never loads another's libraries.
+what it needs when it is called.
 """
 
 import signal
@@ -105,8 +105,8 @@ def main(argv: list[str]) -> int:
     return 128 + signal.SIGINT
   except (ValueError, OSError, FloatingPointError) as error:
     # Settings or data that do not fit; what it says is written for the user.
-    print(f'\n{error}', file=sys.stderr)
-    logging.debug('--verbosity=1 shows where.', exc_info=True)
+    print(f'\n{error}\n(--verbosity=1 shows where.)', file=sys.stderr)
+    logging.debug('It was raised here:', exc_info=True)
     return 1
 
 

@@ -20,7 +20,7 @@ from vimonet_jax.data import augment, batches, records, sources, views
 from vimonet_jax.eval import benchmarks
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.infer import engine
-from vimonet_jax.train import loop, stages
+from vimonet_jax.train import loop, optimizer, stages
 
 
 def run(config, workdir: str) -> int:
@@ -31,15 +31,29 @@ def run(config, workdir: str) -> int:
       anything is made.
   """
   claim.check(config, workdir)
+  mesh = sharding.make_mesh(**config.mesh)
   for name in config.stage_names:
-    stages.make_optimizer(config[name])
+    _check_stage(config, name, mesh)
   corpus = corpora.prepare(config, workdir)
-  claim.write(config, workdir)
   for name in config.stage_names:
     train_stage(config, workdir, name, corpus)
   export(config, workdir, corpus)
   evaluation.evaluate(config, workdir)
   return evaluation.run_report(config, workdir)
+
+
+def _check_stage(config, name: str, mesh) -> None:
+  """Raises a ValueError for settings that would only fail in their turn."""
+  stage = config[name]
+  adapters = stage.get('lora')
+  model = corpora.model(config, vocab_size=1, adapters=adapters)
+  made = stages.make(name, stage, model)
+  shapes = sharding.unbox(made.abstract()[0])
+  trainable, _ = optimizer.split(shapes, made.trainable)
+  jax.eval_shape(stages.make_optimizer(stage).init, trainable)
+  _augment(config)
+  for rows in [mix.rows for mix in stage.mixes.values()] or [stage.rows]:
+    _share_of(rows, mesh)
 
 
 # --- Training ----------------------------------------------------------------
@@ -87,6 +101,11 @@ def _share_of(rows: int, mesh: jax.sharding.Mesh) -> int:
   return rows // processes
 
 
+def _augment(config) -> augment.Augment | None:
+  variants = config.data.get('augment')
+  return augment.Augment(**variants) if variants else None
+
+
 def _batches(config, name: str, corpus: corpora.Corpus, mesh):
   stage, train = config[name], corpus.splits['train']
   # Stages that read the same records must not do so in the same order.
@@ -94,21 +113,21 @@ def _batches(config, name: str, corpus: corpora.Corpus, mesh):
   share = {
     'process_index': jax.process_index(),
     'process_count': jax.process_count(),
-    'read_threads': config.data.get('read_threads', 0),
+    'read_threads': config.data.read_threads,
   }
-  variants = config.data.get('augment')
-  variants = augment.Augment(**variants) if variants else None
+  # Words stand where clips would.
+  has_words = bool(stage.get('stand_in'))
   if name == 'motion':
     return batches.motion_windows(
       train,
       statistics=corpus.statistics,
       rows=_share_of(stage.rows, mesh),
       window=stage.window,
-      augment=variants,
+      augment=_augment(config),
       seed=seed,
       **share,
     )
-  if stage.get('stand_in'):
+  if has_words:
     train = batches.FunctionSource(
       functools.partial(corpus.words, 'train'), stage.stand_in
     )
@@ -123,11 +142,11 @@ def _batches(config, name: str, corpus: corpora.Corpus, mesh):
       ),
       rows=_share_of(mix.rows, mesh),
       length=mix.length,
-      motion_clips=int('motion' in mix.media and 'stand_in' not in stage),
-      video_clips=int('video' in mix.media and 'stand_in' not in stage),
-      has_words='stand_in' in stage,
+      motion_clips=int('motion' in mix.media and not has_words),
+      video_clips=int('video' in mix.media and not has_words),
+      has_words=has_words,
       weight=mix.weight,
-      augment=variants,
+      augment=_augment(config),
     )
     for mix in stage.mixes.values()
   ]
@@ -189,15 +208,26 @@ def _probe(config, name: str, corpus: corpora.Corpus, model):
 
 
 def export(config, workdir: str, corpus: corpora.Corpus) -> None:
-  """Gathers what inference needs in model/; adapters become weights."""
+  """Gathers what inference needs in model/; adapters become weights.
+
+  Raises:
+    ValueError: the last stage was trained on other weights than are there.
+  """
   folder = os.path.join(workdir, 'model')
   if os.path.exists(os.path.join(folder, 'config.json')):
     return
   name = config.stage_names[-1]
   model = _stage_model(config, name, corpus)
-  wanted, state = stages.make(name, config[name], model).abstract()
+  stage = stages.make(name, config[name], model)
+  wanted, state = stage.abstract()
   found = checkpoint.load_weights(
     [os.path.join(workdir, n, 'weights') for n in config.stage_names]
+  )
+  _, frozen = optimizer.split(sharding.unbox(wanted), stage.trainable)
+  loop.check_base(
+    os.path.join(workdir, name),
+    name,
+    {path: found[path].astype(stage.frozen_dtype) for path in frozen},
   )
   params = {path: found[path] for path in (*wanted, *state)}
   engine.save(
@@ -220,10 +250,21 @@ def show_record(
     )
   if config.data.name == 'synthetic':
     # Made without a dataset.
-    found = corpora.dataset(config.data).make((split, int(number)))
+    dataset = corpora.dataset(config.data)
+    length = len(dataset.splits()[split])
   else:
     corpora.build(config, workdir)
-    found = corpora.open_split(config, workdir, split)[int(number)]
+    dataset = corpora.open_split(config, workdir, split)
+    length = len(dataset)
+  if int(number) >= length:
+    raise ValueError(
+      f'Expected --record below {split}:{length}, found {record}; the split '
+      f'has {length} records.'
+    )
+  if config.data.name == 'synthetic':
+    found = dataset.make((split, int(number)))
+  else:
+    found = dataset[int(number)]
   folder = output or os.path.join(workdir, 'show', f'{split}-{number}')
   for path in show.run(found, folder):
     print(path)

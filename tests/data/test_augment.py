@@ -59,6 +59,13 @@ def test_mirror_changes_sides_everywhere(record):
   ('text', 'other'),
   [
     ('turns left, then Right.', 'turns right, then Left.'),
+    ('walks left then turns right', 'walks right then turns left'),
+    ('turns to the right then left', 'turns to the left then right'),
+    ('steps left before kicking right', 'steps right before kicking left'),
+    ('turns right after that', 'turns left after that'),
+    ('bows right after that', 'bows right after that'),
+    ('walks clockwise then stops', 'walks counterclockwise then stops'),
+    ('is all right, then leans right', 'is all right, then leans left'),
     ('walks clockwise', 'walks counterclockwise'),
     ('a counter-clockwise circle', 'a clockwise circle'),
     ('walks counter clockwise', 'walks clockwise'),

@@ -9,8 +9,16 @@ import pytest
 import samples
 
 from vimonet_jax import checkpoint
-from vimonet_jax.data import batches, records, text, tokenizer, views
+from vimonet_jax.data import (
+  augment,
+  batches,
+  records,
+  text,
+  tokenizer,
+  views,
+)
 from vimonet_jax.motion import features
+from vimonet_jax.synthetic import world
 from vimonet_jax.train import losses
 
 VIDEO = 6
@@ -246,6 +254,70 @@ def test_resuming_is_bit_identical(options):
   resumed = iter(stream)
   resumed.set_state(state)
   _same([next(resumed) for _ in range(10)], expected)
+
+
+@functools.cache
+def _walkers() -> tuple[records.Record, ...]:
+  """Real bodies, which alone can be mirrored and seen badly."""
+  made = (world.World().make_record('train', i) for i in range(6))
+  return tuple(
+    dataclasses.replace(
+      record, turns=(records.Turn('What?', 'It walks left.'),), frames=None
+    )
+    for record in made
+  )
+
+
+@pytest.mark.parametrize('options', [{}, {'read_threads': 4}])
+def test_variants_are_the_same_again_and_others_in_each_epoch(options):
+  variants = augment.Augment(mirror=0.5, least_share=0.5, noise_share=0.5)
+  mix = _mix(
+    media=('motion',), source=_walkers(), augment=variants, motion_clips=2
+  )
+  stream = _batches(mix, **options)
+  iterator = iter(stream)
+  first = [next(iterator) for _ in range(4)]
+  state = json.loads(json.dumps(iterator.get_state()))
+  expected = [next(iterator) for _ in range(4)]
+  resumed = iter(stream)
+  resumed.set_state(state)
+  _same([next(resumed) for _ in range(4)], expected)
+  clips = [made['motion'] for b in (*first, *expected) for made in _unpack(b)]
+  assert len({clip.tobytes() for clip in clips}) > 2 * len(_walkers())
+
+
+def test_batches_and_windows_show_variants():
+  """In the mirror, everybody walks right and is the mirrored body."""
+  always = augment.Augment(mirror=1.0)
+  mix = _mix(
+    media=('motion',), source=_walkers(), augment=always, motion_clips=2
+  )
+  images = [
+    STATISTICS.normalise(augment.mirrored(record).motion).astype(np.float32)
+    for record in _walkers()
+  ]
+  for made in _unpack(_batches(mix, count=1)[0]):
+    clip = made['motion'][0, : made['motion_length'][0]]
+    assert any(np.array_equal(clip, image) for image in images)
+    assert 'right' in _layout().tokenizer.decode(made['tokens'])
+  (batch,) = itertools.islice(
+    batches.motion_windows(
+      _walkers(),
+      statistics=STATISTICS,
+      rows=4,
+      seed=0,
+      window=40,
+      # A window is a cut itself: all its frames are there.
+      augment=dataclasses.replace(always, least_share=0.1),
+    ),
+    1,
+  )
+  for window in batch['motion']:
+    assert any(
+      np.array_equal(window, image[start : start + 40])
+      for image in images
+      for start in range(len(image) - 39)
+    )
 
 
 def test_a_checkpoint_holds_the_iterator(tmp_path):

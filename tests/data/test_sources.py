@@ -131,12 +131,11 @@ def test_an_m_alone_makes_no_mirror_image(tmp_path):
     tmp_path,
     {f'joints/{name}.npy': _walk(61) for name in names},
     dict.fromkeys(names, 'walks#x' + WHOLE),
-    {'train': names[:3], 'test': names[3:]},
+    {'train': names},
   )
-  found = sources.humanml3d(tmp_path).splits
   read = [
     sources.read(clip, source='s', licence='l')
-    for clip in (*found['train'], *found['test'])
+    for clip in sources.humanml3d(tmp_path).splits['train']
   ]
   mirrors = {r.id: r.provenance.get('mirror_of') for r in read}
   assert mirrors == {
@@ -227,6 +226,21 @@ def test_a_clip_of_two_splits_is_refused(tiny):
   with pytest.raises(ValueError, match='found 000000 2 times') as e:
     sources.humanml3d(tiny)
   assert 'take it out of one' in str(e.value)
+
+
+def test_a_mirror_image_in_another_split_is_refused(tiny):
+  for name, split in (('train', '000000'), ('val', '000004\nM000000')):
+    (tiny / f'{name}.txt').write_text(f'{split}\n')
+  with pytest.raises(ValueError, match='M000000 in val.txt and 000000 in'):
+    sources.humanml3d(tiny)
+
+
+def test_joints_in_another_unit_are_refused(tmp_path):
+  clips = {f'joints/{name}.npy': 100 * _walk(61) for name in 'abc'}
+  texts = dict.fromkeys('abc', 'walks#x' + WHOLE)
+  _folder(tmp_path, clips, texts, {'train': ['a'], 'val': ['b'], 'test': ['c']})
+  with pytest.raises(ValueError, match='legs of 0.3 to 1.3 m, found 8'):
+    sources.humanml3d(tmp_path)
 
 
 @pytest.mark.parametrize('place', ['joints', 'new_joint_vecs', 'joints.npz'])

@@ -120,6 +120,26 @@ def test_what_is_finished_is_not_done_again(undisturbed, cache):
   assert weights == {path: path.stat().st_mtime_ns for path in weights}
 
 
+@pytest.mark.parametrize(
+  ('setting', 'sentence'),
+  [
+    ('instruct.lora.targets=("q", "w")', 'Expected lora.targets among'),
+    ('align.trainable=("translator/.*",)', 'translator/'),
+    ('mesh.data=3', 'Expected data * fsdp * tensor = 1 devices'),
+    ('text.template=alpaca', 'Expected text.template to be one of'),
+  ],
+)
+def test_a_setting_of_a_later_stage_is_refused_at_once(
+  tmp_path, cache, setting, sentence
+):
+  process = _start(tmp_path / 'work', cache, f'--config.{setting}')
+  output, _ = process.communicate(timeout=100)
+  assert process.returncode == 1, output
+  assert sentence in output
+  assert 'Traceback' not in output
+  assert not (tmp_path / 'work' / 'config.json').exists()
+
+
 def test_another_configuration_is_refused(undisturbed, cache):
   workdir, _ = undisturbed
   process = _start(workdir, cache, '--config.align.clip=0.5')
@@ -135,9 +155,18 @@ def test_the_evaluation_may_be_run_again_with_other_settings(
   workdir, _ = undisturbed
   scores = (workdir / 'scores.json').read_bytes()
   output = _finish(
-    _start(workdir, cache, '--task=eval', '--config.eval.max_new_tokens=2')
+    _start(
+      workdir,
+      cache,
+      '--task=eval',
+      '--config.eval.max_new_tokens=2',
+      '--config.eval.per_domain=1',
+    )
   )
   assert 'vimos-synth test' in output
+  assert (workdir / 'scores.json').read_bytes() != scores
+  predictions = (workdir / 'predictions' / 'vimos-synth.jsonl').read_text()
+  assert '"max_new_tokens": 2}' in predictions
   for task in ('report', 'pipeline'):
     _finish(_start(workdir, cache, f'--task={task}'))
   assert (workdir / 'scores.json').read_bytes() == scores

@@ -62,15 +62,15 @@ def test_wilson_holds_at_both_ends():
   assert scores.wilson(0.0, 40) == pytest.approx((0.0, 1.0 - low))
 
 
-def test_rows_replace_those_about_the_same_and_no_others(tmp_path):
+def test_rows_replace_those_of_their_benchmark_and_no_others(tmp_path):
+  """Old rows of other settings beside new ones would be compared with them."""
   path = str(tmp_path / 'scores.json')
   assert scores.read(path) == []
-  scores.write(path, [_row(), _row('macro')])
-  found = scores.write(
-    path, [_row(accuracy=0.75), _row(corruption='L2'), _row(system='nearest')]
-  )
+  others = [_row(benchmark='other'), _row(split='val')]
+  scores.write(path, [_row(), _row(corruption='L2'), *others])
+  found = scores.write(path, [_row(accuracy=0.75), _row(system='nearest')])
   assert found == scores.read(path)
-  assert [row['accuracy'] for row in found] == [0.75, 0.5, 0.5, 0.5]
+  assert found == [*others, _row(accuracy=0.75), _row(system='nearest')]
   assert [path.name for path in tmp_path.iterdir()] == ['scores.json']
 
 

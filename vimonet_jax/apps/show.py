@@ -7,6 +7,7 @@ Motion and frames are also written as files that `--task=chat` reads.
 """
 
 import os
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -39,7 +40,9 @@ def run(record: records.Record, output: str) -> list[str]:
     paths.append(f'{stem}.png')
     draw.frames_png(record.frames, paths[-1])
     paths.append(os.path.join(stem, ''))
-    os.makedirs(paths[-1], exist_ok=True)
+    # Frames that another record left would be taken for more of this one.
+    shutil.rmtree(stem, ignore_errors=True)
+    os.makedirs(stem)
     for i, frame in enumerate(record.frames):
       PIL.Image.fromarray(frame).save(os.path.join(stem, f'{i}.png'))
   paths.append(f'{stem}.txt')

@@ -27,11 +27,19 @@ _PAIRS = (
   ('clockwise', 'anti clockwise'),
 )
 _OTHER = {b: a for a, b in _PAIRS} | {a: b for a, b in reversed(_PAIRS)}
-# `right` that is no side: right away, right after, all right.
 _SIDE = re.compile(
-  r'(?<!all )\b('
+  r'\b('
   + '|'.join(sorted(map(re.escape, _OTHER), key=len, reverse=True))
-  + r')\b(?! (?:away|after|before|now|then|where|there)\b)',
+  + r')\b',
+  re.IGNORECASE,
+)
+# `right` that is no side: right away; right after, unless somebody turns right
+# after that.
+_NO_SIDE = re.compile(r'right (?:away|now|there|where)\b', re.IGNORECASE)
+_MAYBE_NO_SIDE = re.compile(r'right (?:before|after)\b', re.IGNORECASE)
+_BEFORE_A_SIDE = re.compile(
+  r'\b(?:the|his|her|their|to|and|or|\w+ing|turns?|steps?|moves?|leans?|'
+  r'walks?|jumps?|hops?|runs?|looks?|goes|go) $',
   re.IGNORECASE,
 )
 
@@ -121,12 +129,22 @@ def other_side(text: str) -> str:
 
   def swap(match: re.Match) -> str:
     found = match[0]
+    if _is_no_side(text, match.start()):
+      return found
     other = _OTHER[found.lower()]
     if found.isupper():
       return other.upper()
     return other.capitalize() if found[0].isupper() else other
 
   return _SIDE.sub(swap, text)
+
+
+def _is_no_side(text: str, start: int) -> bool:
+  before, rest = text[:start], text[start:]
+  if _MAYBE_NO_SIDE.match(rest):
+    return not _BEFORE_A_SIDE.search(before)
+  is_all_right = rest[:5].lower() == 'right' and before.lower().endswith('all ')
+  return is_all_right or bool(_NO_SIDE.match(rest))
 
 
 def _joints(record: records.Record) -> np.ndarray:

@@ -185,6 +185,10 @@ def motion_windows(
       f'found {window}.'
     )
 
+  if augment is not None:
+    # A window is a cut itself, and needs all the frames there are.
+    augment = dataclasses.replace(augment, least_share=1.0)
+
   def draw(record, rng) -> _Drawn:
     if augment is not None:
       record = augment(record, rng)

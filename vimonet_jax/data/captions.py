@@ -19,7 +19,7 @@ class Caption:
 
 
 def read(path: str | os.PathLike) -> list[Caption]:
-  """All captions of a text file; empty lines say nothing.
+  """All captions of a text file; lines without words say nothing.
 
   Raises:
     ValueError: not UTF-8, or a line that has not the four parts above.
@@ -30,13 +30,15 @@ def read(path: str | os.PathLike) -> list[Caption]:
       continue
     try:
       text, _, start, end = line.split('#')[:4]
-      found.append(Caption(text.strip(), _seconds(start), _seconds(end)))
+      caption = Caption(text.strip(), _seconds(start), _seconds(end))
     except ValueError as e:
       raise ValueError(
         f'{path}, line {number}: expected caption#words#start#end with seconds '
         f'as numbers of at least 0, found {line[:60]!r}; mend or remove that '
         'line.'
       ) from e
+    if caption.text:
+      found.append(caption)
   return found
 
 

@@ -36,6 +36,9 @@ SPLITS = ('train', 'val', 'test')
 # Text-to-motion models leave out what is longer (T2M-GPT, `dataset_VQ.py`): of
 # a caption for more than that, part would be about frames that nobody sees.
 _MAX_FRAMES = 199
+# What a leg measures, in metres: a small child's and a giant's.
+_LEG_M = (0.3, 1.3)
+_LEG = ('hip', 'knee', 'ankle')
 _LEFT_OUT = ('missing', 'damaged', 'too_short', 'too_long')
 _ANKLES = [skeleton.INDEX['left_ankle'], skeleton.INDEX['right_ankle']]
 
@@ -179,7 +182,7 @@ def humanml3d(
   listed = _listed(root)
   names = {name for _, name in listed}
   splits, left_out = {}, {what: [] for what in _LEFT_OUT}
-  checksums, standing = {}, collections.Counter()
+  checksums, standing, legs = {}, collections.Counter(), []
   for split, name in listed:
     file = motion_files.find(root, name)
     text = root / 'texts' / f'{name}.txt'
@@ -214,6 +217,7 @@ def humanml3d(
         splits.setdefault(split, []).append(clip)
         if not motion_files.holds_features(file):
           standing[_standing_axis(array)] += 1
+          legs.append(_leg_m(array))
         if file not in checksums:
           checksums[file] = motion_files.checksum(root / file)
   found = Found(splits, checksums, **{k: tuple(v) for k, v in left_out.items()})
@@ -224,6 +228,7 @@ def humanml3d(
       f'found {found.summary()}.'
     )
   _check_up(root, standing)
+  _check_unit(root, legs)
   return found
 
 
@@ -290,6 +295,15 @@ def _listed(root: pathlib.Path) -> list[tuple[str, str]]:
       f'{counts[twice[0]]} times ({len(twice)} such clips); a clip of two '
       'splits would be trained on and tested: take it out of one.'
     )
+  split_of = {name: split for split, name in listed}
+  for split, name in listed:
+    other = _mirror_of(name, split_of)
+    if split_of.get(other, split) != split:
+      raise ValueError(
+        f'{root}: expected a clip and its mirror image in one split, found '
+        f'{name} in {split}.txt and {other} in {split_of[other]}.txt; take '
+        'one of them out.'
+      )
   return listed
 
 
@@ -340,6 +354,22 @@ def _turns(clip: Clip) -> tuple[records.Turn, ...]:
     )
     for i, caption in enumerate(clip.captions)
   )
+
+
+def _check_unit(root: pathlib.Path, legs: Sequence[float]) -> None:
+  """Raises where most legs are no legs; features would not show it."""
+  typical = float(np.median(legs)) if legs else _LEG_M[0]
+  if not _LEG_M[0] <= typical <= _LEG_M[1]:
+    raise ValueError(
+      f'{root}: expected joints in metres, with legs of {_LEG_M[0]} to '
+      f'{_LEG_M[1]} m, found {typical:.3g}; save the joints in metres.'
+    )
+
+
+def _leg_m(joints_TJ3: np.ndarray) -> float:
+  """From hip over knee to ankle."""
+  leg = joints_TJ3[:, [skeleton.INDEX[f'left_{x}'] for x in _LEG]]
+  return float(np.linalg.norm(np.diff(leg, axis=1), axis=-1).sum(1).mean())
 
 
 def _standing_axis(joints_TJ3: np.ndarray) -> str:

@@ -81,11 +81,18 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def write(path: str, rows: Sequence[Row]) -> list[Row]:
-  """Puts rows into a file in place of those about the same; returns all.
+  """Puts rows into a file in place of those of their benchmarks; returns all.
 
-  A process that is killed leaves the old file or the new one, never a half.
+  A benchmark's rows are compared with each other, so all of them come from one
+  run and one setting. A process that is killed leaves the old file or the new
+  one, never a half.
   """
-  merged = {_key(row): row for row in read(path)}
+  written = {(row['benchmark'], row['split']) for row in rows}
+  merged = {
+    _key(row): row
+    for row in read(path)
+    if (row['benchmark'], row['split']) not in written
+  }
   merged |= {_key(row): row for row in rows}
   lines = ',\n '.join(json.dumps(row) for row in merged.values())
   with open(f'{path}.part', 'w', encoding='utf-8') as f:

@@ -66,12 +66,16 @@ def save(folder: str, bundle: Bundle, params: Mapping[str, Any]) -> None:
     params = lora.merge(params, model.llm.lora)
     llm = dataclasses.replace(model.llm, lora=lora.LoraConfig())
     model = dataclasses.replace(model, llm=llm)
-  os.makedirs(folder, exist_ok=True)
   path = os.path.join(folder, _CONFIG)
-  # First it goes and last it comes: a folder that has it is complete.
-  if os.path.exists(path):
-    os.remove(path)
+  is_writer = jax.process_index() == 0
+  if is_writer:
+    os.makedirs(folder, exist_ok=True)
+    # First it goes and last it comes: a folder that has it is complete.
+    if os.path.exists(path):
+      os.remove(path)
   checkpoint.save_weights(os.path.join(folder, _WEIGHTS), params)
+  if not is_writer:
+    return
   bundle.layout.tokenizer.save(os.path.join(folder, _TOKENIZER))
   if bundle.statistics is not None:
     bundle.statistics.save(os.path.join(folder, _STATISTICS))

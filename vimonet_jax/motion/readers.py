@@ -1,7 +1,8 @@
 """Any motion file -> joints at 20 fps, in metres, y up.
 
 `read` is the one door. A format that defines its frame rate, unit or up axis is
-taken at its word; where it does not, the body itself is the measure (a leg has
+taken at its word, unless the body stands or lies along another axis; where it
+does not, the body itself is the measure (a leg has
 the length of a leg, a head is above its feet); where that does not settle it
 either, the error asks for the flag that does. What was found and changed stands
 in `Motion.notes`, what is wrong with a file in one sentence.
@@ -369,7 +370,7 @@ def _beds(joints_TJ3: np.ndarray, standing: str) -> list[str]:
 
 
 def _standing_axis(joints_TJ3: np.ndarray) -> str:
-  """The axis from feet to neck, e.g. `y` or `-z`; '' for a body that lies."""
+  """The axis from feet to neck, e.g. `y` or `-z`; '' where it is none."""
   feet = joints_TJ3[:, _ANKLES].mean(axis=1)
   body = _unit(joints_TJ3[:, skeleton.INDEX['neck']] - feet)
   upright = np.median(body, axis=0)

@@ -107,6 +107,14 @@ class World:
   max_actions: int = 3
   noisy_share: float = 0.0
 
+  def __post_init__(self):
+    longest = max(_NUM_ACTIONS)
+    if not 1 <= self.max_actions <= longest or not 0 <= self.noisy_share <= 1:
+      raise ValueError(
+        f'Expected max_actions of 1 to {longest} and a noisy_share of 0 to 1, '
+        f'found {self}.'
+      )
+
   def make_record(self, split: str, index: int) -> records.Record:
     """Record `index` of a split, with motion, frames and all its turns."""
     rng = self._rng(split, index)

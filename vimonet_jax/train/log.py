@@ -122,8 +122,8 @@ class Log:
       if not math.isfinite(value):
         raise FloatingPointError(
           f'Expected finite metrics, found {name} = {value} at step {step}; '
-          'the last checkpoint is from before: lower the learning rate, or '
-          'look at the batch of that step.'
+          'the last checkpoint is from before: look at the batch of that step, '
+          'or lower the learning rate, in another work folder.'
         )
     self._last = line
     if self._writes:

@@ -280,7 +280,7 @@ def _start(
     mutable={path: flat[path] for path in mutable_shapes},
   )
   frozen = {path: flat[path] for path in frozen}
-  _know_base(root, stage.name, checkpoint.fingerprint(frozen))
+  check_base(root, stage.name, frozen)
   source = f'{len(dtypes) - len(fresh)} named and {len(fresh)} fresh arrays'
 
   # 1. and 2.
@@ -303,9 +303,19 @@ def _start(
   return state, frozen, source
 
 
-def _know_base(root: epath.Path, name: str, found: str) -> None:
-  """Refuses to go on upon other frozen weights than a run began with."""
-  path = root / 'base.json'
+def check_base(folder: str, name: str, frozen: Mapping[str, Any]) -> None:
+  """Refuses to go on upon other frozen weights than a run began with.
+
+  Args:
+    folder: of the stage; in a new one the weights are remembered.
+    name: of the stage.
+    frozen: what it keeps frozen, as it keeps it.
+
+  Raises:
+    ValueError: these are others.
+  """
+  root = epath.Path(folder).absolute()
+  path, found = root / 'base.json', checkpoint.fingerprint(frozen)
   if path.exists():
     known = json.loads(path.read_text())['frozen']
     if known != found:

@@ -1,0 +1,70 @@
+"""Parts of the pipeline that need no training; tests/end_to_end runs it."""
+
+import pathlib
+import runpy
+
+import jax
+import pytest
+
+from vimonet_jax import pipeline, sharding
+
+CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
+
+
+@pytest.fixture(name='config')
+def _config():
+  get_config = runpy.run_path(str(CONFIGS / 'tiny.py'))['get_config']
+  return get_config('smoke')
+
+
+@pytest.mark.parametrize(
+  ('record', 'sentence'),
+  [
+    ('test:32', 'below test:32, found test:32; the split has 32 records'),
+    ('tset:0', "split:number, e.g. test:0, found 'tset:0'"),
+    ('test', "split:number, e.g. test:0, found 'test'"),
+    ('test:-1', "split:number, e.g. test:0, found 'test:-1'"),
+  ],
+)
+def test_a_record_that_is_not_there_is_said(config, tmp_path, record, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    pipeline.show_record(config, str(tmp_path), record=record, output=None)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_record_is_shown_without_a_dataset(config, tmp_path, capsys):
+  assert not pipeline.show_record(
+    config, str(tmp_path), record='test:31', output=None
+  )
+  printed = capsys.readouterr().out.split()
+  folder = tmp_path / 'show' / 'test-31'
+  assert str(folder / 'test-000031.gif') in printed
+  assert (folder / 'test-000031.npy').exists()
+
+
+def test_rows_have_to_divide_among_shards():
+  assert pipeline._share_of(8, sharding.make_mesh(2, 2, 2)) == 8
+  with pytest.raises(ValueError, match='among 4 shards'):
+    pipeline._share_of(6, sharding.make_mesh(2, 2, 2))
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'sentence'),
+  [
+    ('instruct.lora.targets', ('q', 'w'), 'lora.targets'),
+    ('align.trainable', ('translator/.*',), 'translator/'),
+    ('align.learning_rates', (('llm/.*', 1.0),), 'translators/'),
+    ('motion.rows', 3, 'rows that divide'),
+    ('instruct.schedule', 'sine', 'sine'),
+  ],
+)
+def test_each_stage_is_looked_at_before_anything_is_made(
+  config, field, value, sentence
+):
+  mesh = sharding.make_mesh(2, devices=jax.devices()[:2])
+  for stage in config.stage_names:
+    pipeline._check_stage(config, stage, mesh)
+  stage, *_ = field.split('.')
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ValueError, match=sentence):
+    pipeline._check_stage(config, stage, mesh)
