@@ -1,6 +1,5 @@
 """The whole road on a handful of clips, in processes of its own."""
 
-import functools
 import json
 import os
 import pathlib
@@ -35,6 +34,14 @@ SMALLER = {
 }
 
 
+# Whoever runs the tests in the background may have shut it off.
+HEAR_CTRL_C = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
 def _start(
   workdir, cache, *flags, config='configs/tiny.py:smoke', changes=SMALLER
 ) -> subprocess.Popen:
@@ -47,7 +54,8 @@ def _start(
     'JAX_COMPILATION_CACHE_DIR': str(cache),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.3',
   }
-  command = [sys.executable, '-m', 'vimonet_jax.main']
+  command = [sys.executable, '-c', HEAR_CTRL_C, sys.executable]
+  command += ['-m', 'vimonet_jax.main']
   command += [f'--config={config}', f'--workdir={workdir}']
   command += [f'--config.{name}={value}' for name, value in changes.items()]
   return subprocess.Popen(
@@ -57,8 +65,6 @@ def _start(
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
-    # Whoever runs the tests in the background may have shut it off.
-    preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
   )
 
 
