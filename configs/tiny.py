@@ -216,7 +216,8 @@ def _make_smoke(config: ml_collections.ConfigDict) -> None:
   config.data.update({'train': 96, 'val': 16, 'test': 32})
   config.model.llm.update({'layers': 2, 'unroll': 2})
   config.model.video.update({'layers': 2, 'unroll': 2})
-  config.eval.update({'per_domain': 4, 'rows': 16, 'probe_per_domain': 2})
+  # What a probe compiles at the end of each stage takes longer than the stage.
+  config.eval.update({'per_domain': 4, 'rows': 16, 'probe_per_domain': 0})
   for name in config.stage_names:
     stage = config[name]
     stage.update({'steps': 12, 'checkpoint_steps': 4})
