@@ -1,25 +1,16 @@
 """Whose a work folder is."""
 
+import functools
 import json
-import pathlib
-import runpy
 
 import ml_collections
+import presets
 import pytest
 
 from vimonet_jax import claim
 
-ROOT = pathlib.Path(__file__).parents[1]
-
-
-def _config(**changes):
-  """The smoke run's configuration, with other values for dotted names."""
-  get_config = runpy.run_path(str(ROOT / 'configs' / 'tiny.py'))['get_config']
-  config = get_config('smoke')
-  config.update_from_flattened_dict(
-    {name.replace('__', '.'): value for name, value in changes.items()}
-  )
-  return config
+# The smoke run's configuration, with other values for dotted names.
+_config = functools.partial(presets.load, 'tiny', 'smoke')
 
 
 # What says where and how, not what comes out.

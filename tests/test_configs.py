@@ -1,26 +1,18 @@
 """What the presets promise that no code checks for them."""
 
-import pathlib
-import runpy
-
 import numpy as np
+import presets
 import pytest
 
 from vimonet_jax import corpus
 from vimonet_jax.data import text, views
 from vimonet_jax.synthetic import world
 
-CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
-
-
-def _config(name, arg=''):
-  return runpy.run_path(str(CONFIGS / f'{name}.py'))['get_config'](arg)
-
 
 @pytest.fixture(scope='module')
 def layout(tmp_path_factory):
   """Of the tiny preset, whose tokenizer takes a second to train."""
-  config = _config('tiny')
+  config = presets.load('tiny')
   made = corpus._tokenizer(
     config, str(tmp_path_factory.mktemp('tiny')), world.World().text_record
   )
@@ -39,7 +31,7 @@ def clips():
 @pytest.mark.parametrize('stage', ['language', 'video', 'align', 'instruct'])
 def test_rows_of_the_tiny_preset_are_long_enough(stage, layout, clips):
   """What does not fit is left out, and nobody would learn the long ones."""
-  config = _config('tiny')[stage]
+  config = presets.load('tiny')[stage]
   for name, mix in config.mixes.items():
     view = views.View(
       media=mix.media,
@@ -60,13 +52,13 @@ def test_rows_of_the_tiny_preset_are_long_enough(stage, layout, clips):
 
 @pytest.mark.parametrize('name', ['tiny', 'mocap'])
 def test_smoke_has_a_folder_of_its_own_and_others_are_refused(name):
-  assert _config(name).workdir != _config(name, 'smoke').workdir
+  assert presets.load(name).workdir != presets.load(name, 'smoke').workdir
   with pytest.raises(ValueError, match=f'configs/{name}.py:smoke, found'):
-    _config(name, 'big')
+    presets.load(name, 'big')
 
 
 def test_smoke_is_the_same_road():
-  whole, smoke = _config('tiny'), _config('tiny', 'smoke')
+  whole, smoke = presets.load('tiny'), presets.load('tiny', 'smoke')
   assert smoke.stage_names == whole.stage_names
   for stage in whole.stage_names:
     assert smoke[stage].trainable == whole[stage].trainable

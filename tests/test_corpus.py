@@ -2,10 +2,10 @@ import concurrent.futures
 import dataclasses
 import functools
 import pathlib
-import runpy
 import time
 
 import numpy as np
+import presets
 import pytest
 
 from vimonet_jax import corpus
@@ -13,17 +13,8 @@ from vimonet_jax.data import records, text, tokenizer
 from vimonet_jax.infer import engine
 from vimonet_jax.motion import features
 
-ROOT = pathlib.Path(__file__).parents[1]
-
-
-def _config(**changes):
-  """The smoke run's configuration, with other values for dotted names."""
-  get_config = runpy.run_path(str(ROOT / 'configs' / 'tiny.py'))['get_config']
-  config = get_config('smoke')
-  config.update_from_flattened_dict(
-    {name.replace('__', '.'): value for name, value in changes.items()}
-  )
-  return config
+# The smoke run's configuration, with other values for dotted names.
+_config = functools.partial(presets.load, 'tiny', 'smoke')
 
 
 # --- Words for clips that have captions only ---------------------------------

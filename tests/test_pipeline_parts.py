@@ -1,20 +1,15 @@
 """Parts of the pipeline that need no training; tests/end_to_end runs it."""
 
-import pathlib
-import runpy
-
 import jax
+import presets
 import pytest
 
 from vimonet_jax import pipeline, sharding
 
-CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
-
 
 @pytest.fixture(name='config')
 def _config():
-  get_config = runpy.run_path(str(CONFIGS / 'tiny.py'))['get_config']
-  return get_config('smoke')
+  return presets.load('tiny', 'smoke')
 
 
 @pytest.mark.parametrize(

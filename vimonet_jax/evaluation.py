@@ -24,7 +24,7 @@ def run(config, workdir: str) -> int:
   """Asks, judges, and prints the table."""
   claim.check(config, workdir, must_exist=True)
   evaluate(config, workdir)
-  print(tables.text(scores.read(os.path.join(workdir, 'scores.json'))))
+  _print_table(workdir)
   return 0
 
 
@@ -42,9 +42,13 @@ def run_report(config, workdir: str) -> int:
       for split in sources.SPLITS
     },
   )
-  print(tables.text(scores.read(os.path.join(workdir, 'scores.json'))))
+  _print_table(workdir)
   print(f'\n{os.path.abspath(path)}')
   return 0
+
+
+def _print_table(workdir: str) -> None:
+  print(tables.text(scores.read(os.path.join(workdir, 'scores.json'))))
 
 
 def evaluate(config, workdir: str) -> None:

@@ -250,23 +250,19 @@ def show_record(
     )
   if config.data.name == 'synthetic':
     # Made without a dataset.
-    dataset = corpora.dataset(config.data)
-    length = len(dataset.splits()[split])
+    made = corpora.dataset(config.data)
+    items = made.splits()[split]
+    held = batches.FunctionSource(lambda i: made.make(items[i]), len(items))
   else:
     corpora.build(config, workdir)
-    dataset = corpora.open_split(config, workdir, split)
-    length = len(dataset)
-  if int(number) >= length:
+    held = corpora.open_split(config, workdir, split)
+  if int(number) >= len(held):
     raise ValueError(
-      f'Expected --record below {split}:{length}, found {record}; the split '
-      f'has {length} records.'
+      f'Expected --record below {split}:{len(held)}, found {record}; the split '
+      f'has {len(held)} records.'
     )
-  if config.data.name == 'synthetic':
-    found = dataset.make((split, int(number)))
-  else:
-    found = dataset[int(number)]
   folder = output or os.path.join(workdir, 'show', f'{split}-{number}')
-  for path in show.run(found, folder):
+  for path in show.run(held[int(number)], folder):
     print(path)
   return 0
 

@@ -1,13 +1,12 @@
 import dataclasses
 import functools
-import pathlib
 import re
-import runpy
 import typing
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import presets
 import pytest
 import small
 
@@ -15,7 +14,6 @@ from vimonet_jax import sharding
 from vimonet_jax.models import vimonet
 from vimonet_jax.train import loop, losses, optimizer, stages
 
-ROOT = pathlib.Path(__file__).parents[2]
 # A model whose kernels have shapes that nothing else in a step has.
 MODEL = {
   'llm': {
@@ -70,9 +68,7 @@ def _part(path):
 
 @functools.cache
 def _smoke():
-  return runpy.run_path(str(ROOT / 'configs' / 'tiny.py'))['get_config'](
-    'smoke'
-  )
+  return presets.load('tiny', 'smoke')
 
 
 @functools.cache

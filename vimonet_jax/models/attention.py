@@ -108,22 +108,18 @@ class Cache(NamedTuple):
   length: jax.Array
 
 
-def init_cache(
-  config: Any, batch: int, length: int, dtype: Any = None
-) -> Cache:
+def init_cache(config: Any, batch: int, length: int) -> Cache:
   """An empty cache of `length` slots for each of `batch` rows.
 
   Args:
     config: has layers, kv_heads, head_dim and dtype, as llama.Config does.
     batch: B.
     length: S.
-    dtype: of keys and values; None is the config's.
   """
   shape = (config.layers, batch, length, config.kv_heads, config.head_dim)
-  dtype = dtype or config.dtype
   return Cache(
-    k=jnp.zeros(shape, dtype),
-    v=jnp.zeros(shape, dtype),
+    k=jnp.zeros(shape, config.dtype),
+    v=jnp.zeros(shape, config.dtype),
     length=jnp.zeros(batch, jnp.int32),
   )
 
