@@ -37,6 +37,26 @@ main.TASKS['pipeline'] = fail
 app.run(main.main)
 """
 
+# A Ctrl-C that falls into a callback of the garbage collector.
+UNHEARD = """
+import gc, signal, time
+from absl import app
+from vimonet_jax import main
+def stop(phase, info):
+  if phase == 'start':
+    gc.callbacks.remove(stop)
+    signal.raise_signal(signal.SIGINT)
+def work(config, workdir):
+  gc.callbacks.append(stop)
+  gc.collect()
+  for _ in range(1000):
+    time.sleep(0.01)
+  return 0
+main.TASKS['pipeline'] = work
+signal.signal(signal.SIGINT, signal.default_int_handler)
+app.run(main.main)
+"""
+
 
 def _run(*arguments, program=PROGRAM):
   """Exit status and everything that was printed."""
@@ -97,6 +117,12 @@ def test_a_task_that_fails_or_is_stopped_ends_with_a_sentence(
   assert found == status
   assert output.strip().endswith(sentence)
   assert 'Traceback' not in output
+
+
+def test_ctrl_c_is_heard_wherever_it_falls():
+  status, output = _run(CONFIG, program=UNHEARD)
+  assert status == 130, output
+  assert output == '\nStopped; the same command goes on from here.\n'
 
 
 def test_where_it_failed_is_told_on_request_and_a_bug_always_is():

@@ -1,11 +1,15 @@
 """The front door: `python -m vimonet_jax.main --config=configs/tiny.py`.
 
-Flags and one table from task to function, nothing else. Each function imports
-what it needs when it is called.
+Flags, one table from task to function, and how a task ends. Each function
+imports what it needs when it is called.
 """
 
+import _thread
+import contextlib
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -83,6 +87,30 @@ TASKS = {
 }
 
 
+@contextlib.contextmanager
+def _hears_ctrl_c() -> Iterator[None]:
+  """A Ctrl-C that nobody heard is sent again.
+
+  One that falls into a callback of the garbage collector (jax has one) can only
+  be printed there, and the work would go on.
+  """
+  before = sys.unraisablehook
+
+  def send_again(unraisable):
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+      return before(unraisable)
+    # A moment later, when the callback is left.
+    timer = threading.Timer(0.05, _thread.interrupt_main)
+    timer.daemon = True
+    timer.start()
+
+  sys.unraisablehook = send_again
+  try:
+    yield
+  finally:
+    sys.unraisablehook = before
+
+
 def main(argv: list[str]) -> int:
   if len(argv) > 1:
     raise app.UsageError(f'Expected flags only, found {" ".join(argv[1:])}.')
@@ -99,7 +127,8 @@ def main(argv: list[str]) -> int:
   if not flags.FLAGS['verbosity'].present:
     logging.set_verbosity(logging.WARNING)
   try:
-    return TASKS[task](config, _WORKDIR.value or config.workdir)
+    with _hears_ctrl_c():
+      return TASKS[task](config, _WORKDIR.value or config.workdir)
   except KeyboardInterrupt:
     print('\nStopped; the same command goes on from here.', file=sys.stderr)
     return 128 + signal.SIGINT
