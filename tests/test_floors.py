@@ -31,10 +31,13 @@ FLOORS = (
     'models.dtypes models.lora models.attention models.llama '
     'models.clip_video models.motion_vqvae models.translators models.vimonet',
   ),
-  ('sharding checkpoint convert.mapping convert.tables',),
+  (
+    'sharding checkpoint convert.files convert.mapping '
+    'convert.decoder_tables convert.encoder_tables convert.source_config',
+  ),
   (
     'train.losses train.optimizer train.stages train.log train.loop',
-    'infer.generate infer.engine',
+    'infer.generate infer.engine infer.conversation',
   ),
   (
     'page eval.judge eval.benchmarks eval.scores eval.run eval.tables '
@@ -42,7 +45,7 @@ FLOORS = (
     'convert.parity plan report',
   ),
   ('apps.show apps.chat apps.features apps.demo apps.serve apps.monitor',),
-  ('claim corpus evaluation pipeline main',),
+  ('claim corpus evaluation pipeline exchange comparison main',),
 )
 # Neither sees the other: `main` builds a Stage and hands it to the loop.
 FORBIDDEN = {

@@ -26,7 +26,18 @@ _VIDEO = flags.DEFINE_string('video', None, 'chat: a video or image folder.')
 _QUESTION = flags.DEFINE_string(
   'question', None, 'chat: one question; without it a conversation starts.'
 )
-_OUTPUT = flags.DEFINE_string('output', None, 'show: the folder to write to.')
+_OUTPUT = flags.DEFINE_string(
+  'output', None, 'show, convert, export, parity: the folder to write to.'
+)
+_SOURCE = flags.DEFINE_string(
+  'source', None, 'convert: a file or folder with weights of PyTorch.'
+)
+_FORMAT = flags.DEFINE_string(
+  'format', None, 'convert: what wrote them, e.g. llama; names them all if not.'
+)
+_STATISTICS = flags.DEFINE_string(
+  'statistics', None, 'convert: mean and std that a motion VQ-VAE goes with.'
+)
 _FPS = flags.DEFINE_float('fps', None, 'Frame rate of --motion.')
 _UP = flags.DEFINE_enum('up', None, ['x', 'y', 'z'], 'Up axis of --motion.')
 _UNIT = flags.DEFINE_enum(
@@ -78,12 +89,40 @@ def _show(config, workdir: str) -> int:
   )
 
 
+def _convert(config, workdir: str) -> int:
+  from vimonet_jax import exchange
+
+  del workdir  # Weights belong to no run.
+  return exchange.convert(
+    config,
+    source=_SOURCE.value,
+    format=_FORMAT.value,
+    output=_OUTPUT.value,
+    statistics=_STATISTICS.value,
+  )
+
+
+def _export(config, workdir: str) -> int:
+  from vimonet_jax import exchange
+
+  return exchange.export(config, workdir, output=_OUTPUT.value)
+
+
+def _parity(config, workdir: str) -> int:
+  from vimonet_jax import comparison
+
+  return comparison.run(config, workdir, output=_OUTPUT.value)
+
+
 TASKS = {
   'pipeline': _pipeline,
   'eval': _eval,
   'report': _report,
   'chat': _chat,
   'show': _show,
+  'convert': _convert,
+  'export': _export,
+  'parity': _parity,
 }
 
 

@@ -1,0 +1,281 @@
+"""Checkpoint files of the PyTorch world: safetensors and torch pickles.
+
+    weights.safetensors                one file
+    pytorch_model.bin  weights.pth     one file
+    *.index.json                       names which shard holds which tensor
+    a folder                           that has one of these
+
+A checkpoint of many gigabytes is never in memory: tensors are read one at a
+time, and what was mapped for one is given back before the next.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+_SAFETENSORS = ('.safetensors',)
+_TORCH = ('.bin', '.pth', '.pt', '.ckpt', '.tar')
+# In the order in which a folder is searched: safetensors run no code.
+_IN_FOLDER = (
+  'model.safetensors.index.json',
+  'model.safetensors',
+  'adapter_model.safetensors',
+  'pytorch_model.bin.index.json',
+  'pytorch_model.bin',
+  'adapter_model.bin',
+  'lit_model.pth',
+)
+# Under which training scripts keep the weights beside other things.
+_WRAPPERS = ('net', 'state_dict', 'model')
+
+
+class CheckpointFileError(ValueError):
+  """A file that is not the checkpoint it should be; says what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """Tensors by name, none of them in memory.
+
+  Attributes:
+    path: what was opened.
+    shapes: name -> shape.
+    read: name -> its array, as stored; bfloat16 is ml_dtypes'.
+    size: of all tensors, bytes.
+  """
+
+  path: pathlib.Path
+  shapes: Mapping[str, tuple[int, ...]]
+  read: Callable[[str], np.ndarray]
+  size: int
+
+
+def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
+  """Opens a file, the index of several, or the folder that they lie in.
+
+  Torch files are read as data only: one that would run code is refused.
+
+  Raises:
+    CheckpointFileError: nothing there, or nothing that can be read.
+  """
+  path = pathlib.Path(path)
+  shards = _shards(path)
+  owner, shapes, size = {}, {}, 0
+  for shard in shards:
+    for name, (shape, itemsize) in _headers(shard).items():
+      if name in owner:
+        raise CheckpointFileError(
+          f'{path}: expected each tensor in one shard, found {name} in '
+          f'{owner[name].name} and {shard.name}; fetch the checkpoint again.'
+        )
+      owner[name], shapes[name] = shard, shape
+      size += int(np.prod(shape, dtype=np.int64)) * itemsize
+  return Checkpoint(
+    path=path,
+    shapes=shapes,
+    read=lambda name: _read(owner[name], name),
+    size=size,
+  )
+
+
+def beside(path: str | os.PathLike, name: str) -> pathlib.Path | None:
+  """The file of that name that lies with a checkpoint, if there is one."""
+  path = pathlib.Path(path)
+  found = (path if path.is_dir() else path.parent) / name
+  return found if found.is_file() else None
+
+
+def _shards(path: pathlib.Path) -> list[pathlib.Path]:
+  if path.is_dir():
+    names = [name for name in _IN_FOLDER if (path / name).is_file()]
+    others = sorted(
+      file for file in path.iterdir() if file.suffix in _SAFETENSORS + _TORCH
+    )
+    if names:
+      return _shards(path / names[0])
+    if len(others) == 1:
+      return others
+    found = ', '.join(file.name for file in others[:5]) or 'none'
+    raise CheckpointFileError(
+      f'{path}: expected a folder with {", ".join(_IN_FOLDER)} or one single '
+      f'checkpoint file, found {found}; name the file itself.'
+    )
+  if not path.is_file():
+    raise CheckpointFileError(
+      f'{path}: expected a checkpoint, found no such file; correct the path.'
+    )
+  if path.name.endswith('.index.json'):
+    with open(path, encoding='utf-8') as f:
+      files = sorted(set(json.load(f)['weight_map'].values()))
+    shards = [path.parent / file for file in files]
+    if missing := [shard.name for shard in shards if not shard.is_file()]:
+      raise CheckpointFileError(
+        f'{path}: expected its {len(shards)} shards beside it, found no '
+        f'{", ".join(missing)}; fetch them too.'
+      )
+    return shards
+  if path.suffix not in _SAFETENSORS + _TORCH:
+    raise CheckpointFileError(
+      f'{path}: expected a checkpoint ({" ".join(_SAFETENSORS + _TORCH)}, or '
+      f'an .index.json), found a name with {path.suffix or "no ending"}; name '
+      'the file or the folder with the weights.'
+    )
+  return [path]
+
+
+def _headers(shard: pathlib.Path) -> dict[str, tuple[tuple[int, ...], int]]:
+  """name -> (shape, bytes per number)."""
+  if shard.suffix in _SAFETENSORS:
+    with _safetensors(shard) as file:
+      return {
+        name: (tuple(part.get_shape()), _bytes(part.get_dtype()))
+        for name in file.keys()  # noqa: SIM118 - it is no dict
+        for part in [file.get_slice(name)]
+      }
+  return {
+    name: (tuple(tensor.shape), tensor.element_size())
+    for name, tensor in _torch(shard).items()
+  }
+
+
+def _bytes(safetensors_dtype: str) -> int:
+  """F32 -> 4, BF16 -> 2, F8_E4M3 -> 1, BOOL -> 1."""
+  digits = ''.join(filter(str.isdigit, safetensors_dtype.split('_')[0]))
+  return max(1, int(digits or 8) // 8)
+
+
+def _read(shard: pathlib.Path, name: str) -> np.ndarray:
+  if shard.suffix in _SAFETENSORS:
+    # Opened anew: what was mapped for a tensor counts as memory of ours until
+    # the file is closed.
+    with _safetensors(shard) as file:
+      return file.get_tensor(name)
+  return to_numpy(_torch(shard)[name])
+
+
+def _safetensors(shard: pathlib.Path) -> Any:
+  safetensors = _import('safetensors')
+  try:
+    return safetensors.safe_open(os.fspath(shard), 'np')
+  except safetensors.SafetensorError as e:
+    raise CheckpointFileError(
+      f'{shard}: expected a safetensors file, found something else or a part '
+      f'of one ({e}); fetch it again.'
+    ) from e
+
+
+def _torch(shard: pathlib.Path) -> dict[str, Any]:
+  """The tensors of a torch file, mapped where its format allows it."""
+  torch = _import('torch')
+  load = functools.partial(torch.load, shard, 'cpu', weights_only=True)
+  try:
+    try:
+      found = load(mmap=True)
+    except RuntimeError as e:  # Written before torch 1.6: no zip archive.
+      if 'mmap' not in str(e):
+        raise
+      found = load()
+  except pickle.UnpicklingError as e:
+    reason = str(e).splitlines()[0]
+    raise CheckpointFileError(
+      f'{shard}: expected a file of tensors only, found Python objects, which '
+      'could run any code when they are read; save its state_dict alone, or '
+      f'get it as safetensors. torch says: {reason}'
+    ) from e
+  except (RuntimeError, EOFError, OSError) as e:
+    raise CheckpointFileError(
+      f'{shard}: expected a torch file, found something else or a part of one '
+      f'({str(e).splitlines()[0][:200]}); fetch it again.'
+    ) from e
+  return _tensors(shard, found)
+
+
+def _tensors(shard: pathlib.Path, found: Any) -> dict[str, Any]:
+  for wrapper in _WRAPPERS:
+    if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
+      found = found[wrapper]
+  if isinstance(found, Mapping):
+    tensors = {k: x for k, x in found.items() if hasattr(x, 'element_size')}
+    if tensors:
+      return tensors
+  raise CheckpointFileError(
+    f'{shard}: expected tensors by name, at the top or under '
+    f'{", ".join(_WRAPPERS)}, found {type(found).__name__}; save a state_dict.'
+  )
+
+
+def to_numpy(tensor: Any) -> np.ndarray:
+  """A torch tensor's numbers without a copy, bfloat16 included."""
+  torch = _import('torch')
+  tensor = tensor.detach().cpu()
+  if tensor.dtype == torch.bfloat16:
+    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+  return tensor.numpy()
+
+
+def to_torch(array: np.ndarray) -> Any:
+  """The inverse of `to_numpy`; copies where torch could not share."""
+  torch = _import('torch')
+  array = np.ascontiguousarray(array)
+  if array.dtype == ml_dtypes.bfloat16:
+    return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+  return torch.from_numpy(array.copy())
+
+
+def write_torch(path: str, tensors: Mapping[str, np.ndarray]) -> None:
+  """Writes a flat dict of tensors as torch does."""
+  torch = _import('torch')
+  torch.save({name: to_torch(x) for name, x in tensors.items()}, path)
+
+
+def write_safetensors(
+  folder: str,
+  stem: str,
+  shards: Sequence[Sequence[str]],
+  read: Callable[[Sequence[str]], Iterator[tuple[str, np.ndarray]]],
+) -> None:
+  """Writes shards one after the other, each in memory once, and their index.
+
+  Args:
+    folder: exists.
+    stem: `model` gives model-00001-of-00012.safetensors, and
+      model.safetensors alone where there is one shard.
+    shards: the names of each.
+    read: names of one shard -> its tensors.
+  """
+  _import('safetensors')
+  from safetensors import numpy as safetensors_numpy
+
+  weight_map, size = {}, 0
+  for number, names in enumerate(shards, 1):
+    part = f'-{number:05d}-of-{len(shards):05d}' if len(shards) > 1 else ''
+    file = f'{stem}{part}.safetensors'
+    tensors = {name: np.ascontiguousarray(x) for name, x in read(names)}
+    safetensors_numpy.save_file(
+      tensors, os.path.join(folder, file), metadata={'format': 'pt'}
+    )
+    weight_map |= dict.fromkeys(tensors, file)
+    size += sum(x.nbytes for x in tensors.values())
+  if len(shards) > 1:
+    index = {'metadata': {'total_size': size}, 'weight_map': weight_map}
+    path = os.path.join(folder, f'{stem}.safetensors.index.json')
+    with open(path, 'w', encoding='utf-8') as f:
+      json.dump(index, f, indent=2)
+
+
+def _import(name: str) -> Any:
+  try:
+    return __import__(name)
+  except ImportError as e:
+    raise CheckpointFileError(
+      f'Expected the package {name} for weights of PyTorch, found none; '
+      "install it with pip install 'vimonet_jax[parity]'."
+    ) from e
