@@ -42,10 +42,11 @@ FLOORS = (
   (
     'page eval.judge eval.benchmarks eval.scores eval.run eval.tables '
     'eval.studies annotate audit.watermark audit.provenance audit.bias '
-    'convert.parity plan report',
+    'convert.parity_work convert.parity_jax convert.parity_torch '
+    'convert.parity_inputs convert.parity convert.parity_report plan report',
   ),
   ('apps.show apps.chat apps.features apps.demo apps.serve apps.monitor',),
-  ('claim corpus evaluation pipeline exchange comparison main',),
+  ('base claim corpus evaluation pipeline exchange comparison main',),
 )
 # Neither sees the other: `main` builds a Stage and hands it to the loop.
 FORBIDDEN = {

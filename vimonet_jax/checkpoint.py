@@ -7,13 +7,14 @@ the same folder of arrays that are never in memory together.
 """
 
 import contextlib
+import copy
 import ctypes
 import difflib
 import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain.python as grain
@@ -321,6 +322,50 @@ def load_weights(
       _read(folder, {path: shapes[path] for path in paths}, shardings)
     )
   return {path: flat[path] for path in sorted(flat)}
+
+
+class LazyWeights(Mapping):
+  """What `load_weights` reads, each array anew whenever it is asked for.
+
+  Attributes:
+    shapes: path -> shape.
+  """
+
+  def __init__(self, folders: str | Sequence[str]):
+    """Opens one folder or several, of which later ones override earlier ones.
+
+    Raises:
+      FileNotFoundError: a folder has no weights.
+    """
+    self._owner, self._dtype = {}, None
+    for folder in [folders] if isinstance(folders, str) else folders:
+      for path, entry in _weights_metadata(folder).items():
+        self._owner[path] = folder, entry
+    self.shapes = {
+      path: tuple(entry.shape) for path, (_, entry) in self._owner.items()
+    }
+
+  def only(
+    self, paths: Iterable[str], *, dtype: Any = None
+  ) -> 'LazyWeights':
+    """Some of the paths; their real numbers are rounded to `dtype` if given."""
+    found = copy.copy(self)
+    found._owner = {path: self._owner[path] for path in paths}
+    found.shapes = {path: self.shapes[path] for path in paths}
+    found._dtype = dtype
+    return found
+
+  def __getitem__(self, path: str) -> np.ndarray:
+    folder, entry = self._owner[path]
+    x = _read(folder, {path: entry}, {})[path]
+    is_real = jnp.issubdtype(x.dtype, jnp.floating)
+    return x.astype(self._dtype) if self._dtype and is_real else x
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(sorted(self._owner))
+
+  def __len__(self) -> int:
+    return len(self._owner)
 
 
 def fingerprint(flat: Mapping[str, jax.Array]) -> str:

@@ -9,12 +9,13 @@ import fcntl
 import functools
 import os
 import platform
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import tqdm
 
-from vimonet_jax import claim
+from vimonet_jax import base, claim
 from vimonet_jax.data import builder, records, sources, text, tokenizer
 from vimonet_jax.data import dataset as datasets
 from vimonet_jax.models import vimonet
@@ -75,14 +76,20 @@ def prepare(config, workdir: str) -> Corpus:
       words = drawn.text_record
     else:
       words = functools.partial(_captions_as_words, splits)
-    layout = text.Layout(
-      _tokenizer(config, workdir, words),
-      text.TEMPLATES[config.text.template],
-      video_tokens=reader.video_tokens,
-      motion_slots=reader.motion_tokens,
-    )
+    tokens = _tokenizer(config, workdir, words)
     statistics = _statistics(config, workdir, splits['train'])
-  return Corpus(splits, words, layout, statistics)
+  return Corpus(splits, words, layout(config, tokens), statistics)
+
+
+def layout(config, tokens: tokenizer.Tokenizer) -> text.Layout:
+  """How conversations with the model that reads this data are laid out."""
+  reader = model(config, vocab_size=1)
+  return text.Layout(
+    tokens,
+    text.TEMPLATES[config.text.template],
+    video_tokens=reader.video_tokens,
+    motion_slots=reader.motion_tokens,
+  )
 
 
 @contextlib.contextmanager
@@ -157,6 +164,8 @@ def _captions_as_words(splits, split: str, index: int) -> records.Record:
 
 def _tokenizer(config, workdir: str, words) -> tokenizer.Tokenizer:
   path = os.path.join(workdir, 'tokenizer.model')
+  if given := base.file(config, 'llm', 'tokenizer.model'):
+    _write(path, functools.partial(shutil.copyfile, given))
   if not os.path.exists(path):
     template = text.TEMPLATES[config.text.template]
     proto = tokenizer.train_tokenizer(
@@ -173,6 +182,8 @@ def _tokenizer(config, workdir: str, words) -> tokenizer.Tokenizer:
 
 def _statistics(config, workdir: str, train) -> features.Statistics:
   path = os.path.join(workdir, 'statistics.npz')
+  if given := base.file(config, 'motion', 'statistics.npz'):
+    _write(path, functools.partial(shutil.copyfile, given))
   if not os.path.exists(path):
     motions = (record.motion for record in _bar('statistics', train))
     found = features.Statistics.of(motions, config.data.root_gain)

@@ -112,7 +112,7 @@ def _predictions(workdir: str, items: Sequence[benchmarks.Item]) -> str:
 def _settings(config, workdir: str) -> eval_run.Settings:
   weights = os.path.join(workdir, 'model', 'weights')
   return eval_run.Settings(
-    fingerprint=checkpoint.fingerprint(checkpoint.load_weights(weights)),
+    fingerprint=checkpoint.fingerprint(checkpoint.LazyWeights(weights)),
     config_hash=claim.digest(config),
     max_new_tokens=config.eval.max_new_tokens,
   )

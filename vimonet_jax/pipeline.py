@@ -14,9 +14,16 @@ import os
 import jax
 import tqdm
 
-from vimonet_jax import checkpoint, claim, evaluation, sharding
+from vimonet_jax import base, checkpoint, claim, evaluation, sharding
 from vimonet_jax import corpus as corpora
-from vimonet_jax.data import augment, batches, records, sources, views
+from vimonet_jax.data import (
+  augment,
+  batches,
+  records,
+  sources,
+  tokenizer,
+  views,
+)
 from vimonet_jax.eval import benchmarks
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.infer import engine
@@ -46,7 +53,13 @@ def _check_stage(config, name: str, mesh) -> None:
   """Raises a ValueError for settings that would only fail in their turn."""
   stage = config[name]
   adapters = stage.get('lora')
-  model = corpora.model(config, vocab_size=1, adapters=adapters)
+  words = base.file(config, 'llm', 'tokenizer.model')
+  model = corpora.model(
+    config,
+    vocab_size=tokenizer.Tokenizer.load(words).vocab_size if words else 1,
+    adapters=adapters,
+  )
+  base.check(config, model)
   made = stages.make(name, stage, model)
   shapes = sharding.unbox(made.abstract()[0])
   trainable, _ = optimizer.split(shapes, made.trainable)
@@ -83,10 +96,16 @@ def train_stage(
     tx=stages.make_optimizer(stage),
     seed=config.seed,
     mesh=mesh,
-    init=[os.path.join(workdir, earlier, 'weights') for earlier in before],
+    init=_weights(config, workdir, before),
     checkpoint_steps=stage.checkpoint_steps,
     evaluate=_probe(config, name, corpus, model),
   )
+
+
+def _weights(config, workdir: str, names) -> list[str]:
+  """Folders of what was there before the run and of what stages have made."""
+  made = [os.path.join(workdir, name, 'weights') for name in names]
+  return base.weights(config) + made
 
 
 def _share_of(rows: int, mesh: jax.sharding.Mesh) -> int:
@@ -220,20 +239,17 @@ def export(config, workdir: str, corpus: corpora.Corpus) -> None:
   model = _stage_model(config, name, corpus)
   stage = stages.make(name, config[name], model)
   wanted, state = stage.abstract()
-  found = checkpoint.load_weights(
-    [os.path.join(workdir, n, 'weights') for n in config.stage_names]
-  )
+  found = checkpoint.LazyWeights(_weights(config, workdir, config.stage_names))
   _, frozen = optimizer.split(sharding.unbox(wanted), stage.trainable)
   loop.check_base(
     os.path.join(workdir, name),
     name,
-    {path: found[path].astype(stage.frozen_dtype) for path in frozen},
+    found.only(frozen, dtype=stage.frozen_dtype),
   )
-  params = {path: found[path] for path in (*wanted, *state)}
   engine.save(
     folder,
     engine.Bundle(model, corpus.layout, corpus.statistics),
-    params,
+    found.only((*wanted, *state)),
   )
 
 

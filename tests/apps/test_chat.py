@@ -13,7 +13,7 @@ from PIL import Image
 
 from vimonet_jax.apps import chat
 from vimonet_jax.data import records, video
-from vimonet_jax.infer import engine
+from vimonet_jax.infer import conversation, engine
 from vimonet_jax.motion import features
 from vimonet_jax.synthetic import world
 
@@ -110,8 +110,8 @@ def test_a_file_is_read_as_in_training(tiny_model, ask, files):
 
 def _answers(tiny_model, questions, record):
   asked = engine.Engine(tiny_model.bundle, tiny_model.params)
-  conversation = asked.start(record, max_new_tokens=128)
-  return [conversation.ask(question) for question in questions]
+  talk = conversation.Conversation(asked, record, max_new_tokens=128)
+  return [talk.ask(question) for question in questions]
 
 
 def test_what_was_converted_is_one_line_beside_the_answer(ask, files):
@@ -199,11 +199,13 @@ def test_a_full_conversation_gives_way_to_a_new_one(ask, files, monkeypatch):
 
     def ask(self, question):
       if self.turns == 2 or len(question) == 99:
-        raise engine.ConversationTooLongError('Too long.')
+        raise conversation.TooLongError('Too long.')
       self.turns += 1
       return f'{Short.number}.{self.turns}: {question}'
 
-  monkeypatch.setattr(engine.Engine, 'start', lambda *_, **__: Short())
+  monkeypatch.setattr(
+    conversation, 'Conversation', lambda *_, **__: Short()
+  )
   _type(monkeypatch, 'a' * 99, 'b', 'c', 'd', 'e' * 99, 'f')
   code, out, err = ask(files / 'features.npy', question=None)
   assert code == 0

@@ -71,6 +71,13 @@ def test_mirror_changes_sides_everywhere(record):
     ('walks counter clockwise', 'walks clockwise'),
     ('Anti clockwise, slowly', 'Clockwise, slowly'),
     ('upright, turns right away', 'upright, turns right away'),
+    ('turns at a right angle, left', 'turns at a right angle, right'),
+    ('Which order is right?', 'Which order is right?'),
+    ('Which foot is right of it?', 'Which foot is left of it?'),
+    ('where they left, on the left', 'where they left, on the right'),
+    ('has left arm up, tot he left', 'has right arm up, tot he right'),
+    ('The man left the room.', 'The man left the room.'),
+    ('the man left of the car', 'the man right of the car'),
     ('LEFT leg leftwards', 'RIGHT leg rightwards'),
   ],
 )  # fmt: skip
@@ -157,10 +164,91 @@ def test_records_without_media_change_their_words_only():
   assert found.turns[0].answer == 'The right arm rises.'
 
 
+def _asked_of_video(**changes):
+  """Frames whose columns differ, and turns that name sides and turns."""
+  shown = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+  record = records.Record(
+    id='a',
+    source='test',
+    split='train',
+    frames=shown,
+    turns=(
+      records.Turn('Is the ball left of him?', 'Yes, he turns clockwise.'),
+      records.Turn(
+        'A) to the left B) to the right?',
+        'B) to the right',
+        'direction',
+        'choice',
+        'right',
+        ('to the left', 'to the right'),
+      ),
+    ),
+  )
+  return dataclasses.replace(record, **changes)
+
+
+def test_a_flipped_video_changes_sides_in_questions_and_answers():
+  record = _asked_of_video()
+  found = augment.Augment(flip_share=1.0)(record, np.random.default_rng(0))
+  np.testing.assert_array_equal(found.frames, record.frames[:, :, ::-1])
+  assert found.frames.flags.c_contiguous
+  first, second = found.turns
+  assert first.question == 'Is the ball right of him?'
+  assert first.answer == 'Yes, he turns counterclockwise.'
+  assert second.question == 'A) to the right B) to the left?'
+  assert (second.answer, second.fact) == ('B) to the left', 'left')
+  assert second.choices == ('to the right', 'to the left')
+  assert second.domain == 'direction'
+
+
+def test_a_video_of_a_motion_is_never_flipped_by_itself(record):
+  flip = augment.Augment(flip_share=1.0)
+  with_words = records.Record(
+    id='a',
+    source='test',
+    split='train',
+    motion_text='raise the left arm',
+    turns=(records.Turn('Describe.', 'The left arm rises.'),),
+  )
+  for kept in (record, dataclasses.replace(record, frames=None), with_words):
+    found = flip(kept, np.random.default_rng(0))
+    assert found.turns == kept.turns
+    if kept.frames is not None:
+      np.testing.assert_array_equal(found.frames, kept.frames)
+    if kept.motion is not None:
+      np.testing.assert_array_equal(found.motion, kept.motion)
+
+
+def test_flipping_is_off_unless_asked_for_and_shifts_no_other_draw(record):
+  video = _asked_of_video()
+  flipped = []
+  for seed in range(200):
+    rng = np.random.default_rng(seed)
+    assert augment.Augment()(video, rng).turns == video.turns
+    found = augment.Augment(flip_share=0.3)(video, np.random.default_rng(seed))
+    flipped.append(found.turns != video.turns)
+    is_flipped = not np.array_equal(found.frames, video.frames)
+    assert is_flipped == flipped[-1], 'frames and words disagree'
+  assert 0.2 < np.mean(flipped) < 0.4
+  # Of two shares the larger counts, of motions only the mirror's.
+  both = augment.Augment(mirror=0.5, flip_share=0.1, least_share=0.5)
+  alone = dataclasses.replace(both, flip_share=0.0)
+  for seed in range(20):
+    for asked in (video, record):
+      a, b = (
+        variant(asked, np.random.default_rng(seed)) for variant in (both, alone)
+      )
+      assert a.turns == b.turns
+      np.testing.assert_array_equal(a.frames, b.frames)
+      if asked.motion is not None:
+        np.testing.assert_array_equal(a.motion, b.motion)
+
+
 @pytest.mark.parametrize(
   'wrong',
   [
     {'mirror': 1.5},
+    {'flip_share': -0.1},
     {'least_share': 0.0},
     {'noise_share': -0.1},
     {'noise': 'L9'},

@@ -286,6 +286,42 @@ def test_variants_are_the_same_again_and_others_in_each_epoch(options):
   assert len({clip.tobytes() for clip in clips}) > 2 * len(_walkers())
 
 
+@pytest.mark.parametrize('options', [{}, {'read_threads': 4}])
+def test_flips_are_the_same_again_and_change_words_with_frames(options):
+  """The first column is dark; in the mirror it is the last."""
+  shown = np.full((2, 4, 4, 3), 200, np.uint8)
+  shown[:, :, 0] = 0
+  source = [
+    dataclasses.replace(
+      samples.record(n),
+      frames=shown,
+      turns=(records.Turn(f'Number {n}, where is it dark?', 'On the left.'),),
+    )
+    for n in range(6)
+  ]
+  mix = _mix(
+    media=('video',), source=source, augment=augment.Augment(flip_share=0.5)
+  )
+  stream = _batches(mix, **options)
+  iterator = iter(stream)
+  first = [next(iterator) for _ in range(5)]
+  state = json.loads(json.dumps(iterator.get_state()))
+  expected = [next(iterator) for _ in range(5)]
+  resumed = iter(stream)
+  resumed.set_state(state)
+  _same([next(resumed) for _ in range(5)], expected)
+  _same(_batches(mix, count=10), first + expected)
+
+  drawn = []
+  for made in itertools.chain(*map(_unpack, first + expected)):
+    said = _layout().tokenizer.decode(made['tokens'])
+    is_flipped = made['frames'][0, 0, 0, -1, 0] == 0
+    assert ('right' in said) == is_flipped
+    assert ('left' in said) != is_flipped
+    drawn.append(is_flipped)
+  assert 0.2 < np.mean(drawn) < 0.8
+
+
 def test_batches_and_windows_show_variants():
   """In the mirror, everybody walks right and is the mirrored body."""
   always = augment.Augment(mirror=1.0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import samples
 
-from vimonet_jax.data import records, tokenizer
+from vimonet_jax.data import records, text, tokenizer
 
 
 @pytest.fixture(scope='module')
@@ -21,6 +21,54 @@ def test_the_real_tokenizer_gives_the_reference_ids(vicuna):
   assert len(cases) == 100
   for case in cases:
     assert pieces.encode(case['text']) == case['sp_ids'], case
+
+
+SPECIAL = {'<unk>': 0, '<s>': tokenizer.BOS, '</s>': tokenizer.EOS}
+_SPECIAL = re.compile('(' + '|'.join(SPECIAL) + ')')
+
+
+def test_ids_are_those_of_hugging_face_but_for_special_strings(vicuna):
+  """Of its two columns, the one that a conversation matches is `hf_legacy_ids`.
+
+  Hugging Face takes `</s>` in a text for the end token. Here, as in MotionLLM,
+  it is text like any other, so that nobody ends an answer by typing it, and
+  text.py puts the token between what it encodes. So whole texts agree with both
+  columns where they hold no special string, and with neither where they do. Cut
+  at these strings, as a conversation is at its tokens, all agree with the
+  legacy ids: whatever SentencePiece encodes begins with a space, as each string
+  that MotionLLM encodes does. The other column has none right behind a token.
+  """
+  pieces, cases = vicuna
+  differ, spaced = set(), set()
+  for case in cases:
+    whole = [tokenizer.BOS, *pieces.encode(case['text'])]
+    cut = [tokenizer.BOS]
+    for part in filter(None, _SPECIAL.split(case['text'])):
+      cut += [SPECIAL[part]] if part in SPECIAL else pieces.encode(part)
+    assert cut == case['hf_legacy_ids'], case
+    for column in ('hf_legacy_ids', 'hf_nonlegacy_ids'):
+      differs = whole != case[column]
+      assert differs == bool(_SPECIAL.search(case['text'])), case
+    if differs:
+      differ.add(case['n'])
+    if cut != case['hf_nonlegacy_ids']:
+      spaced.add(case['n'])
+  assert differ == {14, 21, 25, 62, 89}
+  # A word right behind a special token: `</s>USER:` and `<s>Hello`.
+  assert spaced == {14, 25}
+
+
+def test_a_next_turn_begins_as_the_legacy_ids_do(vicuna):
+  """Case 14 is a conversation with its end tokens written as text."""
+  pieces, cases = vicuna
+  (case,) = (case for case in cases if case['n'] == 14)
+  assert '</s>USER: bye ASSISTANT: ' in case['text']
+  layout = text.Layout(pieces, text.TEMPLATES['vicuna'])
+  # Its last id is the space after the colon, there the answer's first.
+  turn = text.encode_turn('bye', layout)[:-1].tolist()
+  for column, agrees in (('hf_legacy_ids', True), ('hf_nonlegacy_ids', False)):
+    start = case[column].index(tokenizer.EOS) + 1
+    assert (case[column][start : start + len(turn)] == turn) == agrees
 
 
 def test_the_real_tokenizer_gives_the_reference_texts(vicuna):

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from vimonet_jax.data import video
+from vimonet_jax.models import clip_video
 
 av = pytest.importorskip('av', reason='needs the package av')
 
@@ -92,18 +93,59 @@ def test_resize_and_crop_agree_with_torch(height, width, size):
   assert np.abs(difference).max() <= 0.5 + 1e-3
 
 
+def _normalised(frames, size):
+  return video.normalised(
+    frames, size, mean=clip_video.PIXEL_MEAN, std=clip_video.PIXEL_STD
+  )
+
+
+def _as_the_tower_does(frames):
+  mean_3 = np.float32(clip_video.PIXEL_MEAN)
+  std_3 = np.float32(clip_video.PIXEL_STD)
+  return (frames / np.float32(255) - mean_3) / std_3
+
+
+# What half a level is to a normalised pixel, and float32.
+HALF_A_LEVEL = 0.5 / 255 / min(clip_video.PIXEL_STD) + 1e-5
+
+
 def test_preprocessing_agrees_with_the_reference(shared_data):
   data = np.load(shared_data / 'parity' / 'preprocess_io.npz')
-  mean = np.array([0.48145466, 0.4578275, 0.40821073])
-  std = np.array([0.26862954, 0.26130258, 0.27577711])
   names = [name for name in data if name.startswith('frames_')]
-  assert names
+  assert len(names) == 3
   for name in names:
-    pixels = data[name.replace('frames', 'pixels')][:, 0].transpose(1, 2, 0)
-    expected = pixels.astype(np.float64) * std + mean
-    found = video.square(data[name][0], 224) / 255
-    # Rounding, and that of the float16 they are stored in.
-    assert np.abs(found - expected).max() <= 0.5 / 255 + 3e-4
+    # [3, I, H, W]; of these, float16 keeps 3 to 4 digits.
+    expected = data[name.replace('frames', 'pixels')].transpose(1, 2, 3, 0)
+    found = _normalised(data[name], 224)
+    assert found.dtype == np.float32
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+    rounded = _as_the_tower_does(video.square(data[name][0], 224))
+    error = np.abs(rounded - expected[0]).max()
+    assert 2e-3 < error <= HALF_A_LEVEL + 1e-3
+
+
+@pytest.mark.parametrize(('height', 'width'), [(90, 160), (91, 60)])
+def test_normalising_first_is_normalising_last(height, width):
+  rng = np.random.default_rng(0)
+  frames = rng.integers(0, 256, (2, height, width, 3), np.uint8)
+  found = _normalised(frames, 48)
+  for pixels, image in zip(found, frames, strict=True):
+    expected = _reference(_as_the_tower_does(image), 48)
+    np.testing.assert_allclose(pixels, expected, rtol=0, atol=1e-4)
+
+
+def test_only_rounding_is_between_the_two_roads():
+  rng = np.random.default_rng(0)
+  frames = rng.integers(0, 256, (2, 50, 70, 3), np.uint8)
+  squares = np.stack([video.square(image, 48) for image in frames])
+  found = _normalised(frames, 48)
+  error = np.abs(found - _as_the_tower_does(squares))
+  assert 0 < error.max() <= HALF_A_LEVEL
+  # Nothing to resize, nothing to round.
+  np.testing.assert_array_equal(
+    _normalised(squares, 48), _as_the_tower_does(squares)
+  )
 
 
 def test_antialiasing_sees_every_pixel():
@@ -305,5 +347,10 @@ def test_a_container_that_claims_no_frames_is_decoded_to_its_last(shared_data):
     frames = [f.to_ndarray(format='rgb24') for f in container.decode(video=0)]
   assert len(frames) == 245
   found = video.read_clip(path)
-  for ours, i in zip(found, video.choose_frames(245, 8), strict=True):
-    np.testing.assert_array_equal(ours, video.square(frames[i], 224))
+  chosen = [frames[i] for i in video.choose_frames(245, 8)]
+  for ours, image in zip(found, chosen, strict=True):
+    np.testing.assert_array_equal(ours, video.square(image, 224))
+  # What the docstring of `square` says of rounding.
+  error = _normalised(chosen, 224) - _as_the_tower_does(found)
+  assert np.abs(error).max() <= HALF_A_LEVEL < 0.0076
+  assert 0.0007 < np.sqrt(np.mean(error**2)) < 0.0040

@@ -7,10 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from vimonet_jax import sharding
-from vimonet_jax.data import batches, records, text, tokenizer
-from vimonet_jax.infer import engine, generate
-from vimonet_jax.models import lora
+from vimonet_jax import checkpoint, sharding
+from vimonet_jax.data import records
+from vimonet_jax.infer import conversation, engine, generate
+from vimonet_jax.models import (
+  attention,
+  clip_video,
+  llama,
+  lora,
+  motion_vqvae,
+  vimonet,
+)
 from vimonet_jax.synthetic import world
 from vimonet_jax.train import stages
 
@@ -35,6 +42,21 @@ def _record(index=0, media=('motion', 'video'), question=QUESTION):
     frames=record.frames[:, ::6, ::6] if 'video' in media else None,
     turns=(records.Turn(question, ''),),
   )
+
+
+@functools.cache
+def _on_a_mesh(workdir, dtype=None):
+  mesh = sharding.make_mesh(1, 2, 2, devices=jax.devices()[:4])
+  return engine.Engine.load(f'{workdir}/model', mesh=mesh, dtype=dtype)
+
+
+def _flat(asking):
+  """Path -> array of parameters and codebook, as the engine has them."""
+  return {
+    path: x
+    for tree in asking._variables.values()
+    for path, x in sharding.flatten(tree).items()
+  }
 
 
 def _ask(asking, asked, **settings):
@@ -85,7 +107,7 @@ def test_records_of_one_kind_share_few_shapes(asking, monkeypatch):
   monkeypatch.setattr(engine.Engine, 'row_shards', 3)
   _ask(asking, [no_media])
   _ask(asking, [no_media] * 4)
-  asking.start(_record()).ask(QUESTION)
+  conversation.Conversation(asking, _record()).ask(QUESTION)
   assert [len(batch['tokens']) for batch in seen] == [3, 24, 3]
 
 
@@ -97,77 +119,6 @@ def test_the_seed_decides_where_there_is_a_draw(asking):
   )
   assert first == again
   assert first != other
-
-
-@pytest.mark.parametrize('ends', [False, True])
-def test_a_conversation_is_one_prompt_that_grows(tiny_model, asking, ends):
-  bundle = tiny_model.bundle
-  record, layout = _record(), bundle.layout
-  prompt = text.encode_prompt(record, layout)
-  length = 64 * -(-len(prompt['tokens']) // 64)
-  first = batches.prompts(
-    [record], layout=layout, statistics=bundle.statistics, rows=1,
-    length=length, motion_clips=1, video_clips=1,
-  )  # fmt: skip
-  run = functools.partial(
-    engine.Engine.run,
-    max_new_tokens=MAX_NEW_TOKENS,
-    key=jax.random.key(0),
-  )
-  said = np.asarray(run(asking, first).tokens[0])
-  if ends:
-    # Exchanged with the end token, its third token ends the answer.
-    params = dict(tiny_model.params)
-    swap = np.arange(bundle.model.llm.vocab_size)
-    swap[[said[2], tokenizer.EOS]] = tokenizer.EOS, said[2]
-    params['llm/head/kernel'] = params['llm/head/kernel'][:, swap]
-    asking = engine.Engine(bundle, params)
-    output = run(asking, first)
-    assert output.lengths[0] < MAX_NEW_TOKENS
-    said = np.asarray(output.tokens[0, : output.lengths[0]])
-    assert said[-1] == tokenizer.EOS
-    history = said
-  else:
-    assert tokenizer.EOS not in said
-    history = np.append(said, tokenizer.EOS)
-  conversation = asking.start(
-    record, max_new_tokens=MAX_NEW_TOKENS, room=ROOM
-  )  # fmt: skip
-  answers = [conversation.ask(QUESTION), conversation.ask('Why?')]
-
-  assert answers[0] == _ask(asking, [record])[0]
-  more = np.concatenate([history, text.encode_turn('Why?', layout)])
-  start = len(prompt['tokens'])
-  whole = {name: x.copy() for name, x in first.items()}
-  assert start + len(more) <= length
-  whole['tokens'][0, start : start + len(more)] = more
-  whole['segment_ids'][0, start : start + len(more)] = 1
-  want = run(asking, whole)
-  want = layout.tokenizer.decode(np.asarray(want.tokens[0]))
-  assert answers[1] == want.strip()
-  assert answers[1] != _ask(asking, [dataclasses.replace(
-    record, turns=(records.Turn('Why?', ''),)
-  )])[0], 'the first turn is forgotten'  # fmt: skip
-
-
-def test_a_turn_that_does_not_fit_changes_nothing(asking):
-  start = functools.partial(
-    asking.start, _record(), max_new_tokens=MAX_NEW_TOKENS, room=ROOM
-  )
-  want = [start().ask(QUESTION)]
-  conversation = start()
-  too_long = QUESTION * 30
-  with pytest.raises(engine.ConversationTooLongError, match='found 0 so far'):
-    conversation.ask(too_long)
-  found = [conversation.ask(QUESTION)]
-  assert found == want
-  with pytest.raises(engine.ConversationTooLongError, match='at most 128 to'):
-    conversation.ask(too_long)
-  reference = start()
-  want = [reference.ask(QUESTION), reference.ask('Why?')]
-  assert [*found, conversation.ask('Why?')] == want
-  with pytest.raises(engine.ConversationTooLongError, match='start a new one'):
-    [conversation.ask('Why?') for _ in range(5)]
 
 
 def test_a_saved_model_answers_as_before(tiny_model, asking):
@@ -182,6 +133,130 @@ def test_a_saved_model_answers_as_before(tiny_model, asking):
   before = engine.Engine(saved, tiny_model.params)
   asked = [_record(i, ('motion',)) for i in (0, 1, 3)]
   assert _ask(asking, asked) == _ask(before, asked)
+
+
+def test_an_engine_on_a_mesh_answers_like_one_on_a_device(tiny_model, asking):
+  meshed = _on_a_mesh(tiny_model.workdir)
+  assert meshed.media == asking.media
+  assert (meshed.row_shards, asking.row_shards) == (2, 1)
+  asked = [_record(0), _record(1, ('motion',)), _record(0, ('motion',), 'Why?')]
+  assert _ask(meshed, asked) == _ask(asking, asked)
+
+
+def test_weights_are_read_straight_into_their_shards(tiny_model, monkeypatch):
+  read, asked_for = {}, {}
+  load = checkpoint.load_weights
+
+  def spy(folder, patterns, *, shardings):
+    read.update(load(folder, patterns, shardings=shardings))
+    asked_for.update(shardings)
+    return dict(read)
+
+  monkeypatch.setattr(checkpoint, 'load_weights', spy)
+  mesh = sharding.make_mesh(1, 2, 2, devices=jax.devices()[:4])
+  meshed = engine.Engine.load(f'{tiny_model.workdir}/model', mesh=mesh)
+  stage = stages.tokens(
+    'all', tiny_model.bundle.model, ('.*',), media=('motion', 'video')
+  )
+  table = sharding.state_shardings(stage.abstract()[0], mesh)
+  kept = _flat(meshed)
+  assert set(read) == set(kept) == set(table) == set(tiny_model.params)
+  for path, x in read.items():
+    assert asked_for[path] == table[path], path
+    for array in (x, kept[path]):
+      assert isinstance(array, jax.Array), f'{path} is whole on the host'
+      assert array.sharding == table[path], path
+      for shard in array.addressable_shards:
+        assert shard.data.shape == table[path].shard_shape(x.shape), path
+    np.testing.assert_array_equal(kept[path], tiny_model.params[path])
+  halves = kept['translators/video/in/kernel'], kept['llm/head/kernel']
+  assert [x.addressable_shards[0].data.size / x.size for x in halves] == [
+    1 / 2, 1 / 4
+  ]  # fmt: skip
+
+
+def test_only_what_networks_would_cast_anyway_is_kept_in_their_dtype(
+  tiny_model,
+):
+  model = tiny_model.bundle.model
+  half = dataclasses.replace(
+    model,
+    llm=dataclasses.replace(model.llm, dtype='bfloat16'),
+    video=dataclasses.replace(model.video, dtype='bfloat16'),
+  )
+  # Written in float32, as training leaves what it trains.
+  whole = engine.Engine(
+    tiny_model.bundle._replace(model=half), tiny_model.params
+  )
+  asked = [_record(i) for i in range(3)]
+  want = _ask(whole, asked)
+  loaded = engine.Engine.load(f'{tiny_model.workdir}/model', dtype='bfloat16')
+  assert loaded.bundle.model == half
+  assert _ask(loaded, asked) == want
+  meshed = _on_a_mesh(tiny_model.workdir, 'bfloat16')
+  for found in (loaded, meshed):
+    dtypes = {path: x.dtype.name for path, x in _flat(found).items()}
+    assert dtypes['llm/embed/embedding'] == 'bfloat16'
+    assert dtypes['llm/blocks/attn/q/kernel'] == 'bfloat16'
+    assert dtypes['video/blocks/mlp/in/kernel'] == 'bfloat16'
+    assert dtypes['llm/blocks/norm1/scale'] == 'float32'
+    assert dtypes['video/pre_norm/bias'] == 'float32'
+    others = {p: d for p, d in dtypes.items() if p[:3] not in ('llm', 'vid')}
+    assert set(others.values()) == {'float32'}
+  kernel = _flat(meshed)['llm/head/kernel']
+  assert kernel.addressable_shards[0].data.size == kernel.size // 4
+  with pytest.raises(ValueError, match="dtype to be one of .*'float8'"):
+    engine.Engine.load(f'{tiny_model.workdir}/model', dtype='float8')
+
+
+def test_what_the_model_does_not_have_is_not_read(tiny_model, tmp_path):
+  params = {**tiny_model.params, 'motion/decoder/out': np.zeros(3, np.float32)}
+  engine.save(str(tmp_path), tiny_model.bundle, params)
+  assert set(_flat(engine.Engine.load(str(tmp_path)))) == set(tiny_model.params)
+
+
+def test_a_mesh_that_does_not_divide_the_model_is_named(tiny_model):
+  mesh = sharding.make_mesh(1, 1, 8)
+  with pytest.raises(ValueError, match=r'to divide into 8 shards.*change the'):
+    engine.Engine.load(f'{tiny_model.workdir}/model', mesh=mesh)
+
+
+def test_every_part_of_a_published_model_has_a_place():
+  model = vimonet.Config(
+    llm=llama.Config.vicuna_7b(),
+    motion=motion_vqvae.Config.t2m_gpt(),
+    video=clip_video.Config.languagebind(),
+    motion_feature='codebook',
+  )
+  mesh = jax.sharding.AbstractMesh((1, 4, 2), sharding.AXES)
+  found = engine._shardings(model, mesh)
+  assert found['llm/blocks/mlp/up/kernel'].spec == (
+    jax.sharding.PartitionSpec(None, 'fsdp', 'tensor')
+  )
+  assert found['motion/quantizer/codebook'].is_fully_replicated
+
+
+def test_a_preset_says_how_long_an_answer_can_be(asking, monkeypatch):
+  seen = []
+
+  def run(batch, *, sampling, max_new_tokens, key, **rest):
+    del key, rest
+    seen.append((sampling, max_new_tokens))
+    tokens_BL = batch['tokens'][:, :1]
+    lengths_B = np.ones(len(tokens_BL), int)
+    cache = attention.Cache(None, None, lengths_B)
+    return generate.Output(tokens_BL, lengths_B, tokens_BL[:, 0], cache)
+
+  monkeypatch.setattr(asking, 'run', run)
+  sampling = generate.preset('motionllm')
+  asking.answer([_record()], sampling=sampling)
+  asking.answer([_record()], sampling=sampling, max_new_tokens=7)
+  conversation.Conversation(asking, _record(), sampling=sampling).ask(QUESTION)
+  # What answers are when None comes through: see test_generate.
+  assert seen == [(sampling, None), (sampling, 7), (sampling, 200)]
+  talk = conversation.Conversation(asking, _record(), sampling=sampling, room=0)
+  with pytest.raises(conversation.TooLongError, match='found 0 so far'):
+    talk.ask('Why?')
 
 
 def test_merged_adapters_answer_as_unmerged_ones(tiny_model, asking, tmp_path):
@@ -237,7 +312,10 @@ def test_media_that_it_was_not_trained_on_are_refused(tiny_model):
   }
   asking = engine.Engine(tiny_model.bundle, params)
   assert asking.media == ('motion',)
-  for ask in (asking.start, lambda record: asking.answer([record])):
+  for ask in (
+    functools.partial(conversation.Conversation, asking),
+    lambda record: asking.answer([record]),
+  ):
     with pytest.raises(ValueError, match=r'on \(motion\), found video; leave'):
       ask(_record())
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import small
 from flax import traverse_util
+from scipy import stats
 
 from vimonet_jax.infer import generate
 from vimonet_jax.models import vimonet
@@ -93,6 +94,23 @@ def test_greedy_is_the_argmax_of_repeated_full_forward_passes():
   assert output.cache.length.tolist() == [10, 13, 0, 8]
 
 
+def test_rows_of_very_different_lengths_answer_as_each_alone():
+  lengths = (1, 8, 3, 2)
+  together = prompts(lengths)
+  output = run(together)
+  assert output.lengths.tolist() == [6] * 4
+  assert len(np.unique(output.tokens, axis=0)) == 4
+  for b, length in enumerate(lengths[:2]):
+    # No other rows at all, and no padding.
+    alone = {
+      name: x[b : b + 1, :length] if x.shape == (4, 8) else x[b : b + 1]
+      for name, x in together.items()
+    }
+    found = run(alone)
+    np.testing.assert_array_equal(found.tokens[0], output.tokens[b])
+    assert found.cache.length[0] == output.cache.length[b]
+
+
 def test_a_row_stops_after_its_end_token_and_the_others_go_on():
   free = np.asarray(run(prompts()).tokens)
   eos_id = int(free[0, 1])
@@ -163,14 +181,42 @@ def test_a_next_turn_goes_on_without_encoding_media_again():
   assert second.cache.length[3] == first.cache.length[3]
 
 
-def test_ties_for_the_last_place_stay_in_the_draw():
-  logits = jnp.log(jnp.array([[4.0, 1.0, 2.0, 2.0, 2.0, 0.5]]))
-  sampling = generate.Sampling(temperature=1.0, top_k=2)
-  keys = jax.random.split(jax.random.key(0), 500)
-  drawn = jax.vmap(lambda key: generate.sample(logits, sampling, key))(keys)
-  share = np.bincount(np.asarray(drawn)[:, 0], minlength=6) / 500
-  np.testing.assert_allclose(share, [0.4, 0, 0.2, 0.2, 0.2, 0], atol=0.08)
-  assert share[1] == share[5] == 0
+def _probabilities(logits_V, temperature, top_k):
+  """What is drawn, in NumPy: the k best and who ties with the last of them."""
+  weights_V = np.exp(logits_V.astype(np.float64) / temperature)
+  if 0 < top_k < len(logits_V):
+    weights_V[logits_V < np.sort(logits_V)[-top_k]] = 0
+  return weights_V / weights_V.sum()
+
+
+@pytest.mark.parametrize(
+  ('temperature', 'top_k', 'kept'),
+  [
+    (1.0, 2, 4),  # Three tie for the second place.
+    (0.8, 3, 4),
+    (0.8, 7, 7),
+    (2.0, 1, 1),
+    (1.0, 0, 8),
+    (0.5, 9, 8),
+  ],
+)
+def test_draws_have_the_distribution_of_what_is_kept(temperature, top_k, kept):
+  logits_V = np.log(np.float32([4.0, 1.0, 2.0, 2.0, 2.0, 0.5, 1.5, 0.25]))
+  number = 4000
+  drawn = generate.sample(
+    jnp.tile(logits_V, (number, 1)),
+    generate.Sampling(temperature, top_k),
+    jax.random.key(0),
+  )
+  count_V = np.bincount(drawn, minlength=8)
+  expected_V = number * _probabilities(logits_V, temperature, top_k)
+  is_kept_V = expected_V > 0
+  assert is_kept_V.sum() == kept
+  np.testing.assert_array_equal(count_V > 0, is_kept_V)
+  if kept > 1:
+    # The key is fixed; of others, one in a thousand would be below.
+    found = stats.chisquare(count_V[is_kept_V], expected_V[is_kept_V])
+    assert found.pvalue > 1e-3
 
 
 def test_temperature_sharpens_the_draw():
@@ -182,9 +228,6 @@ def test_temperature_sharpens_the_draw():
       lambda key, sampling=sampling: generate.sample(logits, sampling, key)
     )(keys)
     assert np.isclose(np.mean(np.asarray(drawn) == 0), want, atol=0.07)
-  assert generate.Sampling(0.8, 200) == generate.MOTIONLLM
-  with pytest.raises(ValueError, match='zero or more'):
-    generate.Sampling(temperature=-1.0)
 
 
 def test_draws_follow_the_key():
@@ -197,3 +240,30 @@ def test_draws_follow_the_key():
   )
   np.testing.assert_array_equal(first, again)
   assert (first != other).any()
+
+
+def test_presets_carry_all_there_is_to_an_answer():
+  assert generate.preset('greedy') == generate.GREEDY
+  assert generate.GREEDY.temperature == 0
+  found = generate.preset('motionllm')
+  assert (found.temperature, found.top_k) == (0.8, 200)
+  assert found.max_new_tokens == 200
+  with pytest.raises(
+    ValueError, match="one of greedy, motionllm, found 'beam'; use one"
+  ):
+    generate.preset('beam')
+  for wrong in ({'temperature': -1.0}, {'top_k': -1}, {'max_new_tokens': 0}):
+    with pytest.raises(ValueError, match='zero or more'):
+      generate.Sampling(**wrong)
+
+
+def test_how_long_an_answer_can_be_is_part_of_the_sampling():
+  def shape(**options):
+    run = functools.partial(generate.generate, MODEL, eos_id=NEVER, **options)
+    return jax.eval_shape(run, variables(), prompts()).tokens.shape
+
+  three = generate.Sampling(max_new_tokens=3)
+  assert shape(sampling=three) == (4, 3)
+  # What is asked for by name counts more.
+  assert shape(sampling=three, max_new_tokens=5) == (4, 5)
+  assert shape() == (4, generate.GREEDY.max_new_tokens)

@@ -16,6 +16,7 @@ import numpy as np
 
 from vimonet_jax.data import records
 from vimonet_jax.data import video as videos
+from vimonet_jax.infer import conversation as conversations
 from vimonet_jax.infer import engine
 from vimonet_jax.models import clip_video
 from vimonet_jax.motion import features, readers
@@ -137,15 +138,19 @@ def _read_video(path: str, tower: clip_video.Config) -> np.ndarray:
 
 def _start(
   asked: engine.Engine, record: records.Record
-) -> engine.Conversation:
-  return asked.start(record, max_new_tokens=_MAX_NEW_TOKENS)
+) -> conversations.Conversation:
+  return conversations.Conversation(
+    asked, record, max_new_tokens=_MAX_NEW_TOKENS
+  )
 
 
-def _ask(conversation: engine.Conversation, question: str) -> str | None:
+def _ask(
+  conversation: conversations.Conversation, question: str
+) -> str | None:
   """The answer; None, and a line that says so, where it has no room."""
   try:
     return conversation.ask(question)
-  except engine.ConversationTooLongError as e:
+  except conversations.TooLongError as e:
     _say(e)
     return None
 

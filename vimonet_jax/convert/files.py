@@ -230,40 +230,45 @@ def to_torch(array: np.ndarray) -> Any:
   return torch.from_numpy(array.copy())
 
 
-def write_torch(path: str, tensors: Mapping[str, np.ndarray]) -> None:
-  """Writes a flat dict of tensors as torch does."""
+def write_torch(path: str, tensors: Mapping[str, Any]) -> None:
+  """Writes arrays by name, in nested dicts or a flat one, as torch does."""
   torch = _import('torch')
-  torch.save({name: to_torch(x) for name, x in tensors.items()}, path)
+
+  def convert(x):
+    if isinstance(x, Mapping):
+      return {name: convert(part) for name, part in x.items()}
+    return to_torch(x)
+
+  torch.save(convert(tensors), path)
 
 
 def write_safetensors(
   folder: str,
   stem: str,
-  shards: Sequence[Sequence[str]],
-  read: Callable[[Sequence[str]], Iterator[tuple[str, np.ndarray]]],
+  shards: Sequence[Callable[[], Iterator[tuple[str, np.ndarray]]]],
 ) -> None:
-  """Writes shards one after the other, each in memory once, and their index.
+  """Writes shards one after the other, one in memory, and their index.
 
   Args:
     folder: exists.
     stem: `model` gives model-00001-of-00012.safetensors, and
       model.safetensors alone where there is one shard.
-    shards: the names of each.
-    read: names of one shard -> its tensors.
+    shards: each gives its tensors when it is called.
   """
   _import('safetensors')
   from safetensors import numpy as safetensors_numpy
 
   weight_map, size = {}, 0
-  for number, names in enumerate(shards, 1):
+  for number, tensors_of in enumerate(shards, 1):
     part = f'-{number:05d}-of-{len(shards):05d}' if len(shards) > 1 else ''
     file = f'{stem}{part}.safetensors'
-    tensors = {name: np.ascontiguousarray(x) for name, x in read(names)}
-    safetensors_numpy.save_file(
-      tensors, os.path.join(folder, file), metadata={'format': 'pt'}
-    )
+    tensors = dict(tensors_of())
+    path = os.path.join(folder, file)
+    safetensors_numpy.save_file(tensors, path, metadata={'format': 'pt'})
+    os.chmod(path, 0o644)  # It would be for its owner's eyes only.
     weight_map |= dict.fromkeys(tensors, file)
     size += sum(x.nbytes for x in tensors.values())
+    del tensors
   if len(shards) > 1:
     index = {'metadata': {'total_size': size}, 'weight_map': weight_map}
     path = os.path.join(folder, f'{stem}.safetensors.index.json')

@@ -4,6 +4,10 @@ For small sets of real motions. A caption stays true of a mirror image when left
 and right change places in it too, and, more or less, of most of its clip; of
 counts and of the order of actions it does not, so keep `least_share` at 1 where
 these are asked for.
+
+Videos without a motion can be flipped by themselves. The reference flips half
+of all videos, of answers too, and leaves the words as they are; here the words
+change sides with the picture, and what is asked is never flipped.
 """
 
 import dataclasses
@@ -33,9 +37,16 @@ _SIDE = re.compile(
   + r')\b',
   re.IGNORECASE,
 )
-# `right` that is no side: right away; right after, unless somebody turns right
-# after that.
-_NO_SIDE = re.compile(r'right (?:away|now|there|where)\b', re.IGNORECASE)
+# What has a side's name and is none. Of what somebody left, only what cannot be
+# a side: the man left of the car, has left arm raised, turns tot he left.
+_NO_SIDE = re.compile(
+  r'\b(?:right (?:away|now|there|where|angles?|order|answers?|choices?)|'
+  r'all right|(?:order|answer|choice)s? (?:is|are) right|'
+  r'(?:where|when|after|before|direction) (?:he|she|they) left|who left|'
+  r'(?:person|man|woman|boy|girl) left (?:the|a|his|her|their))\b',
+  re.IGNORECASE,
+)
+# Right after is no side, unless somebody turns right after that.
 _MAYBE_NO_SIDE = re.compile(r'right (?:before|after)\b', re.IGNORECASE)
 _BEFORE_A_SIDE = re.compile(
   r'\b(?:the|his|her|their|to|and|or|\w+ing|turns?|steps?|moves?|leans?|'
@@ -50,12 +61,16 @@ class Augment:
 
   Attributes:
     mirror: how often a record is shown in a mirror, 0 to 1.
+    flip_share: the same for records with frames and without a motion, where it
+      is more than `mirror`. A video that a motion belongs to, whether or not
+      the motion is shown, is never flipped by it.
     least_share: of a motion that a cut leaves, above 0 to 1.
     noise_share: how often joints are seen badly, 0 to 1.
     noise: how badly, one of `corrupt.LEVELS`.
   """
 
   mirror: float = 0.0
+  flip_share: float = 0.0
   least_share: float = 1.0
   noise_share: float = 0.0
   noise: str = 'L2'
@@ -63,6 +78,7 @@ class Augment:
   def __post_init__(self):
     if (
       not 0 <= self.mirror <= 1
+      or not 0 <= self.flip_share <= 1
       or not 0 < self.least_share <= 1
       or not 0 <= self.noise_share <= 1
       or self.noise not in corrupt.LEVELS
@@ -82,7 +98,7 @@ class Augment:
       rng: decides everything; each variant draws the same numbers.
     """
     # All numbers first, so that one setting does not shift the next one's.
-    is_mirrored = rng.random() < self.mirror
+    is_mirrored = rng.random() < self._mirror_share(record)
     is_noisy = rng.random() < self.noise_share
     share = rng.uniform(self.least_share, 1.0)
     place = rng.random()
@@ -96,6 +112,11 @@ class Augment:
         corrupt.corrupt(_joints(record), corrupt.LEVELS[self.noise], rng),
       )
     return _cut(record, share, place)
+
+  def _mirror_share(self, record: records.Record) -> float:
+    if record.frames is None or record.motion is not None:
+      return self.mirror
+    return max(self.mirror, self.flip_share)
 
 
 def mirrored(record: records.Record) -> records.Record:
@@ -140,11 +161,11 @@ def other_side(text: str) -> str:
 
 
 def _is_no_side(text: str, start: int) -> bool:
-  before, rest = text[:start], text[start:]
-  if _MAYBE_NO_SIDE.match(rest):
-    return not _BEFORE_A_SIDE.search(before)
-  is_all_right = rest[:5].lower() == 'right' and before.lower().endswith('all ')
-  return is_all_right or bool(_NO_SIDE.match(rest))
+  if _MAYBE_NO_SIDE.match(text, start):
+    return not _BEFORE_A_SIDE.search(text[:start])
+  return any(
+    phrase.start() <= start < phrase.end() for phrase in _NO_SIDE.finditer(text)
+  )
 
 
 def _joints(record: records.Record) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 The choice of frames, the resizing and the crop are those of the reference
 (LanguageBind's decord branch), so that its weights see what they were trained
-on. Normalisation is left to the video tower.
+on. The video tower normalises them; `normalised` is the road without rounding.
 """
 
 import contextlib
@@ -105,23 +105,68 @@ def square(
 
   The shorter side is resized to `size`, the longer one in proportion, rounded
   down; what sticks out is cut off evenly, the odd pixel as Python rounds.
+
+  Rounding moves a normalised pixel by 0.0075 at most. On eight real videos it
+  was 0.0007 to 0.0040 in the root mean square, of pixels that are 0.8 to 1.9:
+  half a percent at most. Where that matters, as in parity, see `normalised`.
   """
+  resized, corner = _place(image_HW3, size)
+  if antialias:
+    return _shrink(image_HW3, resized, corner, size)
+  return np.rint(_resize(image_HW3, resized, corner, size)).astype(np.uint8)
+
+
+def normalised(
+  frames_IHW3: np.ndarray,
+  size: int,
+  *,
+  mean: Sequence[float],
+  std: Sequence[float],
+) -> np.ndarray:
+  """The pixels that `square` rounds, as a video tower takes floating frames.
+
+  The reference normalises first and resizes then. Both are linear and an
+  output pixel's weights add up to one, so the order does not matter.
+
+  Args:
+    frames_IHW3: uint8, RGB, of any size.
+    size: width and height of the result, pixels.
+    mean: of the three colours in 0..1, which only the tower knows:
+      clip_video.PIXEL_MEAN.
+    std: their deviation, likewise: clip_video.PIXEL_STD.
+
+  Returns:
+    float32 [I, size, size, 3].
+  """
+  pixels_IHW3 = np.stack([
+    _resize(image_HW3, *_place(image_HW3, size), size)
+    for image_HW3 in frames_IHW3
+  ])
+  mean_3, std_3 = np.float32(mean), np.float32(std)
+  return (pixels_IHW3 / np.float32(255) - mean_3) / std_3
+
+
+def _place(image_HW3, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+  """Height and width of the resized image, and where its middle begins."""
   height, width = image_HW3.shape[:2]
   if width < height:
     resized = (int(height / width * size), size)
   else:
     resized = (size, int(width / height * size))
   top, left = (round((side - size) / 2) for side in resized)
-  if antialias:
-    return _shrink(image_HW3, resized, (top, left), size)
-  rows, row_weights = _sample(height, resized[0], top, size)
-  columns, column_weights = _sample(width, resized[1], left, size)
+  return resized, (top, left)
+
+
+def _resize(image_HW3, resized, corner, size: int) -> np.ndarray:
+  """Levels as float32 [size, size, 3], without antialiasing."""
+  height, width = image_HW3.shape[:2]
+  rows, row_weights = _sample(height, resized[0], corner[0], size)
+  columns, column_weights = _sample(width, resized[1], corner[1], size)
   # float32 [2, size, W, 3] -> [size, W, 3]: rows first, for they lie together.
   lines = image_HW3[rows].astype(np.float32)
   lines = lines[0] + row_weights[:, None, None] * (lines[1] - lines[0])
   start, stop = lines[:, columns[0]], lines[:, columns[1]]
-  pixels = start + column_weights[:, None] * (stop - start)
-  return np.rint(pixels).astype(np.uint8)
+  return start + column_weights[:, None] * (stop - start)
 
 
 def _sample(old: int, new: int, offset: int, size: int):
@@ -134,7 +179,8 @@ def _sample(old: int, new: int, offset: int, size: int):
   centres = (np.arange(offset, offset + size) + 0.5) * (old / new) - 0.5
   centres = np.maximum(centres, 0).astype(np.float32)
   low = np.minimum(centres.astype(int), old - 1)
-  return np.stack([low, np.minimum(low + 1, old - 1)]), centres - low
+  weights = (centres - low).astype(np.float32)
+  return np.stack([low, np.minimum(low + 1, old - 1)]), weights
 
 
 def _shrink(image_HW3, resized, corner, size: int) -> np.ndarray:

@@ -2,13 +2,15 @@
 
 Everything that asks the model anything (chat, evaluation, probes during
 training) comes through here, so all of it sees a record as training did: the
-same layout, the same statistics, the same frames.
+same layout, the same statistics, the same frames. Turns that follow one another
+are in conversation.py.
 """
 
 import dataclasses
 import functools
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,10 +35,6 @@ _STATISTICS, _WEIGHTS = 'statistics.npz', 'weights'
 _CODEBOOK = 'motion/quantizer/'
 
 
-class ConversationTooLongError(ValueError):
-  """The next turn would not fit; says what would."""
-
-
 class Bundle(NamedTuple):
   """What a model needs besides its weights to read a record.
 
@@ -51,19 +49,26 @@ class Bundle(NamedTuple):
   statistics: features.Statistics | None
 
 
-def save(folder: str, bundle: Bundle, params: Mapping[str, Any]) -> None:
+def save(
+  folder: str,
+  bundle: Bundle,
+  params: Mapping[str, Any],
+  *,
+  merge: bool = True,
+) -> None:
   """Writes a folder that `Engine.load` needs nothing besides.
 
-  Adapters are merged into their kernels in float32.
+  One array at a time is in memory, where `params` reads them when asked.
 
   Args:
     folder: is made where it is missing.
     bundle: goes into config.json, tokenizer.model and statistics.npz.
     params: path -> parameter, and the codebook's state where it is used.
+    merge: add adapters to their kernels, in float32, instead of keeping them.
   """
   model = bundle.model
-  if model.llm.lora.rank:
-    params = lora.merge(params, model.llm.lora)
+  adapter = model.llm.lora if merge else lora.LoraConfig()
+  if adapter.rank:
     llm = dataclasses.replace(model.llm, lora=lora.LoraConfig())
     model = dataclasses.replace(model, llm=llm)
   path = os.path.join(folder, _CONFIG)
@@ -73,7 +78,11 @@ def save(folder: str, bundle: Bundle, params: Mapping[str, Any]) -> None:
     # First it goes and last it comes: a folder that has it is complete.
     if os.path.exists(path):
       os.remove(path)
-  checkpoint.save_weights(os.path.join(folder, _WEIGHTS), params)
+  with checkpoint.weights_writer(os.path.join(folder, _WEIGHTS)) as write:
+    for name in lora.kept(params) if adapter.rank else params:
+      x = lora.merged(params, name, adapter) if adapter.rank else params[name]
+      write({name: np.asarray(x)})
+      del x
   if not is_writer:
     return
   bundle.layout.tokenizer.save(os.path.join(folder, _TOKENIZER))
@@ -168,12 +177,49 @@ class Engine:
     }
 
   @classmethod
-  def load(cls, folder: str) -> 'Engine':
-    """Reads what `save` wrote, on one device; raises what load_bundle does."""
+  def load(
+    cls,
+    folder: str,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    dtype: str | None = None,
+  ) -> 'Engine':
+    """Reads what `save` wrote, every array straight into its shards.
+
+    No host holds more than what its own devices get. What decoder and video
+    tower would cast whenever they use it is cast once; norms and translators,
+    which compute in float32, stay as they were written.
+
+    Args:
+      folder: that `save` wrote.
+      mesh: from sharding.make_mesh; None for one device.
+      dtype: one of dtypes.NAMES, what decoder and video tower compute in and
+        are kept in; None for what their configurations say.
+
+    Raises:
+      FileNotFoundError: there is no finished model in the folder.
+      ValueError: there is one that this version cannot read, or a dimension
+        that does not divide among the devices of the mesh.
+    """
     bundle = load_bundle(folder)
+    if dtype is not None:
+      model = bundle.model
+      llm, video = (
+        dataclasses.replace(part, dtype=dtype)
+        for part in (model.llm, model.video)
+      )
+      model = dataclasses.replace(model, llm=llm, video=video)
+      bundle = bundle._replace(model=model)
+    mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
+    shardings = _shardings(bundle.model, mesh)
     path = os.path.join(folder, _WEIGHTS)
     try:
-      params = checkpoint.load_weights(path)
+      params = checkpoint.load_weights(
+        path,
+        # What the model does not have would have no place, and so is not read.
+        ['|'.join(map(re.escape, shardings))],
+        shardings=shardings,
+      )
     except FileNotFoundError:
       raise
     except Exception as e:  # Whatever a broken file makes Orbax raise.
@@ -181,14 +227,14 @@ class Engine:
         f'{path}: expected weights that can be read, found {_short(e)}; copy '
         'the folder again.'
       ) from e
-    return cls(bundle, params)
+    return cls(bundle, _cast(params, bundle.model))
 
   def answer(
     self,
     asked: Sequence[records.Record],
     *,
     sampling: generate.Sampling = generate.GREEDY,
-    max_new_tokens: int = 64,
+    max_new_tokens: int | None = None,
     seed: int = 0,
   ) -> list[str]:
     """One answer for each record's last turn, in order.
@@ -199,8 +245,8 @@ class Engine:
 
     Args:
       asked: open questions; earlier turns are history.
-      sampling: how a token is chosen.
-      max_new_tokens: longest answer.
+      sampling: how a token is chosen, as in generate.PRESETS.
+      max_new_tokens: longest answer; None for that of `sampling`.
       seed: of the sampling.
 
     Raises:
@@ -209,11 +255,11 @@ class Engine:
     groups: dict[packing.RowShape, list[int]] = {}
     for i, record in enumerate(asked):
       self.check(record)
-      groups.setdefault(self._row_shape(record), []).append(i)
+      groups.setdefault(self.row_shape(record), []).append(i)
     answers = [''] * len(asked)
     for shape, places in groups.items():
       shards = -(-len(places) // self.row_shards)
-      batch = self._prompts(
+      batch = self.prompts(
         [asked[i] for i in places],
         shape,
         rows=self.row_shards * _next_power(shards, _ROWS_BASE),
@@ -225,43 +271,9 @@ class Engine:
         key=jax.random.key(seed),
       )
       # The rows left over are empty, and so are their answers.
-      for i, answer in zip(places, self._decode(output), strict=False):
+      for i, answer in zip(places, self.decode(output), strict=False):
         answers[i] = answer
     return answers
-
-  def start(
-    self,
-    record: records.Record,
-    *,
-    sampling: generate.Sampling = generate.GREEDY,
-    max_new_tokens: int = 64,
-    seed: int = 0,
-    room: int = 1024,
-  ) -> 'Conversation':
-    """A conversation of several turns about one record's media.
-
-    Args:
-      record: the media; what it has for turns does not count.
-      sampling: how a token is chosen.
-      max_new_tokens: longest answer.
-      seed: of the sampling.
-      room: tokens that all turns together can have, besides those of clips.
-
-    Raises:
-      ValueError: the record has media that the model was not trained on.
-    """
-    self.check(record)
-    layout = self.bundle.layout
-    motion = 0 if record.motion is None else layout.motion_slots
-    video = 0 if record.frames is None else layout.video_tokens
-    return Conversation(
-      self,
-      record,
-      sampling=sampling,
-      max_new_tokens=max_new_tokens,
-      seed=seed,
-      cache_length=_round_up(room + motion + video),
-    )
 
   def check(self, record: records.Record) -> None:
     """Raises a ValueError if the model cannot read a record's media."""
@@ -288,8 +300,8 @@ class Engine:
     self,
     batch: packing.Batch,
     *,
-    max_new_tokens: int,
     sampling: generate.Sampling = generate.GREEDY,
+    max_new_tokens: int | None = None,
     key: jax.Array | None = None,
     cache_length: int | None = None,
     previous: generate.Output | None = None,
@@ -307,17 +319,24 @@ class Engine:
         previous=previous,
       )
 
-  def _row_shape(self, record: records.Record) -> packing.RowShape:
+  def row_shape(self, record: records.Record) -> packing.RowShape:
     """Of a row for an open question; records of one shape share a batch."""
     prompt = text.encode_prompt(record, self.bundle.layout)
     return packing.RowShape(
-      length=_round_up(len(prompt['tokens'])),
+      length=round_up(len(prompt['tokens'])),
       motion_clips=int(record.motion is not None),
       video_clips=int(record.frames is not None),
       has_words='more_tokens' in prompt,
     )
 
-  def _prompts(self, asked, shape, *, rows: int) -> packing.Batch:
+  def prompts(
+    self,
+    asked: Sequence[records.Record],
+    shape: packing.RowShape,
+    *,
+    rows: int,
+  ) -> packing.Batch:
+    """A host batch of open questions of one shape; rows left over are empty."""
     return batches.prompts(
       asked,
       layout=self.bundle.layout,
@@ -326,8 +345,8 @@ class Engine:
       **dataclasses.asdict(shape),
     )
 
-  def _decode(self, output: generate.Output) -> list[str]:
-    """Each row's new words."""
+  def decode(self, output: generate.Output) -> list[str]:
+    """Each row's new words; none of a row that had nothing to answer."""
     tokens_BL, lengths_B = jax.device_get((output.tokens, output.lengths))
     decode = self.bundle.layout.tokenizer.decode
     return [
@@ -336,87 +355,8 @@ class Engine:
     ]
 
 
-class Conversation:
-  """Turns about the same media, which are encoded once.
-
-  What was said stays in the decoder's cache, so a later turn costs its own
-  words only. `Engine.start` makes one.
-
-  Attributes:
-    turns: how many questions have been answered.
-  """
-
-  def __init__(
-    self,
-    engine: Engine,
-    record: records.Record,
-    *,
-    sampling: generate.Sampling,
-    max_new_tokens: int,
-    seed: int,
-    cache_length: int,
-  ):
-    self._engine = engine
-    self._record = record
-    self._sampling = sampling
-    self._max_new_tokens = max_new_tokens
-    self._key = jax.random.key(seed)
-    self._cache_length = cache_length
-    self.turns = 0
-    self._output: generate.Output | None = None
-
-  def ask(self, question: str) -> str:
-    """The answer to the next question.
-
-    Raises:
-      ConversationTooLongError: the turn may not fit into the cache; the
-        conversation is as it was before.
-    """
-    is_first = self._output is None
-    batch = self._first(question) if is_first else self._next(question)
-    self._check_room(np.sum(batch['segment_ids'] > 0))
-    # A mesh takes no fewer rows than it has shards for: all ask the same.
-    batch = {
-      name: np.repeat(x, self._engine.row_shards, axis=0)
-      for name, x in batch.items()
-    }
-    self._output = self._engine.run(
-      batch,
-      max_new_tokens=self._max_new_tokens,
-      sampling=self._sampling,
-      key=jax.random.fold_in(self._key, self.turns),
-      cache_length=self._cache_length if is_first else None,
-      previous=self._output,
-    )
-    self.turns += 1
-    return self._engine._decode(self._output)[0]
-
-  def _first(self, question: str) -> packing.Batch:
-    turn = records.Turn(question, '')
-    record = dataclasses.replace(self._record, turns=(turn,))
-    shape = self._engine._row_shape(record)
-    return self._engine._prompts([record], shape, rows=1)
-
-  def _next(self, question: str) -> packing.Batch:
-    ids = text.encode_turn(question, self._engine.bundle.layout)
-    if self._output.last[0] != tokenizer.EOS:
-      # The answer was cut short. It ends here for whoever reads it.
-      ids = np.concatenate([[tokenizer.EOS], ids])
-    return batches.words(ids, length=_round_up(len(ids)))
-
-  def _check_room(self, num_tokens: int) -> None:
-    # The newest token is not in the cache yet.
-    used = 0 if self._output is None else self._output.cache.length[0] + 1
-    more = num_tokens + self._max_new_tokens
-    if used + more > self._cache_length:
-      raise ConversationTooLongError(
-        f'Expected a conversation of at most {self._cache_length} tokens, '
-        f'clips included, found {used} so far and {more} for another question '
-        'and its answer; start a new one or ask in fewer words.'
-      )
-
-
-def _round_up(length: int) -> int:
+def round_up(length: int) -> int:
+  """The length of rows and caches that hold so many tokens."""
   return -(-length // _LENGTH_STEP) * _LENGTH_STEP
 
 
@@ -432,6 +372,45 @@ def _mesh_of(params: Mapping[str, jax.Array]) -> jax.sharding.Mesh:
     if isinstance(x.sharding, jax.sharding.NamedSharding):
       return x.sharding.mesh
   return sharding.make_mesh(devices=jax.devices()[:1])
+
+
+@functools.cache
+def _shardings(
+  model: vimonet.Config, mesh: jax.sharding.Mesh
+) -> dict[str, jax.sharding.Sharding]:
+  """The place of everything that a model with both media has, by path."""
+  video, rows = model.video, jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  batch = dict.fromkeys(
+    ('tokens', 'positions', 'segment_ids', 'media_index', 'motion_length'), rows
+  )
+  batch['motion'] = jax.ShapeDtypeStruct(
+    (1, 1, model.max_motion_frames, 263), jnp.float32
+  )
+  batch['frames'] = jax.ShapeDtypeStruct(
+    (1, 1, video.frames, video.image_size, video.image_size, 3), jnp.uint8
+  )
+  init = functools.partial(
+    vimonet.Vimonet(model).init, method=lambda m, batch: m.logits(m(batch))
+  )
+  abstract = jax.eval_shape(init, jax.random.key(0), batch)
+  # The codebook's state has no logical names: it is small.
+  state = sharding.flatten(abstract.get('codebook', {}))
+  return {
+    **sharding.state_shardings(abstract['params'], mesh),
+    **dict.fromkeys(state, sharding.replicated(mesh)),
+  }
+
+
+def _cast(
+  params: dict[str, jax.Array], model: vimonet.Config
+) -> dict[str, jax.Array]:
+  """Decoder and video tower but for norms and biases, in place."""
+  dtypes = {'llm': model.llm.dtype, 'video': model.video.dtype}
+  for path, x in params.items():
+    dtype = dtypes.get(path.partition('/')[0], x.dtype)
+    if not path.endswith(('/scale', '/bias')):
+      params[path] = jax.device_put(x.astype(dtype), x.sharding)
+  return params
 
 
 @functools.cache

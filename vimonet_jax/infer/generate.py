@@ -19,27 +19,41 @@ LogitsFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-  """How a token is drawn from scores.
+  """How an answer is drawn from scores.
 
   Attributes:
     temperature: scores are divided by it; 0 takes the best token.
     top_k: how many tokens stay in the draw, more where several tie for the
       last place; 0 keeps all.
+    max_new_tokens: longest answer, where the caller names no other.
   """
 
   temperature: float = 0.0
   top_k: int = 0
+  max_new_tokens: int = 64
 
   def __post_init__(self):
-    if self.temperature < 0 or self.top_k < 0:
+    if self.temperature < 0 or self.top_k < 0 or self.max_new_tokens < 1:
       raise ValueError(
-        f'Expected temperature and top_k to be zero or more, found {self}.'
+        'Expected temperature and top_k to be zero or more and max_new_tokens '
+        f'to be one or more, found {self}.'
       )
 
 
 GREEDY = Sampling()
-# What MotionLLM answers with.
-MOTIONLLM = Sampling(temperature=0.8, top_k=200)
+# What MotionLLM's command line and demo answer with.
+MOTIONLLM = Sampling(temperature=0.8, top_k=200, max_new_tokens=200)
+PRESETS = {'greedy': GREEDY, 'motionllm': MOTIONLLM}
+
+
+def preset(name: str) -> Sampling:
+  """The Sampling of that name in PRESETS."""
+  if name not in PRESETS:
+    raise ValueError(
+      f'Expected sampling to be one of {", ".join(PRESETS)}, found {name!r}; '
+      'use one of these, or make a generate.Sampling.'
+    )
+  return PRESETS[name]
 
 
 def sample(
@@ -88,8 +102,8 @@ def generate(
   variables: Any,
   batch: vimonet.Batch,
   *,
-  max_new_tokens: int,
   eos_id: int,
+  max_new_tokens: int | None = None,
   cache_length: int | None = None,
   previous: Output | None = None,
   sampling: Sampling = GREEDY,
@@ -108,8 +122,8 @@ def generate(
       media_index and the media. With `previous` only what is new: the next
       turn, without what came before and without media seen before. A row that
       is all padding is left alone.
-    max_new_tokens: most tokens of an answer.
     eos_id: the end token.
+    max_new_tokens: most tokens of an answer; None for those of `sampling`.
     cache_length: slots of a new cache; None is enough for this turn alone. What
       has no slot is lost, so a next turn must fit into what is left.
     previous: the output of the turn before.
@@ -117,6 +131,8 @@ def generate(
     key: for draws; may be None when greedy.
     logits_fn: changes scores before every draw, as a watermark does.
   """
+  if max_new_tokens is None:
+    max_new_tokens = sampling.max_new_tokens
   B, L = batch['tokens'].shape
   prompt_B = jnp.sum(batch['segment_ids'] > 0, axis=1)
   has_prompt_B = prompt_B > 0

@@ -8,7 +8,7 @@ the other.
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -105,8 +105,6 @@ def _kaiming_uniform(key, shape, dtype):
 def merge(flat: Mapping[str, Any], lora: LoraConfig) -> dict[str, Any]:
   """Adds every adapter to its kernel; the result has kernels only.
 
-  The products are taken in float32 and rounded to the kernel's dtype once.
-
   Args:
     flat: path -> parameter. Where the path has `/blocks/` in it, layers are
       stacked on axis 0.
@@ -115,38 +113,62 @@ def merge(flat: Mapping[str, Any], lora: LoraConfig) -> dict[str, Any]:
   Returns:
     A new flat dict without `lora_a` and `lora_b`.
   """
-  merged = {
-    path: x
-    for path, x in flat.items()
-    if not path.endswith(('/lora_a', '/lora_b'))
-  }
-  for path, lora_a in flat.items():
-    if not path.endswith('/lora_a'):
-      continue
-    owner = path.removesuffix('/lora_a')
-    lora_b = flat.get(f'{owner}/lora_b')
-    kernel = flat.get(f'{owner}/kernel')
-    if kernel is None or lora_b is None or lora_a.shape[-1] != lora.rank:
+  return {path: merged(flat, path, lora) for path in kept(flat)}
+
+
+def kept(flat: Iterable[str]) -> list[str]:
+  """The paths that are left when adapters are merged.
+
+  Raises:
+    ValueError: an adapter has no kernel to be added to.
+  """
+  flat, parts = set(flat), ('/lora_a', '/lora_b')
+  for path in flat:
+    owner = path.rpartition('/')[0]
+    if path.endswith(parts) and f'{owner}/kernel' not in flat:
       raise ValueError(
-        f'Expected {owner} to have a kernel, lora_a and lora_b of rank '
-        f'{lora.rank}, found {[p for p in flat if p.startswith(owner)]} with '
-        f'lora_a of shape {lora_a.shape}; merge with the configuration that '
-        'the adapters were trained with.'
+        f'Expected {owner} to have a kernel for its adapter, found '
+        f'{sorted(p for p in flat if p.startswith(owner))}; give the decoder '
+        'that the adapter was trained on, too.'
       )
+  return sorted(path for path in flat if not path.endswith(parts))
 
-    def add(kernel, lora_a, lora_b):
-      product = jnp.tensordot(
-        lora_a.astype(jnp.float32),
-        lora_b.astype(jnp.float32),
-        1,
-        precision='highest',
-      )
-      total = kernel.astype(jnp.float32) + lora.scale * product
-      return total.astype(kernel.dtype)
 
-    if '/blocks/' in f'/{owner}':
-      add = jax.vmap(add)
-    merged[f'{owner}/kernel'] = add(
-      jnp.asarray(kernel), jnp.asarray(lora_a), jnp.asarray(lora_b)
+def merged(flat: Mapping[str, Any], path: str, lora: LoraConfig) -> Any:
+  """The parameter at a path, with its adapter added where it has one.
+
+  The product is taken in float32, layer by layer, and the sum rounded to the
+  kernel's dtype once.
+
+  Raises:
+    ValueError: half of the adapter is missing, or it has another rank.
+  """
+  owner = path.removesuffix('/kernel')
+  names = f'{owner}/lora_a', f'{owner}/lora_b'
+  if owner == path or not any(name in flat for name in names):
+    return flat[path]
+  if not all(name in flat for name in names):
+    ranks = [name for name in names if name in flat]
+  else:
+    lora_a, lora_b = (jnp.asarray(flat[name]) for name in names)
+    ranks = lora_a.shape[-1]
+  if ranks != lora.rank:
+    raise ValueError(
+      f'Expected {owner} to have lora_a and lora_b of rank {lora.rank}, found '
+      f'{ranks}; merge with the configuration that the adapters were trained '
+      'with.'
     )
-  return merged
+
+  def add(layer):
+    kernel, lora_a, lora_b = layer
+    product = jnp.tensordot(
+      lora_a.astype(jnp.float32),
+      lora_b.astype(jnp.float32),
+      1,
+      precision='highest',
+    )
+    total = kernel.astype(jnp.float32) + lora.scale * product
+    return total.astype(kernel.dtype)
+
+  layers = jnp.asarray(flat[path]), lora_a, lora_b
+  return jax.lax.map(add, layers) if '/blocks/' in f'/{path}' else add(layers)

@@ -14,6 +14,7 @@ bits as one that was left alone.
 import contextlib
 import json
 import logging
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -244,12 +245,15 @@ def _start(
   trainable, frozen = optimizer.split(shapes, stage.trainable)
   dtypes = {
     **{path: _as(x, jnp.float32) for path, x in trainable.items()},
-    **{path: _as(x, stage.frozen_dtype) for path, x in frozen.items()},
     **{path: x.dtype for path, x in mutable_shapes.items()},
   }
 
   # 3. and 4.
   loaded = _load(init, init_patterns, {**shapes, **mutable_shapes}, shardings)
+  dtypes |= {
+    path: _as(loaded.get(path, x), stage.frozen_dtype)
+    for path, x in frozen.items()
+  }
   fresh = sorted(set(dtypes) - set(loaded))
   if init and (lost := sorted(set(frozen) & set(fresh))):
     # Random and never trained: nobody wants that who names weights.
@@ -330,25 +334,28 @@ def check_base(folder: str, name: str, frozen: Mapping[str, Any]) -> None:
 
 
 def _as(x, dtype):
-  return dtype if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype
+  """`dtype` for numbers that may be rounded; None leaves those too."""
+  is_free = dtype is not None and jnp.issubdtype(x.dtype, jnp.floating)
+  return dtype if is_free else x.dtype
 
 
 def _load(folders, patterns, shapes, shardings) -> Flat:
   """Named weights for the paths that the stage has."""
   if not folders:
     return {}
-  found = checkpoint.load_weights(folders, patterns, shardings=shardings)
-  unknown = sorted(set(found) - set(shapes))
-  if unknown:
+  stored = checkpoint.LazyWeights(folders).shapes
+  if unknown := sorted(set(stored) - set(shapes)):
     logging.info('Weights that this stage has no place for: %s', unknown)
-  found = {path: x for path, x in found.items() if path in shapes}
-  for path, x in found.items():
-    if x.shape != shapes[path].shape:
+  for path in set(stored) & set(shapes):
+    if stored[path] != shapes[path].shape:
       raise ValueError(
-        f'Expected {path} of shape {shapes[path].shape}, found {x.shape} in '
-        f'{", ".join(map(str, folders))}; use weights of the same model.'
+        f'Expected {path} of shape {shapes[path].shape}, found {stored[path]} '
+        f'in {", ".join(map(str, folders))}; use weights of the same model.'
       )
-  return found
+  if patterns is None:
+    patterns = [re.escape(path) for path in stored if path in shapes]
+  found = checkpoint.load_weights(folders, patterns, shardings=shardings)
+  return {path: x for path, x in found.items() if path in shapes}
 
 
 def _next(iterator: Iterator, step: int) -> Mapping[str, Any]:

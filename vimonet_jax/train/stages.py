@@ -39,7 +39,7 @@ class Stage:
     abstract: () -> the same as shapes; parameters with their logical names.
     loss_fn: (trainables, frozen, mutable, batch, key) ->
       ((loss_sum, weight), (mutable, metrics)), where a metric is (sum, count).
-    frozen_dtype: what frozen parameters are kept in.
+    frozen_dtype: what frozen parameters are kept in; None: as they are stored.
     check: host batch -> None, or a ValueError where it cannot be meant so.
   """
 
@@ -48,7 +48,7 @@ class Stage:
   init: Callable[[jax.Array], tuple[Flat, Flat]]
   abstract: Callable[[], tuple[Flat, Flat]]
   loss_fn: Callable[..., Any]
-  frozen_dtype: str = 'float32'
+  frozen_dtype: str | None = 'float32'
   check: Callable[[Mapping[str, Any]], None] | None = None
 
 
@@ -109,7 +109,7 @@ def make(name: str, config: Mapping[str, Any], model: vimonet.Config) -> Stage:
     model,
     tuple(config['trainable']),
     media=sorted(media),
-    frozen_dtype=config.get('frozen_dtype', 'float32'),
+    frozen_dtype=config.get('frozen_dtype', 'float32') or None,
   )
 
 
@@ -193,7 +193,7 @@ def tokens(
   *,
   media: Sequence[str],
   loss_chunk: int = 64,
-  frozen_dtype: str = 'float32',
+  frozen_dtype: str | None = 'float32',
 ) -> Stage:
   """A stage that predicts the tokens of answers.
 

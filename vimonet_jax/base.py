@@ -1,0 +1,188 @@
+"""Weights that others have trained: the folders that config.base names.
+
+    config.base.llm                a decoder, and its tokenizer.model
+    config.base.adapter            an adapter of the decoder
+    config.base.video              the video tower
+    config.base.motion             the motion VQ-VAE, and its statistics.npz
+    config.base.video_translator
+    config.base.motion_translator
+
+`--task=convert` writes them (see exchange.py). A run starts from those that are
+named; what is not named is trained, or not there.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from vimonet_jax.models import lora, vimonet
+
+PARTS = (
+  'llm',
+  'adapter',
+  'video',
+  'motion',
+  'video_translator',
+  'motion_translator',
+)
+_FILE = 'weights.json'
+# What decides how a network runs and not what it is.
+_FREE = ('lora', 'dtype', 'remat', 'unroll')
+
+
+class Manifest(NamedTuple):
+  """What lies in a folder.
+
+  Attributes:
+    part: one of PARTS.
+    format: what it was converted from.
+    source: name of the file or folder that it was read from.
+    sizes: of the network, see `sizes`.
+    adapter: of an adapter.
+  """
+
+  part: str
+  format: str
+  source: str
+  sizes: Mapping[str, Any]
+  adapter: lora.LoraConfig | None = None
+
+
+def sizes(model: vimonet.Config, part: str) -> dict[str, Any]:
+  """What a part's weights must have been made for."""
+  if part.endswith('_translator'):
+    encoder = part.removesuffix('_translator')
+    features = {'video': model.video.width, 'motion': model.motion.code_dim}
+    return {'features': features[encoder], 'width': model.llm.width}
+  config = {'video': model.video, 'motion': model.motion}.get(part, model.llm)
+  fields = dataclasses.asdict(config)
+  found = {name: x for name, x in fields.items() if name not in _FREE}
+  if part == 'adapter':
+    del found['vocab_size']  # No adapter touches it.
+  return found
+
+
+def write_manifest(folder: str, manifest: Manifest) -> None:
+  """Writes what `folders` looks for; last of all, so that all is there."""
+  fields = manifest._asdict()
+  if manifest.adapter is not None:
+    fields['adapter'] = dataclasses.asdict(manifest.adapter)
+  path = os.path.join(folder, _FILE)
+  with open(f'{path}.part', 'w', encoding='utf-8') as f:
+    json.dump(fields, f, indent=2)
+  os.replace(f'{path}.part', path)
+
+
+def folders(config) -> dict[str, str]:
+  """Part -> folder, of those that are named.
+
+  Raises:
+    ValueError: one is none of ours, or has another part's weights.
+  """
+  named = {
+    part: folder for part, folder in config.get('base', {}).items() if folder
+  }
+  for part, folder in named.items():
+    if part not in PARTS:
+      raise ValueError(
+        f'Expected config.base to name {", ".join(PARTS)}, found {part!r}.'
+      )
+    found = _manifest(folder)
+    if found.part != part:
+      raise ValueError(
+        f'Expected weights for config.base.{part} in {folder}, found those for '
+        f'config.base.{found.part} (from {found.format}); name it there.'
+      )
+  return {part: named[part] for part in PARTS if part in named}
+
+
+def _manifest(folder: str) -> Manifest:
+  path = os.path.join(folder, _FILE)
+  if not os.path.isfile(path):
+    found = f'no {_FILE} in it' if os.path.isdir(folder) else 'no such folder'
+    raise ValueError(
+      f'Expected converted weights in {folder}, found {found}; run '
+      f'--task=convert --output={folder} first or correct the path.'
+    )
+  with open(path, encoding='utf-8') as f:
+    fields = json.load(f)
+  if fields['adapter'] is not None:
+    targets = tuple(fields['adapter']['targets'])
+    fields['adapter'] = lora.LoraConfig(
+      **{**fields['adapter'], 'targets': targets}
+    )
+  return Manifest(**fields)
+
+
+def weights(config) -> list[str]:
+  """The folders of weights, for checkpoint.load_weights."""
+  return [
+    os.path.join(folder, 'weights') for folder in folders(config).values()
+  ]
+
+
+def adapter(config) -> lora.LoraConfig | None:
+  """The adapter that is named, if there is one."""
+  folder = folders(config).get('adapter')
+  return _manifest(folder).adapter if folder else None
+
+
+def check(config, model: vimonet.Config) -> None:
+  """Compares the folders with the model that shall be built on them.
+
+  Args:
+    config: has base.
+    model: with the adapters of what is trained or assembled.
+
+  Raises:
+    ValueError: names the sizes that differ.
+  """
+  for part, folder in folders(config).items():
+    found, mine = _manifest(folder), sizes(model, part)
+    differing = [
+      f'{name}={found.sizes.get(name)!r} instead of {mine[name]!r}'
+      for name in mine
+      if found.sizes.get(name) != mine[name]
+    ]
+    if differing:
+      raise ValueError(
+        f'Expected the weights of config.base.{part} in {folder} to fit '
+        f'config.model, found {"; ".join(differing)}; use the configuration '
+        'that they were converted with.'
+      )
+  named = adapter(config)
+  if named is not None and not _same(named, model.llm.lora):
+    raise ValueError(
+      f'Expected to go on with the adapter of config.base.adapter ({named}), '
+      f'found a model with {model.llm.lora}; train with the same, or use '
+      '--task=assemble, which adds it to the decoder.'
+    )
+
+
+def _same(one: lora.LoraConfig, other: lora.LoraConfig) -> bool:
+  """Whether both give the same weights the same meaning."""
+  return (one.rank, one.scale, one.targets) == (
+    other.rank,
+    other.scale,
+    other.targets,
+  )
+
+
+def file(config, part: str, name: str) -> str | None:
+  """A file that came with a part's weights; None where none are named.
+
+  Raises:
+    ValueError: the weights are there and the file is not.
+  """
+  folder = folders(config).get(part)
+  if folder is None:
+    return None
+  path = os.path.join(folder, name)
+  if not os.path.isfile(path):
+    raise ValueError(
+      f'Expected {name} beside the weights of config.base.{part} in {folder}, '
+      'found none; copy there the one that they were trained with.'
+    )
+  return path
