@@ -16,9 +16,10 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -118,6 +119,21 @@ FORMATS: dict[str, Callable[[vimonet.Config, str], Reading]] = {
 }
 
 
+# What tells a format from the others.
+_NAMES = {
+  'llama': r'^model\.embed_tokens\.',
+  'litgpt': r'\.attn\.qkv\.weight$',
+  'litgpt-legacy': r'\.attn\.attn\.(linear\.)?weight$',
+  'peft': r'^base_model\..*\.lora_A\.',
+  'litgpt-lora': r'\.attn\.attn\.lora_A$',
+  'motionllm-lora': r'\.attn\.attn\.lora_A$',
+  'languagebind': r'\.temporal_attn\.',
+  'vqvae': r'quantizer\.codebook$',
+  'projector': r'^((model\.)?mm_projector\.)?[02]\.weight$',
+  'motion-projector': r'^linear_proj\.',
+}
+
+
 # --- In ----------------------------------------------------------------------
 
 
@@ -141,16 +157,18 @@ def convert(
   Raises:
     ValueError: an argument is missing, or weights and sizes do not fit.
   """
-  if format not in FORMATS:
-    raise ValueError(
-      f'Expected --format to be one of {", ".join(FORMATS)}, found {format!r}.'
-    )
   if not source or not output:
     raise ValueError(
       'Expected --source=CHECKPOINT and --output=FOLDER, found '
       f'source={source!r} and output={output!r}.'
     )
   found = files.open_checkpoint(source)
+  if format not in FORMATS:
+    likely = looks_like(found.shapes) or ['none of them']
+    raise ValueError(
+      f'Expected --format to be one of {", ".join(FORMATS)}, found {format!r}; '
+      f'the names in {source} look like {" or ".join(likely)}.'
+    )
   model = _model(config, found)
   reading = FORMATS[format](model, source)
   mapping.check(reading.table, found.shapes)
@@ -203,6 +221,16 @@ def convert(
     f'--config.base.{reading.part}={output}'
   )
   return 0
+
+
+def looks_like(names: Iterable[str]) -> list[str]:
+  """Formats that tensors of such names come in."""
+  names = list(names)
+  return [
+    format
+    for format, pattern in _NAMES.items()
+    if any(re.search(pattern, name) for name in names)
+  ]
 
 
 def _model(config, found: files.Checkpoint) -> vimonet.Config:
@@ -294,7 +322,9 @@ def assemble(config, workdir: str) -> int:
       'none.'
     )
   adapter = base.adapter(config)
-  layout = base.layout(config)
+  words = base.file(config, 'llm', 'tokenizer.model')
+  layout = corpora.layout(config, tokenizer.Tokenizer.load(words))
+  pair = base.file(config, 'motion', 'statistics.npz')
   model = corpora.model(
     config,
     vocab_size=layout.tokenizer.vocab_size,
@@ -306,7 +336,9 @@ def assemble(config, workdir: str) -> int:
   weights = checkpoint.LazyWeights(base.weights(config))
   engine.save(
     os.path.join(workdir, 'model'),
-    engine.Bundle(model, layout, base.statistics(config)),
+    engine.Bundle(
+      model, layout, features.Statistics.load(pair) if pair else None
+    ),
     weights,
   )
   print(f'{workdir}/model is ready: --task=chat --workdir={workdir}')

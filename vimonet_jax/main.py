@@ -102,6 +102,12 @@ def _convert(config, workdir: str) -> int:
   )
 
 
+def _assemble(config, workdir: str) -> int:
+  from vimonet_jax import exchange
+
+  return exchange.assemble(config, workdir)
+
+
 def _export(config, workdir: str) -> int:
   from vimonet_jax import exchange
 
@@ -121,6 +127,7 @@ TASKS = {
   'chat': _chat,
   'show': _show,
   'convert': _convert,
+  'assemble': _assemble,
   'export': _export,
   'parity': _parity,
 }
@@ -178,5 +185,19 @@ def main(argv: list[str]) -> int:
     return 1
 
 
+def parse(argv: list[str]) -> list[str]:
+  """absl's parser; a setting that there is not is one sentence, too."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except AttributeError as error:
+    settings = [x for x in argv[1:] if x.startswith('--config.')]
+    print(
+      f'\nExpected settings of the configuration, found {error} among '
+      f'{" ".join(settings)}; its file lists those that there are.',
+      file=sys.stderr,
+    )
+    sys.exit(1)
+
+
 if __name__ == '__main__':
-  sys.exit(app.run(main))
+  sys.exit(app.run(main, flags_parser=parse))

@@ -180,6 +180,13 @@ def check(table: Table, shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
       (twice.append(name) if known in found else found.update({known: name}))
     elif not any(re.fullmatch(pattern, known) for pattern in table.ignored):
       unknown.append(name)
+  if not found:
+    raise ConversionError(
+      f'Expected the {len(expected)} tensors of {table.name}, such as '
+      f'{next(iter(expected))}, found none of them among '
+      f'{", ".join(list(shapes)[:3])} and {max(len(shapes) - 3, 0)} more; '
+      'choose the format that wrote them with --format.'
+    )
   problems = [
     _listed('missing', [name for name in expected if name not in found]),
     _listed('unknown', unknown),

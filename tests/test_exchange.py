@@ -1,0 +1,366 @@
+"""Weights go to transformers, peft and torch, and come back as they were."""
+
+import dataclasses
+import json
+import os
+import shutil
+import typing
+
+import jax.numpy as jnp
+import numpy as np
+import presets
+import pytest
+import small
+
+from vimonet_jax import base, checkpoint, claim, exchange
+from vimonet_jax import corpus as corpora
+from vimonet_jax.data import records, text, tokenizer
+from vimonet_jax.infer import engine
+from vimonet_jax.models import vimonet
+from vimonet_jax.motion import features
+from vimonet_jax.synthetic import world
+from vimonet_jax.train import stages
+
+torch = pytest.importorskip('torch', reason='needs torch to write its files')
+pytest.importorskip('safetensors', reason='needs safetensors to write them')
+
+PART_OF = {
+  'llm': ('llama', 'llm'),
+  'adapter': ('peft', 'adapter'),
+  'video_translator': ('projector', 'projector/mm_projector.bin'),
+  'motion_translator': ('motion-projector', 'projector/motion_projector.bin'),
+  'motion': ('vqvae', 'vqvae/net_last.pth'),
+}
+
+
+class Run(typing.NamedTuple):
+  """A run that is finished, as far as anybody can see."""
+
+  config: typing.Any
+  workdir: str
+  weights: dict[str, np.ndarray]
+  model: vimonet.Config
+
+
+def _config(**changes):
+  return presets.load(
+    'tiny',
+    'smoke',
+    model__llm__width=32,
+    model__llm__head_dim=16,
+    model__llm__mlp_width=48,
+    model__video__width=16,
+    model__video__heads=2,
+    model__video__mlp_width=16,
+    model__motion__width=8,
+    model__motion__code_dim=8,
+    model__motion__num_codes=6,
+    **changes,
+  )
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory) -> Run:
+  config = _config()
+  workdir = str(tmp_path_factory.mktemp('run') / 'work')
+  claim.write(config, workdir)
+  drawn = world.World()
+  lines = text.texts(drawn.text_record('train', 0), text.TEMPLATES['short'])
+  words = tokenizer.Tokenizer(tokenizer.train_tokenizer(lines, 400))
+  words.save(os.path.join(workdir, 'tokenizer.model'))
+  motions = [drawn.make_record('train', i).motion for i in range(3)]
+  features.Statistics.of(motions, config.data.root_gain).save(
+    os.path.join(workdir, 'statistics.npz')
+  )
+  model = corpora.model(
+    config, vocab_size=words.vocab_size, adapters=config.instruct.lora
+  )
+  weights = {}
+  for seed, name in enumerate(config.stage_names):
+    stage = stages.make(name, config[name], model)
+    arrays, state = stage.abstract()
+    # Each stage changes some of what was there before.
+    made = small.params(arrays, 0.2, seed=seed)
+    made |= {
+      path: np.ones((), bool)
+      if x.dtype == bool
+      else np.random.default_rng(seed).random(x.shape, np.float32)
+      for path, x in state.items()
+    }
+    checkpoint.save_weights(os.path.join(workdir, name, 'weights'), made)
+    weights |= made
+  return Run(config, workdir, weights, model)
+
+
+@pytest.fixture(scope='module')
+def exported(run, tmp_path_factory) -> str:
+  output = str(tmp_path_factory.mktemp('exported'))
+  assert exchange.export(run.config, run.workdir, output=output) == 0
+  return output
+
+
+@pytest.fixture(scope='module')
+def converted(run, exported, tmp_path_factory) -> dict[str, str]:
+  """Part -> the folder that `convert` made of what `export` wrote."""
+  folder = tmp_path_factory.mktemp('converted')
+  for part, (format, source) in PART_OF.items():
+    source = 'base' if part == 'llm' else source
+    exchange.convert(
+      run.config,
+      source=os.path.join(exported, source),
+      format=format,
+      output=str(folder / part),
+      statistics=os.path.join(exported, 'vqvae') if part == 'motion' else None,
+    )
+  return {part: str(folder / part) for part in PART_OF}
+
+
+def test_what_comes_back_is_what_went_out(run, converted):
+  for folder in converted.values():
+    found = checkpoint.load_weights(os.path.join(folder, 'weights'))
+    for path, x in found.items():
+      if path in ('motion/quantizer/sum', 'motion/quantizer/count'):
+        continue  # No file of T2M-GPT's has them.
+      assert x.dtype == run.weights[path].dtype, path
+      np.testing.assert_array_equal(x, run.weights[path], err_msg=path)
+  old = features.Statistics.load(os.path.join(run.workdir, 'statistics.npz'))
+  new = features.Statistics.load(
+    os.path.join(converted['motion'], 'statistics.npz')
+  )
+  np.testing.assert_array_equal(old.std, new.std)
+  np.testing.assert_array_equal(old.mean, new.mean)
+
+
+def test_nothing_of_a_decoder_is_forgotten(run, converted):
+  found = set()
+  for folder in converted.values():
+    found |= set(checkpoint.LazyWeights(os.path.join(folder, 'weights')))
+  # The tower goes nowhere: what reads it in torch wants all of its blocks.
+  lost = {path for path in run.weights if not path.startswith('video/')}
+  assert lost == found
+
+
+def _logits(model: vimonet.Config, weights, ids) -> np.ndarray:
+  tokens = jnp.asarray(ids)
+  batch = {
+    'tokens': tokens,
+    'positions': jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape),
+    'segment_ids': jnp.ones_like(tokens),
+    'media_index': jnp.full_like(tokens, -1),
+  }
+  from flax import traverse_util
+
+  variables = {'params': traverse_util.unflatten_dict(weights, sep='/')}
+  module = vimonet.Vimonet(model)
+  h = module.apply(variables, batch)
+  return np.asarray(module.apply(variables, h, method='logits'))
+
+
+@pytest.fixture(scope='module')
+def ids(run) -> np.ndarray:
+  rng = np.random.default_rng(0)
+  return rng.integers(3, run.model.llm.vocab_size, (2, 17))
+
+
+def test_transformers_and_peft_load_it_and_answer_the_same(run, exported, ids):
+  transformers = pytest.importorskip('transformers', reason='loads the export')
+  peft = pytest.importorskip('peft', reason='loads the exported adapter')
+  wanted = _logits(run.model, run.weights, ids)
+  spread = wanted.std()
+
+  def logits(module) -> np.ndarray:
+    with torch.no_grad():
+      return module.eval()(torch.from_numpy(ids)).logits.numpy()
+
+  def load(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(
+      os.path.join(exported, folder), dtype=torch.float32
+    )
+
+  merged = logits(load('llm'))
+  assert np.abs(merged - wanted).max() < 1e-4 * spread
+  plain = load('base')
+  assert np.abs(logits(plain) - wanted).max() > 0.1 * spread
+  adapted = peft.PeftModel.from_pretrained(
+    plain, os.path.join(exported, 'adapter')
+  )
+  assert np.abs(logits(adapted) - wanted).max() < 1e-4 * spread
+
+
+def test_the_tokenizer_that_is_exported_writes_the_same_ids(run, exported):
+  transformers = pytest.importorskip('transformers', reason='loads the export')
+  ours = tokenizer.Tokenizer.load(os.path.join(run.workdir, 'tokenizer.model'))
+  theirs = transformers.AutoTokenizer.from_pretrained(
+    os.path.join(exported, 'llm')
+  )
+  line = 'He walks to the left, then waves.'
+  assert theirs(line)['input_ids'] == [1, *ours.encode(line)]
+
+
+def test_an_assembled_model_is_the_one_that_was_trained(
+  run, converted, tmp_path
+):
+  named = {part: folder for part, folder in converted.items()}
+  config = _config()
+  config.base = named
+  workdir = str(tmp_path / 'work')
+  assert exchange.assemble(config, workdir) == 0
+  found = checkpoint.load_weights(os.path.join(workdir, 'model', 'weights'))
+  bundle = engine.load_bundle(os.path.join(workdir, 'model'))
+  assert bundle.model.llm.lora.rank == 0
+  rng = np.random.default_rng(0)
+  ids = rng.integers(3, run.model.llm.vocab_size, (2, 9))
+  plain = dataclasses.replace(
+    run.model,
+    llm=dataclasses.replace(run.model.llm, lora=bundle.model.llm.lora),
+  )
+  np.testing.assert_allclose(
+    _logits(plain, found, ids), _logits(run.model, run.weights, ids), atol=2e-4
+  )
+  # It answers; what it has no weights for it cannot be asked.
+  record = world.World().make_record('test', 0)
+  turns = (records.Turn('What is done?', ''),)
+  asked = dataclasses.replace(record, frames=None, turns=turns)
+  asking = engine.Engine.load(os.path.join(workdir, 'model'))
+  assert len(asking.answer([asked], max_new_tokens=3)) == 1
+  with pytest.raises(ValueError, match='video'):
+    asking.check(dataclasses.replace(record, turns=turns))
+
+
+def test_an_adapter_of_another_shape_cannot_be_trained_on(run, converted):
+  config = _config()
+  config.base = {'llm': converted['llm'], 'adapter': converted['adapter']}
+  other = dataclasses.replace(run.model.llm.lora, rank=3)
+  model = dataclasses.replace(
+    run.model, llm=dataclasses.replace(run.model.llm, lora=other)
+  )
+  base.check(config, run.model)
+  with pytest.raises(ValueError, match='--task=assemble'):
+    base.check(config, model)
+
+
+def test_sizes_that_differ_are_named(run, converted):
+  config = _config()
+  config.base = {'llm': converted['llm']}
+  wide = dataclasses.replace(run.model.llm, mlp_width=96)
+  with pytest.raises(ValueError, match='mlp_width=48 instead of 96'):
+    base.check(config, dataclasses.replace(run.model, llm=wide))
+
+
+@pytest.mark.parametrize(
+  ('named', 'sentence'),
+  [
+    ({'video': 'llm'}, r'found those for config\.base\.llm'),
+    ({'llm': 'nowhere'}, 'no such folder; run --task=convert'),
+    ({'legs': 'llm'}, "found 'legs'"),
+  ],
+)
+def test_a_folder_that_is_none_of_ours_is_refused(converted, named, sentence):
+  config = _config()
+  config.base = {part: converted.get(x, x) for part, x in named.items()}
+  with pytest.raises(ValueError, match=sentence):
+    base.folders(config)
+
+
+def test_a_tokenizer_that_was_not_copied_is_missed(converted, tmp_path):
+  folder = shutil.copytree(converted['llm'], tmp_path / 'llm')
+  os.remove(folder / 'tokenizer.model')
+  config = _config()
+  config.base = {'llm': str(folder)}
+  with pytest.raises(ValueError, match=r'Expected tokenizer\.model beside'):
+    base.file(config, 'llm', 'tokenizer.model')
+
+
+def _convert(run, **changes):
+  return exchange.convert(
+    run.config,
+    **{
+      'source': None,
+      'format': None,
+      'output': None,
+      'statistics': None,
+      **changes,
+    },
+  )
+
+
+def test_a_wrong_command_says_what_is_missing(run, exported, tmp_path):
+  output = str(tmp_path / 'out')
+  with pytest.raises(ValueError, match='--source=CHECKPOINT'):
+    _convert(run, output=output)
+  source = os.path.join(exported, 'adapter')
+  with pytest.raises(ValueError, match='look like peft'):
+    _convert(run, source=source, output=output)
+  with pytest.raises(ValueError, match='found none of them among base_model'):
+    _convert(run, source=source, output=output, format='llama')
+  assert not os.path.exists(output)
+
+
+def test_a_vqvae_comes_with_the_statistics_that_it_was_trained_with(
+  run, exported, tmp_path
+):
+  """Section 8.8 of the reference: with others it sees another motion."""
+  command = {
+    'source': os.path.join(exported, 'vqvae', 'net_last.pth'),
+    'format': 'vqvae',
+    'output': str(tmp_path / 'out'),
+  }
+  with pytest.raises(ValueError, match='Expected --statistics=FOLDER'):
+    _convert(run, **command)
+  with pytest.raises(ValueError, match='neither; correct --statistics'):
+    _convert(run, **command, statistics=str(tmp_path))
+  assert not os.path.exists(command['output'])
+
+
+def test_the_statistics_of_another_encoder_are_refused(
+  run, exported, shared_data, tmp_path
+):
+  config = _config(data__root_gain=25.0)
+  command = {
+    'source': os.path.join(exported, 'vqvae', 'net_last.pth'),
+    'format': 'vqvae',
+    'output': str(tmp_path / 'out'),
+  }
+  # HumanML3D's own pair, which everybody has at hand.
+  with pytest.raises(ValueError, match=r'25 times as loud.*found 1\.0 times'):
+    exchange.convert(
+      config, **command, statistics=str(shared_data / 'humanml3d')
+    )
+  meta = shared_data / 'motiongpt' / 'meta'
+  exchange.convert(config, **command, statistics=str(meta))
+  found = features.Statistics.load(str(tmp_path / 'out' / 'statistics.npz'))
+  std = np.load(meta / 'std.npy').astype(np.float32)
+  np.testing.assert_array_equal(found.std, std)
+
+
+def test_a_tokenizer_of_another_decoder_is_refused(run, exported, tmp_path):
+  folder = shutil.copytree(os.path.join(exported, 'llm'), tmp_path / 'llm')
+  lines = ['a b c d e f g h'] * 9
+  proto = tokenizer.train_tokenizer(lines, 300)
+  tokenizer.Tokenizer(proto).save(str(folder / 'tokenizer.model'))
+  with pytest.raises(ValueError, match='expected a tokenizer of'):
+    _convert(
+      run, source=str(folder), format='llama', output=str(tmp_path / 'out')
+    )
+
+
+def test_weights_are_rounded_to_what_the_network_computes_in(
+  run, exported, tmp_path
+):
+  config = _config(model__llm__dtype='bfloat16')
+  output = str(tmp_path / 'out')
+  exchange.convert(
+    config,
+    source=os.path.join(exported, 'base'),
+    format='llama',
+    output=output,
+    statistics=None,
+  )
+  found = checkpoint.load_weights(os.path.join(output, 'weights'))
+  for path, x in found.items():
+    assert x.dtype == jnp.bfloat16
+    wanted = run.weights[path].astype(jnp.bfloat16)
+    np.testing.assert_array_equal(x, wanted, err_msg=path)
+  manifest = json.loads((tmp_path / 'out' / 'weights.json').read_text())
+  assert manifest['format'] == 'llama'
+  assert manifest['sizes']['norm_eps'] == 1e-5
