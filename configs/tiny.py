@@ -66,6 +66,17 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.workdir = 'workdir/tiny'
   config.seed = 0
 
+  # Folders with weights that others have trained, which --task=convert wrote;
+  # see vimonet_jax/base.py. Stages that make them can be left out then.
+  config.base = ml_collections.ConfigDict({
+    'llm': '',
+    'adapter': '',
+    'video': '',
+    'motion': '',
+    'video_translator': '',
+    'motion_translator': '',
+  })  # fmt: skip
+
   config.data = ml_collections.ConfigDict({
     'name': 'synthetic',
     'seed': 0,
@@ -204,6 +215,15 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'corruptions': (('motion', 'L2'), ('both', 'L2'), ('motion', 'L2w')),
     # Validation questions a domain at the end of each stage.
     'probe_per_domain': 40,
+  })  # fmt: skip
+
+  # --task=parity: the same batches through PyTorch; see comparison.py.
+  config.parity = ml_collections.ConfigDict({
+    'steps': 50,
+    'rows': 8,
+    'records': 160,
+    'prompts': 4,
+    'max_new_tokens': 24,
   })  # fmt: skip
   if arg == 'smoke':
     _make_smoke(config)

@@ -189,7 +189,7 @@ def parse(argv: list[str]) -> list[str]:
   """absl's parser; a setting that there is not is one sentence, too."""
   try:
     return app.parse_flags_with_usage(argv)
-  except AttributeError as error:
+  except (AttributeError, KeyError) as error:
     settings = [x for x in argv[1:] if x.startswith('--config.')]
     print(
       f'\nExpected settings of the configuration, found {error} among '

@@ -167,7 +167,11 @@ class Engine:
     self.media = tuple(
       medium
       for medium in ('motion', 'video')
-      if any(path.startswith(f'translators/{medium}/') for path in params)
+      # Both, for parts that others have trained may come one by one.
+      if all(
+        any(path.startswith(part) for path in params)
+        for part in (f'translators/{medium}/', f'{medium}/')
+      )
     )
     self._mesh = _mesh_of(params)
     codebook = {p: params.pop(p) for p in [*params] if p.startswith(_CODEBOOK)}
