@@ -12,6 +12,7 @@ import ctypes
 import difflib
 import hashlib
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,9 +30,11 @@ from jax.experimental import multihost_utils
 
 # Between two attempts to read a checkpoint.
 _PAUSE_S = 1.0
-# Of a file that `weights_writer` makes: the largest layer of a 7B model, 90 MB,
-# stays whole, for parts of one would be copied before they are written.
-_PIECE_BYTES = 96 << 20
+# Of a file that `weights_writer` makes. Orbax cuts the longest axes, which are
+# those that `fsdp` shards, so that a host reads little that is not its own.
+_PIECE_BYTES = 64 << 20
+# Of arrays that are read together: each is in memory twice for a moment.
+_READ_BYTES = 1 << 30
 # Tell the axes of an array apart; no array here has more.
 _PRIMES = (1, 40009, 2750159, 92821, 15485863, 32452843)
 
@@ -444,6 +447,18 @@ def _complete(folder: str) -> epath.Path:
 
 
 def _read(folder: str, entries: Mapping[str, Any], shardings) -> dict[str, Any]:
+  flat, group, size = {}, {}, 0
+  for path, entry in entries.items():
+    bytes_of_entry = math.prod(entry.shape) * jnp.dtype(entry.dtype).itemsize
+    if group and size + bytes_of_entry > _READ_BYTES:
+      flat |= _read_together(folder, group, shardings)
+      group, size = {}, 0
+    group[path] = entry
+    size += bytes_of_entry
+  return flat | _read_together(folder, group, shardings)
+
+
+def _read_together(folder: str, entries, shardings) -> dict[str, Any]:
   item, args = {}, {}
   for path, entry in entries.items():
     item[path] = jax.ShapeDtypeStruct(entry.shape, entry.dtype)
