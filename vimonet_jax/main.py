@@ -29,6 +29,9 @@ _QUESTION = flags.DEFINE_string(
 _OUTPUT = flags.DEFINE_string(
   'output', None, 'show, convert, export, parity: the folder to write to.'
 )
+_SAMPLING = flags.DEFINE_string(
+  'sampling', 'greedy', 'chat: greedy, or motionllm, which draws.'
+)
 _SOURCE = flags.DEFINE_string(
   'source', None, 'convert: a file or folder with weights of PyTorch.'
 )
@@ -69,7 +72,6 @@ def _report(config, workdir: str) -> int:
 def _chat(config, workdir: str) -> int:
   from vimonet_jax.apps import chat
 
-  del config  # A finished workdir knows all there is to know.
   return chat.run(
     workdir,
     motion=_MOTION.value,
@@ -78,6 +80,8 @@ def _chat(config, workdir: str) -> int:
     fps=_FPS.value,
     up=_UP.value,
     unit=_UNIT.value,
+    sampling=_SAMPLING.value,
+    seed=config.seed,
   )
 
 

@@ -9,19 +9,20 @@ Of the work folder only `model/` is read.
 """
 
 import contextlib
+import functools
 import os
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
 from vimonet_jax.data import records
 from vimonet_jax.data import video as videos
 from vimonet_jax.infer import conversation as conversations
-from vimonet_jax.infer import engine
+from vimonet_jax.infer import engine, generate
 from vimonet_jax.models import clip_video
 from vimonet_jax.motion import features, readers
 
-_MAX_NEW_TOKENS = 128
 # HumanML3D cuts its clips, which last ten seconds at most, before it computes
 # features: somebody's stairs after a minute must not move the floor.
 _LONGEST_CLIP_FRAMES = 200
@@ -39,6 +40,8 @@ def run(
   fps: float | None = None,
   up: str | None = None,
   unit: str | None = None,
+  sampling: str = 'greedy',
+  seed: int = 0,
 ) -> int:
   """Answers one question, or all that the user types.
 
@@ -49,6 +52,8 @@ def run(
       two is needed: an answer about nothing would look like one about a clip.
     question: what to ask; None starts a conversation.
     fps, up, unit: of the motion file, where it does not say; see readers.read.
+    sampling: one of generate.PRESETS.
+    seed: of what is drawn.
 
   Returns:
     The exit code: 0, or 1 after one sentence that says what is wrong.
@@ -65,6 +70,9 @@ def run(
         'Expected --motion, --video or both, found neither; give the file that '
         'the question is about.'
       )
+    start = functools.partial(
+      conversations.Conversation, sampling=generate.preset(sampling), seed=seed
+    )
     # Files come before weights, which can take minutes to load.
     tower = engine.load_bundle(folder).model.video
     clip = frames = None
@@ -80,9 +88,9 @@ def run(
     _say(e)
     return 1
   if question is None:
-    _converse(asked, record)
+    _converse(functools.partial(start, asked, record))
     return 0
-  answer = _ask(_start(asked, record), question.strip())
+  answer = _ask(start(asked, record), question.strip())
   if answer is None:
     return 1
   print(answer)
@@ -136,14 +144,6 @@ def _read_video(path: str, tower: clip_video.Config) -> np.ndarray:
   )
 
 
-def _start(
-  asked: engine.Engine, record: records.Record
-) -> conversations.Conversation:
-  return conversations.Conversation(
-    asked, record, max_new_tokens=_MAX_NEW_TOKENS
-  )
-
-
 def _ask(
   conversation: conversations.Conversation, question: str
 ) -> str | None:
@@ -155,20 +155,20 @@ def _ask(
     return None
 
 
-def _converse(asked: engine.Engine, record: records.Record) -> None:
+def _converse(start: Callable[[], conversations.Conversation]) -> None:
   """Answers until the user has had enough; what was said before counts."""
   is_terminal = sys.stdin.isatty()
   if is_terminal:
     with contextlib.suppress(ImportError):
       import readline  # noqa: F401  With it, input() knows the arrow keys.
     _say('Ask away; an empty line ends the conversation.')
-  conversation = _start(asked, record)
+  conversation = start()
   try:
     while question := _typed('> ' if is_terminal else ''):
       answer = _ask(conversation, question)
       if answer is None and conversation.turns:
         _say('A new conversation starts, about the same files.')
-        conversation = _start(asked, record)
+        conversation = start()
         answer = _ask(conversation, question)
       if answer is not None:
         print(answer, flush=True)

@@ -30,7 +30,7 @@ class Sampling:
 
   temperature: float = 0.0
   top_k: int = 0
-  max_new_tokens: int = 64
+  max_new_tokens: int = 128
 
   def __post_init__(self):
     if self.temperature < 0 or self.top_k < 0 or self.max_new_tokens < 1:
