@@ -185,19 +185,18 @@ def convert(
     found.read,
     dtype=jnp.dtype(reading.dtype),
   )
-  bar = tqdm.tqdm(
-    arrays,
-    total=sum(len(row.ours) for row in reading.table.rows),
-    desc=format,
-    dynamic_ncols=True,
-  )
-  with checkpoint.weights_writer(os.path.join(output, 'weights')) as write:
-    for path, x in bar:
+  number = sum(len(row.ours) for row in reading.table.rows)
+  with (
+    checkpoint.weights_writer(os.path.join(output, 'weights')) as write,
+    tqdm.tqdm(total=number, desc=format, dynamic_ncols=True) as bar,
+  ):
+    for path, x in arrays:
       write({path: x})
       written += x.nbytes
       if path == 'motion/quantizer/codebook':
         rest = encoder_tables.codebook_state(x)
         write({name: y for name, y in rest.items() if name != path})
+      bar.update()
       del x  # Or it would be there while the next one is made.
   if kept is not None:
     kept.save(os.path.join(output, 'statistics.npz'))
