@@ -258,6 +258,8 @@ def weights_writer(
   yield write
   if waiting:
     flush()
+  if not any(root.parent.glob(f'{parts.name}*')):
+    raise ValueError(f'Expected weights to write to {folder}, found none.')
   level = absl_logging.get_verbosity()
   absl_logging.set_verbosity(absl_logging.ERROR)  # It misses files on purpose.
   try:
@@ -378,7 +380,7 @@ class LazyWeights(Mapping):
     found = copy.copy(self)
     found._owner = {path: self._owner[path] for path in paths}
     found.shapes = {path: self.shapes[path] for path in paths}
-    found._dtype = dtype
+    found._dtype = dtype or self._dtype
     return found
 
   def __getitem__(self, path: str) -> np.ndarray:

@@ -141,6 +141,75 @@ def test_merging_rounds_once_to_the_kernels_dtype():
   assert float(merged[0, 0]) == 1 + 2**-7
 
 
+FLAT = {
+  'llm/blocks/attn/q/kernel': np.ones((2, 3, 4), np.float16),
+  'llm/blocks/attn/q/lora_a': np.ones((2, 3, 2), np.float32),
+  'llm/blocks/attn/q/lora_b': np.ones((2, 2, 4), np.float32),
+  'llm/blocks/attn/k/kernel': np.ones((2, 3, 4), np.float16),
+  'llm/norm/scale': np.ones(3, np.float32),
+  'translators/motion/in/bias': np.ones(4, np.float32),
+}
+
+
+def test_what_is_kept_is_all_but_the_adapters_by_its_names_alone():
+  wanted = sorted(path for path in FLAT if 'lora_' not in path)
+  assert lora.kept(FLAT) == wanted
+  assert lora.kept(iter(FLAT)) == wanted
+  assert lora.kept(wanted) == wanted
+  with pytest.raises(ValueError, match='attn/q to have a kernel.*lora_a'):
+    lora.kept(path for path in FLAT if not path.endswith('q/kernel'))
+
+
+class _Reads(dict):
+  """Weights that are read from disk, as checkpoint.LazyWeights."""
+
+  def __init__(self, flat):
+    super().__init__(flat)
+    self.read = []
+
+  def __getitem__(self, path):
+    self.read.append(path)
+    return super().__getitem__(path)
+
+
+def test_one_parameter_is_merged_without_reading_the_others():
+  flat = _Reads(FLAT)
+  path = 'llm/blocks/attn/q/kernel'
+  found = lora.merged(flat, path, ADAPTER)
+  assert sorted(set(flat.read)) == sorted(p for p in FLAT if '/q/' in p)
+  assert found.dtype == np.float16
+  # 1 and alpha / rank times a product over two ranks, in each layer.
+  np.testing.assert_array_equal(found, np.full((2, 3, 4), 1 + 3.0 * 2))
+  for path in ('llm/blocks/attn/k/kernel', 'llm/norm/scale'):
+    assert lora.merged(flat, path, ADAPTER) is FLAT[path]
+  assert lora.merge(flat, ADAPTER).keys() == set(lora.kept(flat))
+
+
+def test_each_layer_has_its_own_adapter_added():
+  rng = np.random.default_rng(0)
+  flat = {
+    'llm/blocks/attn/o/kernel': rng.normal(size=(3, 2, 4, 5)),
+    'llm/blocks/attn/o/lora_a': rng.normal(size=(3, 2, 4, 2)),
+    'llm/blocks/attn/o/lora_b': rng.normal(size=(3, 2, 5)),
+  }
+  kernel, lora_a, lora_b = flat.values()
+  wanted = kernel + 3.0 * np.einsum('inhr,ird->inhd', lora_a, lora_b)
+  flat = {path: x.astype(np.float32) for path, x in flat.items()}
+  found = lora.merged(flat, 'llm/blocks/attn/o/kernel', ADAPTER)
+  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('side', ['lora_a', 'lora_b'])
+def test_half_an_adapter_is_not_added(side):
+  path = 'llm/blocks/attn/q/kernel'
+  half = {p: x for p, x in FLAT.items() if not p.endswith(side)}
+  other = {'lora_a': 'lora_b', 'lora_b': 'lora_a'}[side]
+  with pytest.raises(
+    ValueError, match=f'attn/q to have lora_a and lora_b.*attn/q/{other}'
+  ):
+    lora.merged(half, path, ADAPTER)
+
+
 def test_merging_with_another_rank_says_so():
   flat = {
     'a/kernel': jnp.ones((4, 4)),

@@ -43,33 +43,6 @@ def _apply(model, flat, *args):
     return np.asarray(_compiled(model)(params, *args))
 
 
-def _from_t2m_gpt(tensors):
-  """The parameters out of a T2M-GPT state dict."""
-  table = {
-    'encoder/in': 'encoder.model.0',
-    'encoder/out': 'encoder.model.4',
-    'decoder/in': 'decoder.model.0',
-    'decoder/mid': 'decoder.model.4',
-    'decoder/out': 'decoder.model.6',
-  }
-  for i in (1, 2):
-    table[f'encoder/down{i}/conv'] = f'encoder.model.{i + 1}.0'
-    table[f'decoder/up{i}/conv'] = f'decoder.model.{i + 1}.2'
-    for j in (1, 2, 3):
-      for k in (1, 2):
-        end = f'model.{j - 1}.conv{k}'
-        ours = f'res{j}/conv{k}'
-        table[f'encoder/down{i}/{ours}'] = f'encoder.model.{i + 1}.1.{end}'
-        table[f'decoder/up{i}/{ours}'] = f'decoder.model.{i + 1}.0.{end}'
-  flat = {}
-  for ours, theirs in table.items():
-    weight = tensors[f'vqvae.{theirs}.weight'].numpy()
-    flat[f'{ours}/kernel'] = weight.transpose(2, 1, 0)
-    flat[f'{ours}/bias'] = tensors[f'vqvae.{theirs}.bias'].numpy()
-  assert 2 * len(table) + 1 == len(tensors)
-  return flat, tensors['vqvae.quantizer.codebook'].numpy()
-
-
 def _below(flat, prefix):
   """The parameters under a prefix, without it."""
   return {
@@ -77,52 +50,6 @@ def _below(flat, prefix):
     for path, x in flat.items()
     if path.startswith(prefix)
   }
-
-
-def test_the_reference_gives_the_same_latents_codes_and_motion(shared_data):
-  torch = pytest.importorskip('torch', reason='the reference is a torch file')
-  parity = shared_data / 'parity'
-  tensors = torch.load(parity / 'vqvae.pth', weights_only=True)['net']
-  io = np.load(parity / 'vqvae_io.npz')
-  flat, codebook = _from_t2m_gpt(tensors)
-  config = motion_vqvae.Config(width=64, code_dim=64, num_codes=48)
-  encoder = motion_vqvae.Encoder(config)
-  decoder = motion_vqvae.Decoder(config)
-  lengths = [int(name[7:]) for name in io.files if name.startswith('motion_')]
-  assert len(lengths) == 7
-  for length in lengths:
-    latents = _apply(encoder, _below(flat, 'encoder/'), io[f'motion_{length}'])[
-      0
-    ]
-    np.testing.assert_allclose(latents, io[f'encoder_{length}'], atol=1e-5)
-    codes = motion_vqvae.nearest(latents, codebook)
-    np.testing.assert_array_equal(codes, io[f'codes_{length}'][0])
-    if f'recon_{length}' in io.files:
-      decoded = _apply(
-        decoder, _below(flat, 'decoder/'), codebook[np.asarray(codes)][None]
-      )
-      np.testing.assert_allclose(decoded, io[f'recon_{length}'], atol=1e-5)
-
-
-def test_the_reference_trains_the_same_codebook(shared_data):
-  io = np.load(shared_data / 'parity' / 'quantiser_training.npz')
-  config = motion_vqvae.Config(width=64, code_dim=64, num_codes=48)
-  state = _fresh_codebook(config)
-  for i in range(4):
-    found, state = _quantize(config, True)(
-      state, io[f'latents_{i}'].swapaxes(1, 2)
-    )
-    for ours, theirs in (
-      (found.quantised.swapaxes(1, 2), 'quantised'),
-      (found.commitment, 'commit'),
-      (found.perplexity, 'perplexity'),
-      (state['codebook']['codebook'], 'codebook'),
-      (state['codebook']['sum'], 'sum'),
-      (state['codebook']['count'], 'count'),
-    ):
-      np.testing.assert_allclose(
-        ours, io[f'{theirs}_{i}'], rtol=1e-5, atol=1e-5, err_msg=f'{theirs} {i}'
-      )
 
 
 def _fresh_codebook(config):

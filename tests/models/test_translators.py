@@ -87,21 +87,3 @@ def test_every_parameter_has_a_place_on_a_mesh():
   )
   mesh = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
   assert len(sharding.state_shardings(shapes['params'], mesh)) == 6
-
-
-def test_video_features_are_translated_as_by_the_published_mlp(shared_data):
-  torch = pytest.importorskip('torch', reason='needs torch to read .pth files')
-  parity = shared_data / 'parity'
-  tensors = torch.load(parity / 'video_projector.pth', weights_only=True)
-  arrays = dict(np.load(parity / 'video_projector_io.npz'))
-  params = {
-    ours: {
-      'kernel': tensors[f'{theirs}.weight'].float().numpy().T,
-      'bias': tensors[f'{theirs}.bias'].float().numpy(),
-    }
-    for ours, theirs in (('in', 0), ('out', 2))
-  }
-  mlp = translators.Mlp(params['out']['bias'].shape[0])
-  with jax.default_matmul_precision('highest'):
-    found = mlp.apply({'params': params}, arrays['features'])
-  np.testing.assert_allclose(found, arrays['output'], atol=1e-5)

@@ -88,8 +88,8 @@ def motion_projector(features: int, width: int) -> mapping.Table:
 def languagebind(config: clip_video.Config) -> mapping.Table:
   """LanguageBind's video tower, up to the last block that we compute.
 
-  Blocks beyond config.layers and the norm after the last are left out: their
-  output is never read.
+  The features are those of the last block but one, so one block beyond
+  config.layers may be there, and the norm after it; neither is read.
   """
   heads, size = config.heads, config.width // config.heads
   layer, ours = 'vision_model.encoder.layers.{i}.', 'video/blocks/'
@@ -144,7 +144,6 @@ def languagebind(config: clip_video.Config) -> mapping.Table:
   shapes = mapping.shapes_of(
     'video', clip_video.ClipVideo(config), jnp.zeros(clip, jnp.uint8)
   )
-  beyond = '|'.join(str(i) for i in range(config.layers, config.layers + 9))
   return mapping.Table(
     'a LanguageBind video tower',
     tuple(rows),
@@ -152,7 +151,7 @@ def languagebind(config: clip_video.Config) -> mapping.Table:
     ignored=(
       r'vision_model\.embeddings\.position_ids',
       r'vision_model\.post_layernorm\..*',
-      rf'vision_model\.encoder\.layers\.({beyond})\..*',
+      rf'vision_model\.encoder\.layers\.{config.layers}\..*',
       *_NOT_TOWER,
     ),
     renamed=((r'^model\.video_tower\.video_tower\.', 'vision_model.'),),

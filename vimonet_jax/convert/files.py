@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 
 _SAFETENSORS = ('.safetensors',)
 _TORCH = ('.bin', '.pth', '.pt', '.ckpt', '.tar')
+_TORCH_BEGINS = (b'PK', b'\x80')  # A zip archive, or a pickle before torch 1.6.
 # In the order in which a folder is searched: safetensors run no code.
 _IN_FOLDER = (
   'model.safetensors.index.json',
@@ -113,9 +115,7 @@ def _shards(path: pathlib.Path) -> list[pathlib.Path]:
       f'{path}: expected a checkpoint, found no such file; correct the path.'
     )
   if path.name.endswith('.index.json'):
-    with open(path, encoding='utf-8') as f:
-      files = sorted(set(json.load(f)['weight_map'].values()))
-    shards = [path.parent / file for file in files]
+    shards = [path.parent / file for file in _in_index(path)]
     if missing := [shard.name for shard in shards if not shard.is_file()]:
       raise CheckpointFileError(
         f'{path}: expected its {len(shards)} shards beside it, found no '
@@ -129,6 +129,18 @@ def _shards(path: pathlib.Path) -> list[pathlib.Path]:
       'the file or the folder with the weights.'
     )
   return [path]
+
+
+def _in_index(path: pathlib.Path) -> list[str]:
+  """Names of the shards."""
+  with open(path, encoding='utf-8') as f:
+    try:
+      return sorted(set(json.load(f)['weight_map'].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+      raise CheckpointFileError(
+        f'{path}: expected a weight_map that names the shard of each tensor, '
+        f'found none or a part of one ({e}); fetch it again.'
+      ) from e
 
 
 def _headers(shard: pathlib.Path) -> dict[str, tuple[tuple[int, ...], int]]:
@@ -175,6 +187,14 @@ def _safetensors(shard: pathlib.Path) -> Any:
 def _torch(shard: pathlib.Path) -> dict[str, Any]:
   """The tensors of a torch file, mapped where its format allows it."""
   torch = _import('torch')
+  with open(shard, 'rb') as f:
+    begin = f.read(40)
+  if not begin.startswith(_TORCH_BEGINS):
+    # torch would take an error page or a pointer of git-lfs for a bad pickle.
+    raise CheckpointFileError(
+      f'{shard}: expected a torch file, found one that begins with {begin!r}; '
+      'fetch it again.'
+    )
   load = functools.partial(torch.load, shard, 'cpu', weights_only=True)
   try:
     try:
@@ -184,16 +204,19 @@ def _torch(shard: pathlib.Path) -> dict[str, Any]:
         raise
       found = load()
   except pickle.UnpicklingError as e:
-    reason = str(e).splitlines()[0]
+    # Of what else torch says the first is how to run the code all the same.
+    named = re.search(r'GLOBAL (\S+)', str(e))
     raise CheckpointFileError(
-      f'{shard}: expected a file of tensors only, found Python objects, which '
-      'could run any code when they are read; save its state_dict alone, or '
-      f'get it as safetensors. torch says: {reason}'
+      f'{shard}: expected a file of tensors only, found '
+      f'{named[1] if named else "Python objects"} in it, which could run any '
+      'code when it is read; save the state_dict alone, or get it as '
+      'safetensors.'
     ) from e
   except (RuntimeError, EOFError, OSError) as e:
+    reason = next(iter(str(e).splitlines()), type(e).__name__)
     raise CheckpointFileError(
       f'{shard}: expected a torch file, found something else or a part of one '
-      f'({str(e).splitlines()[0][:200]}); fetch it again.'
+      f'({reason[:200]}); fetch it again.'
     ) from e
   return _tensors(shard, found)
 
@@ -224,7 +247,7 @@ def to_numpy(tensor: Any) -> np.ndarray:
 def to_torch(array: np.ndarray) -> Any:
   """The inverse of `to_numpy`; copies where torch could not share."""
   torch = _import('torch')
-  array = np.ascontiguousarray(array)
+  array = np.asarray(array, order='C')
   if array.dtype == ml_dtypes.bfloat16:
     return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
   return torch.from_numpy(array.copy())
@@ -262,7 +285,8 @@ def write_safetensors(
   for number, tensors_of in enumerate(shards, 1):
     part = f'-{number:05d}-of-{len(shards):05d}' if len(shards) > 1 else ''
     file = f'{stem}{part}.safetensors'
-    tensors = dict(tensors_of())
+    # Of a transposed view it would write the numbers in the other order.
+    tensors = {name: np.asarray(x, order='C') for name, x in tensors_of()}
     path = os.path.join(folder, file)
     safetensors_numpy.save_file(tensors, path, metadata={'format': 'pt'})
     os.chmod(path, 0o644)  # It would be for its owner's eyes only.

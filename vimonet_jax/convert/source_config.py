@@ -20,6 +20,8 @@ from vimonet_jax.models import clip_video, llama, lora
 
 # What our decoder is, in Hugging Face's words; None: may be missing.
 _LLAMA_IS = {
+  # A whole Video-LLaVA has a decoder inside.
+  'model_type': (None, 'llava', 'llava_llama', 'llama'),
   'hidden_act': ('silu',),
   'attention_bias': (None, False),
   'mlp_bias': (None, False),
@@ -34,6 +36,13 @@ _LITGPT_IS = {
   'bias': (False,),
   'rotary_percentage': (1.0,),
   'shared_attention_norm': (None, False),
+  # Of other families that later versions run; none of them has a tensor.
+  'rope_adjustments': (None,),
+  'sliding_window_size': (None,),
+  'scale_embeddings': (None, False),
+  'attention_scores_scalar': (None,),
+  'attention_logit_softcapping': (None,),
+  'final_logit_softcapping': (None,),
 }
 _TOWER_IS = {
   # Not quick_gelu, which is the default of the class.
@@ -50,6 +59,7 @@ _PEFT_IS = {
   'rank_pattern': (None, {}),
   'alpha_pattern': (None, {}),
   'layers_to_transform': (None,),
+  'alora_invocation_tokens': (None,),
 }
 _PEFT_NAMES = {
   'q_proj': 'q',
@@ -173,6 +183,11 @@ def read_peft(source: str) -> lora.LoraConfig:
     for name in names
     if name not in _PEFT_NAMES
   ]
+  problems += [
+    f'no {name!r}, which has the scale'
+    for name in ('r', 'lora_alpha')
+    if name not in fields
+  ]
   if problems:
     _refuse(path, problems)
   return lora.LoraConfig(
@@ -253,6 +268,11 @@ def _read(
           f'{path}: expected the settings of the weights, found a damaged '
           f'file ({e}); fetch it again.'
         ) from e
+    if not isinstance(fields, Mapping):
+      raise mapping.ConversionError(
+        f'{path}: expected the settings of the weights by their names, found '
+        f'{fields!r:.40}; fetch it again.'
+      )
     return path, fields
   logging.warning(
     '%s: found no %s beside the weights, so what shapes do not tell (eps, '

@@ -1,0 +1,215 @@
+"""What a comparison is held to, and how it is shown; no side has to run."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree
+
+import numpy as np
+import pytest
+
+from vimonet_jax.convert import (
+  parity,
+  parity_checks,
+  parity_pictures,
+  parity_report,
+  parity_work,
+)
+
+
+def _findings(**errors):
+  """Of two steps and one place of each part; errors by part."""
+
+  def line(group):
+    theirs = np.linspace(-1, 1, 11, dtype=np.float32)
+    error = np.float32(errors.get(group, 1e-6))
+    return parity._line(f'{group}/place', theirs + error, theirs)
+
+  codes = np.arange(5)
+  lines = [line(group) for group in parity.TOLERANCES]
+  lines.append(
+    parity._line('motion/codes', codes, codes + errors.get('codes', 0))
+  )
+  rounded = [
+    {'name': x['name'], 'jax': 0.01, 'torch': 0.02, 'apart': 0.0} for x in lines
+  ]
+  relative = [0.0, errors.get('loss', 1e-7)]
+  weights = [errors.get('weights', 1e-5), errors.get('weights_norm', 1e-6)]
+  run = {
+    'settings': {
+      'rates': {'adapter/x': 1e-3},
+      'betas': [0.9, 0.98],
+      'weight_decay': 0.0,
+      'schedule': 'cosine',
+      'warmup_steps': 1,
+      'clip': 1.0,
+    },
+    'losses': {'jax': [3.0, 2.0], 'torch': [3.0, 2.0]},
+    'relative': relative,
+    'grad_norm_relative': relative,
+    'weights': [
+      {
+        'name': 'adapter',
+        'count': 9,
+        'error': weights[0],
+        'relative': weights[1],
+        'tolerance': 1e-3,
+        'is_ok': max(weights) <= 1e-3,
+      }
+    ],
+    'speed': dict.fromkeys(
+      parity.SIDES,
+      {'step_s': 0.1, 'tokens_per_s': 9.0, 'first_steps': 1, 'first_s': 1.0},
+    ),
+  }
+  greedy = {
+    'prompts': 2,
+    'agree': 2,
+    'tokens': 9,
+    'different_tokens': 7,
+    'first_difference': [None, None],
+    'is_ok': True,
+  }
+  memory = {'before_mb': 100.0, 'peak_mb': 150.0}
+  decoding = {'tokens_per_s': 5.0, 'first_s': 1.0}
+  side = {
+    'device': 'cpu',
+    'threads': 2,
+    'decoding': dict.fromkeys(parity_work.DTYPES, decoding),
+    'memory': {'instruct': memory, 'greedy': memory},
+  }
+  found = {
+    'lines': lines,
+    'rounded': rounded,
+    'greedy': dict.fromkeys(parity_work.DTYPES, greedy),
+    'training': {'instruct': run},
+    'sides': dict.fromkeys(parity.SIDES, side),
+    'about': {
+      'command': 'python',
+      'weights': 'random',
+      'sizes': {'parameters': {'llm': 5}},
+      'changes': ['two steps'],
+      'seconds': {'all': 61.0},
+      'processes': [{'job': 'align', 'others': errors.get('others', 0.0)}],
+    },
+  }
+  is_ok = all(check.is_ok for check in parity_checks.checks(found))
+  return {'is_ok': is_ok, **found}
+
+
+def _failing(**errors):
+  checks = parity_checks.checks(_findings(**errors))
+  return [check.what for check in checks if not check.is_ok]
+
+
+@pytest.mark.parametrize(
+  ('errors', 'failing'),
+  [
+    ({}, []),
+    ({'logits': 5e-5, 'video': 5e-5}, []),
+    ({'logits': 1e-3}, ['logits']),
+    ({'lora': 5e-5}, ['projections with LoRA']),
+    ({'motion': 5e-5}, ['motion VQ-VAE']),
+    ({'codes': 1}, ['motion codes']),
+    ({'llm': np.nan}, ['decoder']),
+    ({'loss': 2e-4}, ['instruct: loss']),
+    ({'loss': np.nan}, ['instruct: loss']),
+    ({'weights': 2e-3}, ['instruct: trained adapter']),
+    ({'weights_norm': 2e-3}, ['instruct: trained adapter']),
+  ],
+)
+def test_each_part_is_held_to_its_tolerance(errors, failing):
+  assert _failing(**errors) == failing
+  words = parity_checks.text(_findings(**errors))
+  assert words.count('FAILS') == len(failing)
+  start = f'{len(failing)} of 10' if failing else 'All 10 checks pass'
+  assert words.startswith(start)
+
+
+def test_the_page_has_every_line_and_pictures_that_can_be_read(tmp_path):
+  findings = _findings(llm=0.3, loss=np.nan)
+  path = parity_report.write(str(tmp_path), findings)
+  with open(path, encoding='utf-8') as f:
+    page = f.read()
+  assert page.startswith('# Parity')
+  assert '❌ **2 of 10 checks fail: decoder, instruct: loss.**' in page
+  for line in findings['lines']:
+    assert f'| {line["name"]} |' in page
+  for name in ('errors.svg', 'loss-instruct.svg'):
+    assert f']({name})' in page
+    xml.etree.ElementTree.parse(tmp_path / name)
+  assert json.loads((tmp_path / 'parity.json').read_text())['lines']
+  assert 'Not a quiet machine' not in page
+
+
+def test_a_busy_machine_is_said(tmp_path):
+  path = parity_report.write(str(tmp_path), _findings(others=1.4))
+  with open(path, encoding='utf-8') as f:
+    assert 'during align other processes kept up to 1.4 of' in f.read()
+
+
+def test_a_point_that_fails_is_drawn_in_another_colour():
+  good, bad = _findings(), _findings(llm=0.3)
+  drawn = [
+    parity_pictures.errors(x['lines'], x['rounded']) for x in (good, bad)
+  ]
+  count = [svg.count(f'fill="{parity_pictures._BAD}"') for svg in drawn]
+  assert count == [0, 1]
+
+
+def test_answers_are_compared_token_by_token(tmp_path):
+  parity_work.write_json(tmp_path / 'settings.json', {})
+  work = parity_work.Work(tmp_path)
+  ours = np.array([[5, 6, 2, 0], [5, 6, 7, 8], [5, 6, 7, 8]])
+  theirs = np.array([[5, 6, 2], [5, 6, 7], [5, 9, 7]])
+  work.write('jax', 'greedy-float32', {'motion': ours})
+  work.write('torch', 'greedy-float32', {'motion': theirs})
+  found = parity._greedy(work, 'float32')
+  assert (found['prompts'], found['agree'], found['is_ok']) == (3, 1, False)
+  assert found['first_difference'] == [None, 3, 1]
+  assert found['tokens'] == 11
+
+
+def test_arrays_of_one_side_only_are_refused(tmp_path):
+  parity_work.write_json(tmp_path / 'settings.json', {})
+  work = parity_work.Work(tmp_path)
+  work.write('jax', 'x', {'llm/norm': np.ones((2, 3))})
+  work.write('torch', 'x', {'llm/norm': np.ones((2, 4))})
+  with pytest.raises(ValueError, match='llm/norm of one only or of two shapes'):
+    parity._both(work, 'x')
+
+
+def test_a_step_that_was_disturbed_does_not_count():
+  steps = [
+    {'kind': 'motion', 'positions': 10, 'seconds': s, 'is_first': s == 9.0}
+    for s in (9.0, 1.0, 1.0, 1.0, 50.0)
+  ]
+  speed = parity._speed(steps)
+  assert speed['step_s'] == 1.0
+  assert speed['tokens_per_s'] == 10.0
+  assert (speed['first_steps'], speed['first_s']) == (1, 9.0)
+
+
+def test_few_rows_all_stay_and_many_are_thinned_evenly(monkeypatch):
+  x = np.arange(24).reshape(2, 6, 2)
+  np.testing.assert_array_equal(parity_work.thin(x), x.reshape(12, 2))
+  monkeypatch.setattr(parity_work, '_MOST_NUMBERS', 8)
+  np.testing.assert_array_equal(parity_work.thin(x)[:, 0], [0, 6, 12, 18])
+
+
+def test_the_pytorch_side_knows_no_jax():
+  """Nor is it there when its memory is measured."""
+  pytest.importorskip('torch', reason='needs torch')
+  code = (
+    'import sys; from vimonet_jax.convert import parity_torch; '
+    'assert "jax" not in sys.modules'
+  )
+  subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_memory_is_that_of_this_process():
+  memory = parity_work.Memory()
+  held = np.ones(40 << 20, np.uint8)
+  facts = memory.facts()
+  assert held[-1] == 1
+  assert facts['peak_mb'] > facts['before_mb'] > 20
