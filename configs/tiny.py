@@ -244,3 +244,5 @@ def _make_smoke(config: ml_collections.ConfigDict) -> None:
     for mix in stage.mixes.values():
       mix.rows = 4
   config.motion.rows = 8
+  config.parity.update({'steps': 2, 'rows': 4, 'records': 24, 'prompts': 1})
+  config.parity.max_new_tokens = 4

@@ -42,10 +42,10 @@ FLOORS = (
   (
     'page eval.judge eval.benchmarks eval.scores eval.run eval.tables '
     'eval.studies annotate audit.watermark audit.provenance audit.bias '
-    'convert.parity_work convert.parity_jax convert.parity_networks '
-    'convert.parity_torch convert.parity_inputs convert.parity '
-    'convert.parity_checks convert.parity_pictures convert.parity_report '
     'plan report',
+    'parity.work_folder parity.jax_side parity.torch_networks '
+    'parity.torch_side parity.handout parity.sides parity.verdicts '
+    'parity.plots parity.report',
   ),
   ('apps.show apps.chat apps.features apps.demo apps.serve apps.monitor',),
   ('base claim corpus evaluation pipeline exchange comparison main',),

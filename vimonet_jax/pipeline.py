@@ -90,7 +90,7 @@ def train_stage(
   before = config.stage_names[: config.stage_names.index(name)]
   loop.train(
     stages.make(name, stage, model),
-    _batches(config, name, corpus, mesh),
+    stage_batches(config, name, corpus, mesh),
     folder=os.path.join(workdir, name),
     steps=stage.steps,
     tx=stages.make_optimizer(stage),
@@ -125,7 +125,8 @@ def _augment(config) -> augment.Augment | None:
   return augment.Augment(**variants) if variants else None
 
 
-def _batches(config, name: str, corpus: corpora.Corpus, mesh):
+def stage_batches(config, name: str, corpus: corpora.Corpus, mesh):
+  """Endless batches of this process's rows of a stage."""
   stage, train = config[name], corpus.splits['train']
   # Stages that read the same records must not do so in the same order.
   seed = config.seed + 100 * stages.NAMES.index(name)

@@ -8,13 +8,7 @@ import xml.etree.ElementTree
 import numpy as np
 import pytest
 
-from vimonet_jax.convert import (
-  parity,
-  parity_checks,
-  parity_pictures,
-  parity_report,
-  parity_work,
-)
+from vimonet_jax.parity import plots, report, sides, verdicts, work_folder
 
 
 def _findings(**errors):
@@ -23,12 +17,12 @@ def _findings(**errors):
   def line(group):
     theirs = np.linspace(-1, 1, 11, dtype=np.float32)
     error = np.float32(errors.get(group, 1e-6))
-    return parity._line(f'{group}/place', theirs + error, theirs)
+    return sides._line(f'{group}/place', theirs + error, theirs)
 
   codes = np.arange(5)
-  lines = [line(group) for group in parity.TOLERANCES]
+  lines = [line(group) for group in sides.TOLERANCES]
   lines.append(
-    parity._line('motion/codes', codes, codes + errors.get('codes', 0))
+    sides._line('motion/codes', codes, codes + errors.get('codes', 0))
   )
   rounded = [
     {'name': x['name'], 'jax': 0.01, 'torch': 0.02, 'apart': 0.0} for x in lines
@@ -58,7 +52,7 @@ def _findings(**errors):
       }
     ],
     'speed': dict.fromkeys(
-      parity.SIDES,
+      sides.SIDES,
       {'step_s': 0.1, 'tokens_per_s': 9.0, 'first_steps': 1, 'first_s': 1.0},
     ),
   }
@@ -75,15 +69,15 @@ def _findings(**errors):
   side = {
     'device': 'cpu',
     'threads': 2,
-    'decoding': dict.fromkeys(parity_work.DTYPES, decoding),
+    'decoding': dict.fromkeys(work_folder.DTYPES, decoding),
     'memory': {'instruct': memory, 'greedy': memory},
   }
   found = {
     'lines': lines,
     'rounded': rounded,
-    'greedy': dict.fromkeys(parity_work.DTYPES, greedy),
+    'greedy': dict.fromkeys(work_folder.DTYPES, greedy),
     'training': {'instruct': run},
-    'sides': dict.fromkeys(parity.SIDES, side),
+    'sides': dict.fromkeys(sides.SIDES, side),
     'about': {
       'command': 'python',
       'weights': 'random',
@@ -93,12 +87,12 @@ def _findings(**errors):
       'processes': [{'job': 'align', 'others': errors.get('others', 0.0)}],
     },
   }
-  is_ok = all(check.is_ok for check in parity_checks.checks(found))
+  is_ok = all(check.is_ok for check in verdicts.checks(found))
   return {'is_ok': is_ok, **found}
 
 
 def _failing(**errors):
-  checks = parity_checks.checks(_findings(**errors))
+  checks = verdicts.checks(_findings(**errors))
   return [check.what for check in checks if not check.is_ok]
 
 
@@ -120,7 +114,7 @@ def _failing(**errors):
 )
 def test_each_part_is_held_to_its_tolerance(errors, failing):
   assert _failing(**errors) == failing
-  words = parity_checks.text(_findings(**errors))
+  words = verdicts.text(_findings(**errors))
   assert words.count('FAILS') == len(failing)
   start = f'{len(failing)} of 10' if failing else 'All 10 checks pass'
   assert words.startswith(start)
@@ -128,7 +122,7 @@ def test_each_part_is_held_to_its_tolerance(errors, failing):
 
 def test_the_page_has_every_line_and_pictures_that_can_be_read(tmp_path):
   findings = _findings(llm=0.3, loss=np.nan)
-  path = parity_report.write(str(tmp_path), findings)
+  path = report.write(str(tmp_path), findings)
   with open(path, encoding='utf-8') as f:
     page = f.read()
   assert page.startswith('# Parity')
@@ -143,7 +137,7 @@ def test_the_page_has_every_line_and_pictures_that_can_be_read(tmp_path):
 
 
 def test_a_busy_machine_is_said(tmp_path):
-  path = parity_report.write(str(tmp_path), _findings(others=1.4))
+  path = report.write(str(tmp_path), _findings(others=1.4))
   with open(path, encoding='utf-8') as f:
     assert 'during align other processes kept up to 1.4 of' in f.read()
 
@@ -151,32 +145,32 @@ def test_a_busy_machine_is_said(tmp_path):
 def test_a_point_that_fails_is_drawn_in_another_colour():
   good, bad = _findings(), _findings(llm=0.3)
   drawn = [
-    parity_pictures.errors(x['lines'], x['rounded']) for x in (good, bad)
+    plots.errors(x['lines'], x['rounded']) for x in (good, bad)
   ]
-  count = [svg.count(f'fill="{parity_pictures._BAD}"') for svg in drawn]
+  count = [svg.count(f'fill="{plots._BAD}"') for svg in drawn]
   assert count == [0, 1]
 
 
 def test_answers_are_compared_token_by_token(tmp_path):
-  parity_work.write_json(tmp_path / 'settings.json', {})
-  work = parity_work.Work(tmp_path)
+  work_folder.write_json(tmp_path / 'settings.json', {})
+  work = work_folder.Work(tmp_path)
   ours = np.array([[5, 6, 2, 0], [5, 6, 7, 8], [5, 6, 7, 8]])
   theirs = np.array([[5, 6, 2], [5, 6, 7], [5, 9, 7]])
   work.write('jax', 'greedy-float32', {'motion': ours})
   work.write('torch', 'greedy-float32', {'motion': theirs})
-  found = parity._greedy(work, 'float32')
+  found = sides._greedy(work, 'float32')
   assert (found['prompts'], found['agree'], found['is_ok']) == (3, 1, False)
   assert found['first_difference'] == [None, 3, 1]
   assert found['tokens'] == 11
 
 
 def test_arrays_of_one_side_only_are_refused(tmp_path):
-  parity_work.write_json(tmp_path / 'settings.json', {})
-  work = parity_work.Work(tmp_path)
+  work_folder.write_json(tmp_path / 'settings.json', {})
+  work = work_folder.Work(tmp_path)
   work.write('jax', 'x', {'llm/norm': np.ones((2, 3))})
   work.write('torch', 'x', {'llm/norm': np.ones((2, 4))})
   with pytest.raises(ValueError, match='llm/norm of one only or of two shapes'):
-    parity._both(work, 'x')
+    sides._both(work, 'x')
 
 
 def test_a_step_that_was_disturbed_does_not_count():
@@ -184,7 +178,7 @@ def test_a_step_that_was_disturbed_does_not_count():
     {'kind': 'motion', 'positions': 10, 'seconds': s, 'is_first': s == 9.0}
     for s in (9.0, 1.0, 1.0, 1.0, 50.0)
   ]
-  speed = parity._speed(steps)
+  speed = sides._speed(steps)
   assert speed['step_s'] == 1.0
   assert speed['tokens_per_s'] == 10.0
   assert (speed['first_steps'], speed['first_s']) == (1, 9.0)
@@ -192,23 +186,23 @@ def test_a_step_that_was_disturbed_does_not_count():
 
 def test_few_rows_all_stay_and_many_are_thinned_evenly(monkeypatch):
   x = np.arange(24).reshape(2, 6, 2)
-  np.testing.assert_array_equal(parity_work.thin(x), x.reshape(12, 2))
-  monkeypatch.setattr(parity_work, '_MOST_NUMBERS', 8)
-  np.testing.assert_array_equal(parity_work.thin(x)[:, 0], [0, 6, 12, 18])
+  np.testing.assert_array_equal(work_folder.thin(x), x.reshape(12, 2))
+  monkeypatch.setattr(work_folder, '_MOST_NUMBERS', 8)
+  np.testing.assert_array_equal(work_folder.thin(x)[:, 0], [0, 6, 12, 18])
 
 
 def test_the_pytorch_side_knows_no_jax():
   """Nor is it there when its memory is measured."""
   pytest.importorskip('torch', reason='needs torch')
   code = (
-    'import sys; from vimonet_jax.convert import parity_torch; '
+    'import sys; from vimonet_jax.parity import torch_side; '
     'assert "jax" not in sys.modules'
   )
   subprocess.run([sys.executable, '-c', code], check=True)
 
 
 def test_memory_is_that_of_this_process():
-  memory = parity_work.Memory()
+  memory = work_folder.Memory()
   held = np.ones(40 << 20, np.uint8)
   facts = memory.facts()
   assert held[-1] == 1

@@ -1,0 +1,208 @@
+"""Parity finds both sides the same, and what is not the same.
+
+One small comparison in processes of its own; then a weight of one side is
+changed, that side runs again, and the line that must fail fails.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import presets
+import pytest
+
+torch = pytest.importorskip('torch', reason='needs torch')
+pytest.importorskip('transformers', reason='needs transformers')
+pytest.importorskip('peft', reason='needs peft')
+
+from vimonet_jax import comparison  # noqa: E402
+from vimonet_jax.convert import files  # noqa: E402
+from vimonet_jax.parity import sides, torch_side, verdicts  # noqa: E402
+
+CHANGES = {
+  'stage_names': ('instruct',),
+  'model__llm__layers': 1,
+  'model__llm__unroll': 1,
+  'model__video__layers': 1,
+  'model__video__unroll': 1,
+  'data__processes': 1,
+  'parity__rows': 2,
+  'parity__records': 12,
+  'instruct__lora__dropout': 0.1,
+}
+
+
+def _config(**changes):
+  config = presets.load('tiny', 'smoke', **{**CHANGES, **changes})
+  for name in ('motion', 'video'):
+    del config.instruct.mixes[name]
+  return config
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  """The report's folder, and what both sides were given and found."""
+  folder = tmp_path_factory.mktemp('parity')
+  output, kept = folder / 'output', folder / 'work'
+  compare, prompts = sides.compare, comparison._prompts
+
+  def keep(root):
+    shutil.copytree(root, kept)
+    return compare(root)
+
+  def few_prompts(*args):
+    # Each kind is compiled twice.
+    return {'motion': prompts(*args)['motion']}
+
+  flags = os.environ['XLA_FLAGS'].split()
+  with pytest.MonkeyPatch.context() as patch:
+    # Without the tests' pretend devices.
+    real = [flag for flag in flags if 'device_count' not in flag]
+    patch.setenv('XLA_FLAGS', ' '.join(real))
+    # Threads that wait for each other take time on a busy machine.
+    patch.setenv('OMP_NUM_THREADS', '1')
+    torch.set_num_threads(1)
+    patch.setattr(sides, 'compare', keep)
+    patch.setattr(comparison, '_prompts', few_prompts)
+    status = comparison.run(_config(), str(folder / 'none'), output=str(output))
+  assert status == 0
+  assert not (folder / 'none').exists()
+  return output, kept
+
+
+@pytest.fixture
+def work(made, tmp_path):
+  """A copy to spoil."""
+  return pathlib.Path(shutil.copytree(made[1], tmp_path / 'work'))
+
+
+def _failing(work) -> list[str]:
+  return [
+    check.what
+    for check in verdicts.checks(sides.compare(work))
+    if not check.is_ok
+  ]
+
+
+def test_both_sides_are_the_same(made):
+  output, work = made
+  findings = json.loads((output / 'parity.json').read_text())
+  assert findings['is_ok']
+  assert not _failing(work)
+  names = {line['name'] for line in findings['lines']}
+  assert names >= {
+    'motion/encoder/in',
+    'motion/decoder/out',
+    'motion/codes',
+    'video/block 01',
+    'translators/motion',
+    'translators/video',
+    'llm/input',
+    'llm/block 01 attention',
+    'llm/norm',
+    'logits/motion+video',
+    *(f'lora/{target}' for target in ('q', 'o', 'down')),
+  }
+  # The probe adapters do something, and bfloat16 is not float32.
+  with np.load(work / 'torch-forward-float32.npz') as states:
+    assert states['lora/q'].std() > 0.5
+  assert all(
+    line[side] > 1e-4
+    for line in findings['rounded']
+    if line['name'] != 'motion/codes'
+    for side in ('jax', 'torch')
+  )
+
+
+def test_the_report_says_what_was_changed_and_shows_its_pictures(made):
+  output, _ = made
+  page = (output / 'parity.md').read_text()
+  assert 'AdamW instead of muon' in page
+  assert 'no dropout instead of 0.1' in page
+  assert 'nstruct: 2 steps instead of 12' in page
+  pictures = sorted(path.name for path in output.glob('*.svg'))
+  assert pictures == ['errors.svg', 'loss-instruct.svg']
+  assert all(f']({name})' in page for name in pictures)
+  assert sorted(path.name for path in output.iterdir()) == sorted(
+    [*pictures, 'parity.json', 'parity.md']
+  )  # What both sides were given is gone.
+
+
+def _spoil(folder: pathlib.Path, name: str, *, add: float) -> None:
+  """Changes one number of a tensor of the PyTorch side."""
+  stored = files.open_checkpoint(folder)
+  tensors = {key: stored.read(key).copy() for key in stored.shapes}
+  tensors[name].reshape(-1)[3] += add
+  path = next(folder.glob('*.safetensors'))
+  files.write_safetensors(str(folder), path.stem, [tensors.items])
+
+
+@pytest.mark.parametrize(
+  ('part', 'name', 'failing'),
+  [
+    ('motion', 'vqvae.decoder.model.0.bias', ['motion VQ-VAE']),
+    (
+      'probe',
+      'base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight',
+      ['projections with LoRA', 'decoder', 'logits'],
+    ),
+    ('llm', 'lm_head.weight', ['logits']),
+  ],
+)
+def test_a_changed_weight_fails_its_lines_only(work, part, name, failing):
+  _spoil(work / 'torch' / part, name, add=0.1)
+  torch_side.main(['', str(work), 'forward'])
+  assert _failing(work) == failing
+
+
+@pytest.mark.parametrize(
+  'change',
+  [
+    {'weight_decay': 10.0},
+    {'clip': 0.01},
+    {'steps': 3},
+    {'betas': [0.5, 0.98]},
+  ],
+)
+def test_another_optimizer_fails_the_training(work, change):
+  settings = json.loads((work / 'settings.json').read_text())
+  settings['stages']['instruct'].update(change)
+  (work / 'settings.json').write_text(json.dumps(settings))
+  torch_side.main(['', str(work), 'instruct'])
+  found = _failing(work)
+  assert found
+  assert all(what.startswith('instruct: ') for what in found)
+
+
+def test_an_answer_that_differs_fails(work):
+  path = work / 'torch-greedy-float32.npz'
+  with np.load(path) as held:
+    tokens = dict(held)
+  tokens['motion'][0, 2] += 1
+  np.savez(path, **tokens)
+  findings = sides.compare(work)
+  assert _failing(work) == ['greedy answers']
+  assert findings['greedy']['float32']['first_difference'].count(2) == 1
+
+
+def test_a_side_that_cannot_run_says_why(work, monkeypatch):
+  monkeypatch.setattr(sides, 'SIDES', ('torch',))
+  shutil.rmtree(work / 'torch' / 'llm')
+  with pytest.raises(ValueError, match=r'torch side.*forward(.|\n)*llm'):
+    sides.measure(work)
+
+
+def test_without_the_restatement_there_is_no_parity(monkeypatch, tmp_path):
+  monkeypatch.setattr(sides, '_RESTATEMENT', tmp_path / 'torch_models.py')
+  with pytest.raises(ValueError, match='torch_models.py, found none; run'):
+    comparison.run(_config(), str(tmp_path))
+  monkeypatch.setattr(sides, 'PACKAGES', ('torch', 'no_such_package'))
+  with pytest.raises(ValueError, match=r"found no no_such.*\[parity\]'"):
+    comparison.run(_config(), str(tmp_path))
+
+
+def test_a_configuration_without_the_stages_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='align or instruct, found motion'):
+    comparison.run(_config(stage_names=('motion',)), str(tmp_path))
