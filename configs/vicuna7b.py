@@ -222,6 +222,14 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'corruptions': (('motion', 'L2'), ('both', 'L2')),
     'probe_per_domain': 0,
   })  # fmt: skip
+  # Of --task=parity; see vimonet_jax/comparison.py.
+  config.parity = ml_collections.ConfigDict({
+    'steps': 50,
+    'rows': 2,
+    'records': 160,
+    'prompts': 4,
+    'max_new_tokens': 24,
+  })  # fmt: skip
   if arg == 'motion':
     config.eval.corruptions = ()
   return config
