@@ -7,8 +7,8 @@
     config.base.video_translator
     config.base.motion_translator
 
-`--task=convert` writes them (see exchange.py). A run starts from those that are
-named; what is not named is trained, or not there.
+`--task=convert` writes them (see importing.py). A run starts from those that
+are named; what is not named is trained, or not there.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ PARTS = (
 )
 _FILE = 'weights.json'
 # What decides how a network runs and not what it is.
-_FREE = ('lora', 'dtype', 'remat', 'unroll')
+_FREE = ('lora', 'dtype', 'remat', 'unroll', 'keep_class_token')
 
 
 class Manifest(NamedTuple):
@@ -38,7 +38,7 @@ class Manifest(NamedTuple):
   Attributes:
     part: one of PARTS.
     format: what it was converted from.
-    source: name of the file or folder that it was read from.
+    source: path of the file or folder that it was read from.
     sizes: of the network, see `sizes`.
     adapter: of an adapter.
   """
@@ -52,10 +52,15 @@ class Manifest(NamedTuple):
 
 def sizes(model: vimonet.Config, part: str) -> dict[str, Any]:
   """What a part's weights must have been made for."""
-  if part.endswith('_translator'):
-    encoder = part.removesuffix('_translator')
-    features = {'video': model.video.width, 'motion': model.motion.code_dim}
-    return {'features': features[encoder], 'width': model.llm.width}
+  if part == 'motion_translator':
+    return {'features': model.motion.code_dim, 'width': model.llm.width}
+  if part == 'video_translator':
+    return {
+      'features': model.video.width,
+      'width': model.llm.width,
+      # The tower does not care; who reads it does.
+      'keep_class_token': model.video.keep_class_token,
+    }
   config = {'video': model.video, 'motion': model.motion}.get(part, model.llm)
   fields = dataclasses.asdict(config)
   found = {name: x for name, x in fields.items() if name not in _FREE}
@@ -73,6 +78,33 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
   with open(f'{path}.part', 'w', encoding='utf-8') as f:
     json.dump(fields, f, indent=2)
   os.replace(f'{path}.part', path)
+
+
+def clear(folder: str, part: str) -> None:
+  """Readies a folder for new weights; until they are there, it has none.
+
+  Raises:
+    ValueError: it has those of another part.
+  """
+  os.makedirs(folder, exist_ok=True)
+  if os.path.exists(os.path.join(folder, _FILE)):
+    found = _manifest(folder).part
+    if found != part:
+      raise ValueError(
+        f'Expected --output to be a new folder or one of config.base.{part}, '
+        f'found {folder} with weights for config.base.{found}; choose another.'
+      )
+  # What tells that it is complete goes first.
+  for name in (_FILE, 'tokenizer.model', 'statistics.npz'):
+    path = os.path.join(folder, name)
+    if os.path.exists(path):
+      os.remove(path)
+
+
+def source(config, part: str) -> str | None:
+  """Where a part's weights were read from; None where none are named."""
+  folder = folders(config).get(part)
+  return _manifest(folder).source if folder else None
 
 
 def folders(config) -> dict[str, str]:

@@ -232,8 +232,11 @@ def weights_writer(
   root = epath.Path(folder).absolute()
   _take_place(root)
   parts = root.with_name(f'{root.name}.parts')
-  for left in root.parent.glob(f'{parts.name}*'):  # By a killed process.
-    left.rmtree()
+  is_writer = jax.process_index() == 0
+  if is_writer:
+    for left in root.parent.glob(f'{parts.name}*'):  # By a killed process.
+      left.rmtree()
+  multihost_utils.sync_global_devices('nothing is left of earlier parts')
   context = ocp_v1.Context()
   context.array.saving.use_ocdbt = False
   context.array.saving.use_compression = False
@@ -258,7 +261,7 @@ def weights_writer(
   yield write
   if waiting:
     flush()
-  if not any(root.parent.glob(f'{parts.name}*')):
+  if is_writer and not any(root.parent.glob(f'{parts.name}*')):
     raise ValueError(f'Expected weights to write to {folder}, found none.')
   level = absl_logging.get_verbosity()
   absl_logging.set_verbosity(absl_logging.ERROR)  # It misses files on purpose.
@@ -267,10 +270,12 @@ def weights_writer(
       ocp_v1.partial.finalize(parts)
   finally:
     absl_logging.set_verbosity(level)
-  state = parts / 'state'
-  (parts / '_CHECKPOINT_METADATA').rename(state / '_CHECKPOINT_METADATA')
-  state.rename(_newer(root))
-  parts.rmtree()
+  multihost_utils.sync_global_devices('all parts are written')
+  if is_writer:
+    state = parts / 'state'
+    (parts / '_CHECKPOINT_METADATA').rename(state / '_CHECKPOINT_METADATA')
+    state.rename(_newer(root))
+    parts.rmtree()
   _take_place(root)
 
 

@@ -6,6 +6,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import filecmp
 import functools
 import os
 import platform
@@ -164,8 +165,7 @@ def _captions_as_words(splits, split: str, index: int) -> records.Record:
 
 def _tokenizer(config, workdir: str, words) -> tokenizer.Tokenizer:
   path = os.path.join(workdir, 'tokenizer.model')
-  if given := base.file(config, 'llm', 'tokenizer.model'):
-    _write(path, functools.partial(shutil.copyfile, given))
+  _keep(base.file(config, 'llm', 'tokenizer.model'), path)
   if not os.path.exists(path):
     template = text.TEMPLATES[config.text.template]
     proto = tokenizer.train_tokenizer(
@@ -182,13 +182,28 @@ def _tokenizer(config, workdir: str, words) -> tokenizer.Tokenizer:
 
 def _statistics(config, workdir: str, train) -> features.Statistics:
   path = os.path.join(workdir, 'statistics.npz')
-  if given := base.file(config, 'motion', 'statistics.npz'):
-    _write(path, functools.partial(shutil.copyfile, given))
+  _keep(base.file(config, 'motion', 'statistics.npz'), path)
   if not os.path.exists(path):
     motions = (record.motion for record in _bar('statistics', train))
     found = features.Statistics.of(motions, config.data.root_gain)
     _write(path, found.save)
   return features.Statistics.load(path)
+
+
+def _keep(given: str | None, path: str) -> None:
+  """Copies a file that came with the weights of config.base, if there is one.
+
+  Raises:
+    ValueError: the folder has another one already.
+  """
+  if given is None:
+    return
+  if os.path.exists(path) and not filecmp.cmp(given, path, shallow=False):
+    raise ValueError(
+      f'Expected {path} to be that of config.base, {given}, found another; the '
+      'folder was begun with other weights, so choose another --workdir.'
+    )
+  _write(path, functools.partial(shutil.copyfile, given))
 
 
 def _write(path: str, save: Callable[[str], None]) -> None:

@@ -94,10 +94,10 @@ def _show(config, workdir: str) -> int:
 
 
 def _convert(config, workdir: str) -> int:
-  from vimonet_jax import exchange
+  from vimonet_jax import importing
 
   del workdir  # Weights belong to no run.
-  return exchange.convert(
+  return importing.convert(
     config,
     source=_SOURCE.value,
     format=_FORMAT.value,
@@ -107,15 +107,15 @@ def _convert(config, workdir: str) -> int:
 
 
 def _assemble(config, workdir: str) -> int:
-  from vimonet_jax import exchange
+  from vimonet_jax import outcome
 
-  return exchange.assemble(config, workdir)
+  return outcome.assemble(config, workdir)
 
 
 def _export(config, workdir: str) -> int:
-  from vimonet_jax import exchange
+  from vimonet_jax import exporting
 
-  return exchange.export(config, workdir, output=_OUTPUT.value)
+  return exporting.export(config, workdir, output=_OUTPUT.value)
 
 
 def _parity(config, workdir: str) -> int:

@@ -14,7 +14,7 @@ import os
 import jax
 import tqdm
 
-from vimonet_jax import base, checkpoint, claim, evaluation, sharding
+from vimonet_jax import base, claim, evaluation, outcome, sharding
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import (
   augment,
@@ -38,13 +38,14 @@ def run(config, workdir: str) -> int:
       anything is made.
   """
   claim.check(config, workdir)
+  outcome.check_not_assembled(workdir)
   mesh = sharding.make_mesh(**config.mesh)
   for name in config.stage_names:
     _check_stage(config, name, mesh)
   corpus = corpora.prepare(config, workdir)
   for name in config.stage_names:
     train_stage(config, workdir, name, corpus)
-  export(config, workdir, corpus)
+  export(config, workdir)
   evaluation.evaluate(config, workdir)
   return evaluation.run_report(config, workdir)
 
@@ -227,31 +228,15 @@ def _probe(config, name: str, corpus: corpora.Corpus, model):
   return evaluate
 
 
-def export(config, workdir: str, corpus: corpora.Corpus) -> None:
+def export(config, workdir: str) -> None:
   """Gathers what inference needs in model/; adapters become weights.
 
   Raises:
     ValueError: the last stage was trained on other weights than are there.
   """
-  folder = os.path.join(workdir, 'model')
-  if os.path.exists(os.path.join(folder, 'config.json')):
+  if os.path.exists(os.path.join(workdir, 'model', 'config.json')):
     return
-  name = config.stage_names[-1]
-  model = _stage_model(config, name, corpus)
-  stage = stages.make(name, config[name], model)
-  wanted, state = stage.abstract()
-  found = checkpoint.LazyWeights(_weights(config, workdir, config.stage_names))
-  _, frozen = optimizer.split(sharding.unbox(wanted), stage.trainable)
-  loop.check_base(
-    os.path.join(workdir, name),
-    name,
-    found.only(frozen, dtype=stage.frozen_dtype),
-  )
-  engine.save(
-    folder,
-    engine.Bundle(model, corpus.layout, corpus.statistics),
-    found.only((*wanted, *state)),
-  )
+  outcome.save(config, outcome.gather(config, workdir), workdir)
 
 
 def show_record(

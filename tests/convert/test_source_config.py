@@ -7,7 +7,7 @@ import logging
 import pytest
 import yaml
 
-from vimonet_jax.convert import mapping, source_config
+from vimonet_jax.convert import decoder_tables, mapping, source_config
 from vimonet_jax.models import clip_video, llama, lora
 
 VICUNA = llama.Config.vicuna_7b()
@@ -80,6 +80,14 @@ PEFT_JSON = {
   'alpha_pattern': {},
   'layers_to_transform': None,
 }
+
+
+NAMES = [
+  f'base_model.model.model.layers.{i}.self_attn.{name}_proj.lora_{side}.weight'
+  for i in range(2)
+  for name in 'qv'
+  for side in 'AB'
+]
 
 
 def _write(folder, name, fields, **changes):
@@ -323,11 +331,11 @@ def test_a_decoders_settings_are_not_taken_for_the_towers(tmp_path, caplog):
 
 def test_an_adapters_settings_are_read_in_our_words(tmp_path):
   folder = _write(tmp_path, 'adapter_config.json', PEFT_JSON)
-  assert source_config.read_peft(folder) == lora.LoraConfig(
+  assert source_config.read_peft(folder, NAMES) == lora.LoraConfig(
     rank=64, alpha=16.0, dropout=0.05, targets=('q', 'v')
   )
   _write(tmp_path, 'adapter_config.json', PEFT_JSON, lora_dropout=...)
-  found = source_config.read_peft(folder / 'adapter_model.bin')
+  found = source_config.read_peft(folder / 'adapter_model.bin', NAMES)
   assert found.dropout == 0.0
 
 
@@ -345,32 +353,52 @@ def test_an_adapters_settings_are_read_in_our_words(tmp_path):
     ),
     ({'rank_pattern': {'q': 8}}, "rank_pattern={'q': 8} instead of {}"),
     ({'alpha_pattern': {'q': 8}}, "alpha_pattern={'q': 8} instead of {}"),
-    ({'layers_to_transform': [0]}, 'layers_to_transform=[0] instead of None'),
+    # Both change the decoder before they are trained.
+    *(
+      ({'init_lora_weights': x}, f'init_lora_weights={x!r} instead of True')
+      for x in ('pissa', 'olora')
+    ),
     (
       {'alora_invocation_tokens': [5]},
-      'alora_invocation_tokens=[5] instead of None',
+      'alora_invocation_tokens=[5], which is no plain LoRA',
     ),
+    ({'use_qalora': True}, 'use_qalora=True, which is no plain LoRA'),
     (
-      {'target_modules': ['q_proj', 'lm_head']},
-      "a target 'lm_head' that is none of q_proj, k_proj, v_proj, o_proj, "
-      'gate_proj, up_proj, down_proj',
+      {'of_some_later_version': {'rank': 2}},
+      "of_some_later_version={'rank': 2}, which is no plain LoRA",
     ),
-    (
-      {'target_modules': 'all-linear'},
-      "a target 'all-linear' that is none of q_proj, k_proj, v_proj, o_proj, "
-      'gate_proj, up_proj, down_proj',
-    ),
+    ({'lora_alpha': ...}, "no 'lora_alpha', which has the scale"),
   ],
   ids=lambda x: next(iter(x)) if isinstance(x, dict) else '',
 )
 def test_an_adapter_that_is_no_plain_lora_is_refused(tmp_path, change, wanted):
   folder = _write(tmp_path, 'adapter_config.json', PEFT_JSON, **change)
-  assert _refused(source_config.read_peft, folder) == [wanted]
+  with pytest.raises(mapping.ConversionError) as caught:
+    source_config.read_peft(folder, NAMES)
+  first, *lines, last = str(caught.value).splitlines()
+  assert first.startswith(str(folder))
+  assert last.startswith('Merge the adapter with peft')
+  assert [line.strip() for line in lines] == [wanted]
+
+
+@pytest.mark.parametrize(
+  'spelt',
+  [
+    ['q_proj', 'v_proj'],
+    ['self_attn.q_proj', 'self_attn.v_proj'],
+    '.*(q_proj|v_proj)',
+    'all-linear',
+  ],
+)
+def test_the_targets_are_those_that_have_tensors(tmp_path, spelt):
+  change = {'target_modules': spelt, 'layers_to_transform': [0, 1]}
+  folder = _write(tmp_path, 'adapter_config.json', PEFT_JSON, **change)
+  assert source_config.read_peft(folder, NAMES).targets == ('q', 'v')
 
 
 def test_an_adapter_without_its_settings_has_no_scale(tmp_path):
   with pytest.raises(mapping.ConversionError, match='expected adapter_config'):
-    source_config.read_peft(tmp_path)
+    source_config.read_peft(tmp_path, NAMES)
 
 
 @pytest.mark.parametrize('targets', [('q', 'v'), llama.PROJECTIONS])
@@ -379,7 +407,8 @@ def test_what_we_write_of_an_adapter_is_read_back(tmp_path, targets):
   fields = source_config.peft_json(adapter, '../base')
   assert fields['base_model_name_or_path'] == '../base'
   folder = _write(tmp_path, 'adapter_config.json', fields)
-  assert source_config.read_peft(folder) == adapter
+  table = decoder_tables.peft(dataclasses.replace(VICUNA, lora=adapter))
+  assert source_config.read_peft(folder, table.expected()) == adapter
 
 
 # --- Files -------------------------------------------------------------------

@@ -220,46 +220,6 @@ def test_a_run_that_is_killed_ends_with_the_same_bits(
     assert ours[path].tobytes() == theirs[path].tobytes(), path
 
 
-def test_a_run_starts_from_weights_of_pytorch(undisturbed, cache, tmp_path):
-  """What was trained goes out, comes back, and is built upon."""
-  for package in ('torch', 'safetensors'):
-    pytest.importorskip(package, reason='writes and reads files of PyTorch')
-  earlier, _ = undisturbed
-  exported, workdir = tmp_path / 'exported', tmp_path / 'work'
-  _finish(_start(earlier, cache, '--task=export', f'--output={exported}'))
-  named = []
-  for part, format, source in (
-    ('llm', 'llama', exported / 'llm'),
-    ('motion', 'vqvae', exported / 'vqvae' / 'net_last.pth'),
-  ):
-    _finish(
-      _start(
-        workdir,
-        cache,
-        '--task=convert',
-        f'--format={format}',
-        f'--source={source}',
-        f'--output={tmp_path / part}',
-        f'--statistics={exported / "vqvae"}',
-      )
-    )
-    named.append(f'--config.base.{part}={tmp_path / part}')
-  stages = '--config.stage_names=("video", "align", "instruct")'
-  output = _finish(_start(workdir, cache, stages, *named))
-  assert 'vimos-synth' in output
-  for file in ('tokenizer.model', 'statistics.npz'):
-    assert (workdir / file).read_bytes() == (earlier / file).read_bytes()
-  ours, theirs = (
-    checkpoint.LazyWeights(str(folder / 'model' / 'weights'))
-    for folder in (workdir, earlier)
-  )
-  # Nobody trained these again; adapters were added to all that is a kernel.
-  path = 'llm/embed/embedding'
-  np.testing.assert_array_equal(ours[path], theirs[path])
-  path = 'motion/encoder/in/kernel'
-  np.testing.assert_array_equal(ours[path], theirs[path])
-
-
 def test_ctrl_c_says_how_to_go_on(cache, tmp_path):
   process = _start(tmp_path / 'work', cache)
   while not (tmp_path / 'work').exists() and process.poll() is None:

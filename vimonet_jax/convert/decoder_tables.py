@@ -125,7 +125,8 @@ def litgpt(config: llama.Config, *, interleaved: bool) -> mapping.Table:
     f'a {"legacy" if interleaved else "current"} lit-gpt',
     rows,
     llm_shapes(config),
-    ignored=(r'.*\.lora_[AB]',),
+    # Adapters have a format of their own, `litgpt_lora`.
+    ignored=(r'.*\.attn\.(attn|qkv)\.lora_[AB]',),
     # With adapters in memory each layer has a `linear` inside.
     renamed=((r'\.linear\.weight$', '.weight'),),
   )
@@ -240,6 +241,7 @@ def litgpt_lora(config: llama.Config) -> mapping.Table:
     rows,
     llm_shapes(config),
     ignored=(_LITGPT_BASE,),
+    renamed=((r'\.attn\.qkv\.lora_', '.attn.attn.lora_'),),
   )
 
 

@@ -196,7 +196,8 @@ def vqvae(config: motion_vqvae.Config) -> mapping.Table:
     'a motion VQ-VAE',
     tuple(rows),
     shapes,
-    ignored=(r'(?!vqvae\.).*',),
+    # Other parts of a MotionGPT checkpoint.
+    ignored=(r'(lm|metrics|losses|_losses|t2m_\w+|text_encoder)\..*',),
     renamed=(
       (r'^(motion_)?vae\.', 'vqvae.'),
       (r'^(encoder|decoder|quantizer)\.', r'vqvae.\1.'),

@@ -39,6 +39,10 @@ _IN_FOLDER = (
 _WRAPPERS = ('net', 'state_dict', 'model')
 
 
+# Of a torch file that cannot be mapped, and is read anew for every tensor.
+_OLD_BYTES = 1 << 28
+
+
 class CheckpointFileError(ValueError):
   """A file that is not the checkpoint it should be; says what to do."""
 
@@ -60,16 +64,22 @@ class Checkpoint:
   size: int
 
 
-def open_checkpoint(path: str | os.PathLike) -> Checkpoint:
+def open_checkpoint(
+  path: str | os.PathLike, *, prefer: Sequence[str] = ()
+) -> Checkpoint:
   """Opens a file, the index of several, or the folder that they lie in.
 
   Torch files are read as data only: one that would run code is refused.
+
+  Args:
+    path: the file or folder.
+    prefer: names that are looked for first in a folder of several checkpoints.
 
   Raises:
     CheckpointFileError: nothing there, or nothing that can be read.
   """
   path = pathlib.Path(path)
-  shards = _shards(path)
+  shards = _shards(path, prefer)
   owner, shapes, size = {}, {}, 0
   for shard in shards:
     for name, (shape, itemsize) in _headers(shard).items():
@@ -95,14 +105,15 @@ def beside(path: str | os.PathLike, name: str) -> pathlib.Path | None:
   return found if found.is_file() else None
 
 
-def _shards(path: pathlib.Path) -> list[pathlib.Path]:
+def _shards(path: pathlib.Path, prefer: Sequence[str]) -> list[pathlib.Path]:
   if path.is_dir():
-    names = [name for name in _IN_FOLDER if (path / name).is_file()]
+    known = [*prefer, *_IN_FOLDER]
+    names = [name for name in known if (path / name).is_file()]
     others = sorted(
       file for file in path.iterdir() if file.suffix in _SAFETENSORS + _TORCH
     )
     if names:
-      return _shards(path / names[0])
+      return _shards(path / names[0], ())
     if len(others) == 1:
       return others
     found = ', '.join(file.name for file in others[:5]) or 'none'
@@ -195,6 +206,12 @@ def _torch(shard: pathlib.Path) -> dict[str, Any]:
       f'{shard}: expected a torch file, found one that begins with {begin!r}; '
       'fetch it again.'
     )
+  if not begin.startswith(b'PK') and shard.stat().st_size > _OLD_BYTES:
+    raise CheckpointFileError(
+      f'{shard}: expected a file in the format of torch 1.6 or later, found an '
+      'older one, which can only be read as a whole; load it with torch and '
+      'save it again.'
+    )
   load = functools.partial(torch.load, shard, 'cpu', weights_only=True)
   try:
     try:
@@ -222,11 +239,24 @@ def _torch(shard: pathlib.Path) -> dict[str, Any]:
 
 
 def _tensors(shard: pathlib.Path, found: Any) -> dict[str, Any]:
+  """The state dict of what was saved, under whichever of the usual names."""
   for wrapper in _WRAPPERS:
     if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
       found = found[wrapper]
   if isinstance(found, Mapping):
     tensors = {k: x for k, x in found.items() if hasattr(x, 'element_size')}
+    others = [
+      repr(key)
+      for key, x in found.items()
+      if isinstance(x, Mapping)
+      and any(hasattr(y, 'element_size') for y in x.values())
+    ]
+    if others:
+      raise CheckpointFileError(
+        f'{shard}: expected tensors by name, at the top or under '
+        f'{", ".join(_WRAPPERS)}, found some under {", ".join(others)}; save '
+        'the one that you mean as a state_dict of its own.'
+      )
     if tensors:
       return tensors
   raise CheckpointFileError(
@@ -281,6 +311,8 @@ def write_safetensors(
   _import('safetensors')
   from safetensors import numpy as safetensors_numpy
 
+  for left in pathlib.Path(folder).glob(f'{stem}*.safetensors*'):
+    left.unlink()  # Of an earlier export, with another number of shards.
   weight_map, size = {}, 0
   for number, tensors_of in enumerate(shards, 1):
     part = f'-{number:05d}-of-{len(shards):05d}' if len(shards) > 1 else ''

@@ -263,18 +263,22 @@ def _row_to_ours(table, row, names, read, dtype, pool):
   for path, x in zip(row.ours, first, strict=True):
     found, wanted = x.shape, table.shapes[path]
     if tuple(wanted[1:] if row.is_stacked else wanted) != found:
-      raise AssertionError(f'{path}: {found} instead of {wanted}')
+      raise ConversionError(
+        f'Expected {path} of shape {list(wanted)} for {table.name}, found '
+        f'{list(found)} a layer; the sizes in config.model are others.'
+      )
   if not row.is_stacked:
     yield from zip(row.ours, map(_contiguous, first), strict=True)
     return
   stacks = [np.empty(table.shapes[path], x.dtype) for path, x in
             zip(row.ours, first, strict=True)]  # fmt: skip
 
-  def fill(i: int) -> None:
-    for stack, x in zip(stacks, layer(i), strict=True):
+  def fill(i: int, arrays: Arrays | None = None) -> None:
+    for stack, x in zip(stacks, arrays or layer(i), strict=True):
       _copy(stack[i], x)
 
-  for _ in pool.map(fill, range(table.layers(row))):
+  fill(0, first)
+  for _ in pool.map(fill, range(1, table.layers(row))):
     pass
   for path in row.ours:
     yield path, stacks.pop(0)

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -58,9 +58,29 @@ _PEFT_IS = {
   'modules_to_save': (None, []),
   'rank_pattern': (None, {}),
   'alpha_pattern': (None, {}),
-  'layers_to_transform': (None,),
-  'alora_invocation_tokens': (None,),
+  # Not pissa, olora, loftq and the like, which change the decoder as well.
+  'init_lora_weights': (None, 'gaussian', 'eva', 'orthogonal', False, True),
 }
+# What else may stand there and changes nothing. All other settings must be off:
+# variants of LoRA come with each version, and most have no tensor of their own.
+_PEFT_FREE = (
+  'auto_mapping',
+  'base_model_name_or_path',
+  'exclude_modules',
+  'inference_mode',
+  'layers_pattern',
+  'layers_to_transform',  # The tensors themselves tell which layers.
+  'lora_alpha',
+  'lora_dropout',
+  'megatron_core',
+  'peft_version',
+  'qalora_group_size',
+  'r',
+  'revision',
+  'runtime_config',
+  'target_modules',
+  'task_type',
+)
 _PEFT_NAMES = {
   'q_proj': 'q',
   'k_proj': 'k',
@@ -163,8 +183,37 @@ def check_languagebind(source: str, config: clip_video.Config) -> None:
   _compare(path, 'model.video', found, config, problems)
 
 
-def read_peft(source: str) -> lora.LoraConfig:
+def check_projector(source: str, config: clip_video.Config) -> None:
+  """Compares a Video-LLaVA's config.json with what the translator shall read.
+
+  MotionLLM's file has none beside it, and its tower drops the class tokens.
+  """
+  if files.beside(source, 'config.json') is None:
+    return
+  path, fields = _read(source, ('config.json',))
+  problems = _unlike(
+    fields,
+    {
+      'mm_projector_type': (None, 'mlp2x_gelu'),
+      'mm_vision_select_layer': (None, -2),
+    },
+  )
+  if not config.keep_class_token:
+    problems.append(
+      'a Video-LLaVA, whose projector reads class tokens too: '
+      '--config.model.video.keep_class_token is False'
+    )
+  if problems:
+    _refuse(path, problems)
+
+
+def read_peft(source: str, names: Iterable[str]) -> lora.LoraConfig:
   """The adapter that adapter_config.json describes.
+
+  Args:
+    source: the adapter.
+    names: its tensors', which tell the targets better than the ways to spell
+      them.
 
   Raises:
     mapping.ConversionError: there is none, or it is no plain LoRA.
@@ -176,12 +225,11 @@ def read_peft(source: str) -> lora.LoraConfig:
       'it has the scale, which no tensor tells.'
     )
   problems = _unlike(fields, _PEFT_IS)
-  modules = fields.get('target_modules') or []
-  names = modules if isinstance(modules, list) else [modules]
   problems += [
-    f'a target {name!r} that is none of {", ".join(_PEFT_NAMES)}'
-    for name in names
-    if name not in _PEFT_NAMES
+    f'{name}={x!r}, which is no plain LoRA'
+    for name, x in fields.items()
+    if name not in _PEFT_IS and name not in _PEFT_FREE
+    if x not in (None, False, {}, [])
   ]
   problems += [
     f'no {name!r}, which has the scale'
@@ -189,12 +237,21 @@ def read_peft(source: str) -> lora.LoraConfig:
     if name not in fields
   ]
   if problems:
-    _refuse(path, problems)
+    listed = '\n  '.join(problems)
+    raise mapping.ConversionError(
+      f'{path}: expected a plain LoRA on an unchanged decoder, found\n  '
+      f'{listed}\nMerge the adapter with peft and convert the merged decoder.'
+    )
+  names = list(names)
   return lora.LoraConfig(
     rank=fields['r'],
     alpha=float(fields['lora_alpha']),
     dropout=float(fields.get('lora_dropout', 0.0)),
-    targets=tuple(ours for name, ours in _PEFT_NAMES.items() if name in names),
+    targets=tuple(
+      ours
+      for theirs, ours in _PEFT_NAMES.items()
+      if any(f'.{theirs}.' in name for name in names)
+    ),
   )
 
 

@@ -12,7 +12,15 @@ import presets
 import pytest
 import small
 
-from vimonet_jax import base, checkpoint, claim, exchange
+from vimonet_jax import (
+  base,
+  checkpoint,
+  claim,
+  exporting,
+  importing,
+  outcome,
+  pipeline,
+)
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import records, text, tokenizer
 from vimonet_jax.infer import engine
@@ -95,7 +103,7 @@ def run(tmp_path_factory) -> Run:
 @pytest.fixture(scope='module')
 def exported(run, tmp_path_factory) -> str:
   output = str(tmp_path_factory.mktemp('exported'))
-  assert exchange.export(run.config, run.workdir, output=output) == 0
+  assert exporting.export(run.config, run.workdir, output=output) == 0
   return output
 
 
@@ -105,7 +113,7 @@ def converted(run, exported, tmp_path_factory) -> dict[str, str]:
   folder = tmp_path_factory.mktemp('converted')
   for part, (format, source) in PART_OF.items():
     source = 'base' if part == 'llm' else source
-    exchange.convert(
+    importing.convert(
       run.config,
       source=os.path.join(exported, source),
       format=format,
@@ -204,7 +212,7 @@ def test_an_assembled_model_is_the_one_that_was_trained(
   config = _config()
   config.base = named
   workdir = str(tmp_path / 'work')
-  assert exchange.assemble(config, workdir) == 0
+  assert outcome.assemble(config, workdir) == 0
   found = checkpoint.load_weights(os.path.join(workdir, 'model', 'weights'))
   bundle = engine.load_bundle(os.path.join(workdir, 'model'))
   assert bundle.model.llm.lora.rank == 0
@@ -225,6 +233,49 @@ def test_an_assembled_model_is_the_one_that_was_trained(
   assert len(asking.answer([asked], max_new_tokens=3)) == 1
   with pytest.raises(ValueError, match='video'):
     asking.check(dataclasses.replace(record, turns=turns))
+
+
+def test_a_stage_is_trained_on_what_was_converted(run, converted, tmp_path):
+  config = _config(
+    stage_names=('align',),
+    data__train=4,
+    data__val=2,
+    data__test=2,
+    data__processes=1,
+    align__steps=1,
+    align__frozen_dtype='',
+    model__llm__dtype='bfloat16',
+  )
+  for name in set(config.align.mixes) - {'motion'}:
+    del config.align.mixes[name]
+  config.align.mixes.motion.rows = 8  # One for each pretend device.
+  config.base = {part: converted[part] for part in ('llm', 'motion')}
+  workdir = str(tmp_path / 'work')
+  corpus = corpora.prepare(config, workdir)
+  for file in ('tokenizer.model', 'statistics.npz'):
+    kept = (tmp_path / 'work' / file).read_bytes()
+    with open(os.path.join(run.workdir, file), 'rb') as f:
+      assert kept == f.read()
+  pipeline.train_stage(config, workdir, 'align', corpus)
+  pipeline.export(config, workdir)
+  found = checkpoint.load_weights(os.path.join(workdir, 'model', 'weights'))
+  for path, x in found.items():
+    is_trained = path.startswith('translators/')
+    assert is_trained or path in run.weights
+    if not is_trained:
+      # As they were stored, whatever the network computes in.
+      assert x.dtype == run.weights[path].dtype
+      np.testing.assert_array_equal(x, run.weights[path], err_msg=path)
+  # With other weights in the same place the run does not go on.
+  wrong = dict(config.base) | {'llm': str(tmp_path / 'other')}
+  shutil.copytree(converted['llm'], wrong['llm'])
+  other = checkpoint.load_weights(os.path.join(wrong['llm'], 'weights'))
+  other['llm/norm/scale'] = other['llm/norm/scale'] + 1
+  checkpoint.save_weights(os.path.join(wrong['llm'], 'weights'), other)
+  config.base = wrong
+  shutil.rmtree(os.path.join(workdir, 'model'))
+  with pytest.raises(ValueError, match='frozen weights that it began with'):
+    pipeline.export(config, workdir)
 
 
 def test_an_adapter_of_another_shape_cannot_be_trained_on(run, converted):
@@ -272,7 +323,7 @@ def test_a_tokenizer_that_was_not_copied_is_missed(converted, tmp_path):
 
 
 def _convert(run, **changes):
-  return exchange.convert(
+  return importing.convert(
     run.config,
     **{
       'source': None,
@@ -323,11 +374,11 @@ def test_the_statistics_of_another_encoder_are_refused(
   }
   # HumanML3D's own pair, which everybody has at hand.
   with pytest.raises(ValueError, match=r'25 times as loud.*found 1\.0 times'):
-    exchange.convert(
+    importing.convert(
       config, **command, statistics=str(shared_data / 'humanml3d')
     )
   meta = shared_data / 'motiongpt' / 'meta'
-  exchange.convert(config, **command, statistics=str(meta))
+  importing.convert(config, **command, statistics=str(meta))
   found = features.Statistics.load(str(tmp_path / 'out' / 'statistics.npz'))
   std = np.load(meta / 'std.npy').astype(np.float32)
   np.testing.assert_array_equal(found.std, std)
@@ -349,7 +400,7 @@ def test_weights_are_rounded_to_what_the_network_computes_in(
 ):
   config = _config(model__llm__dtype='bfloat16')
   output = str(tmp_path / 'out')
-  exchange.convert(
+  importing.convert(
     config,
     source=os.path.join(exported, 'base'),
     format='llama',
@@ -364,3 +415,154 @@ def test_weights_are_rounded_to_what_the_network_computes_in(
   manifest = json.loads((tmp_path / 'out' / 'weights.json').read_text())
   assert manifest['format'] == 'llama'
   assert manifest['sizes']['norm_eps'] == 1e-5
+
+
+def test_a_folder_that_is_converted_anew_is_none_until_it_is_done(
+  run, exported, converted, tmp_path, monkeypatch
+):
+  """New weights beside the statistics of old ones would be told by nobody."""
+  folder = shutil.copytree(converted['motion'], tmp_path / 'motion')
+  command = {
+    'source': os.path.join(exported, 'vqvae', 'net_last.pth'),
+    'format': 'vqvae',
+    'output': str(folder),
+    'statistics': os.path.join(exported, 'vqvae'),
+  }
+
+  def stopped(self, path):
+    raise KeyboardInterrupt
+
+  config = _config()
+  config.base = {'motion': str(folder)}
+  assert base.folders(config)
+  with monkeypatch.context() as patch:
+    patch.setattr(features.Statistics, 'save', stopped)
+    with pytest.raises(KeyboardInterrupt):
+      _convert(run, **command)
+  with pytest.raises(ValueError, match=r'no weights\.json in it'):
+    base.folders(config)
+  _convert(run, **command)
+  assert base.folders(config)
+
+
+def test_the_folder_of_another_part_is_left_alone(
+  run, exported, converted, tmp_path
+):
+  folder = shutil.copytree(converted['llm'], tmp_path / 'llm')
+  with pytest.raises(ValueError, match=r'weights for config\.base\.llm'):
+    _convert(
+      run,
+      source=os.path.join(exported, 'adapter'),
+      format='peft',
+      output=str(folder),
+    )
+  assert base.folders(_with({'llm': str(folder)}))
+
+
+def _with(named):
+  config = _config()
+  config.base = named
+  return config
+
+
+def test_a_run_and_an_assembled_model_do_not_share_a_folder(
+  run, converted, tmp_path
+):
+  named = {'llm': converted['llm']}
+  with pytest.raises(ValueError, match='Expected a work folder without a run'):
+    outcome.assemble(_with(named), run.workdir)
+  workdir = str(tmp_path / 'work')
+  outcome.assemble(_with(named), workdir)
+  with pytest.raises(ValueError, match='--task=assemble made'):
+    pipeline.run(_with(named), workdir)
+
+
+def test_what_was_assembled_goes_back_as_well(run, converted, tmp_path, ids):
+  """From the folders that it was assembled of, named again or not."""
+  transformers = pytest.importorskip('transformers', reason='loads the export')
+  workdir, output = str(tmp_path / 'work'), str(tmp_path / 'output')
+  outcome.assemble(
+    _with({p: x for p, x in converted.items() if p != 'motion'}), workdir
+  )
+  assert exporting.export(_config(), workdir, output=output) == 0
+  assert sorted(os.listdir(output)) == ['adapter', 'llm', 'projector']
+  model = transformers.AutoModelForCausalLM.from_pretrained(
+    os.path.join(output, 'llm'), dtype=torch.float32
+  )
+  with torch.no_grad():
+    found = model.eval()(torch.from_numpy(ids)).logits.numpy()
+  wanted = _logits(run.model, run.weights, ids)
+  assert np.abs(found - wanted).max() < 1e-4 * wanted.std()
+  # The adapter names the decoder that the folder was converted from.
+  fields = json.loads(
+    (tmp_path / 'output' / 'adapter' / 'adapter_config.json').read_text()
+  )
+  named = fields['base_model_name_or_path']
+  assert transformers.AutoConfig.from_pretrained(named).model_type == 'llama'
+
+
+def test_an_export_without_all_weights_says_what_is_missing(run, tmp_path):
+  workdir = shutil.copytree(run.workdir, tmp_path / 'work')
+  shutil.rmtree(workdir / 'language')
+  shutil.rmtree(workdir / 'motion')
+  with pytest.raises((ValueError, FileNotFoundError), match='Expected'):
+    exporting.export(run.config, str(workdir), output=str(tmp_path / 'out'))
+  assert not (tmp_path / 'out').exists()
+
+
+def test_the_files_of_a_run_are_not_replaced_by_those_of_another_base(
+  run, converted, tmp_path
+):
+  workdir = tmp_path / 'work'
+  workdir.mkdir()
+  other = features.Statistics.load(os.path.join(run.workdir, 'statistics.npz'))
+  other = features.Statistics(other.mean + 3, other.std)
+  other.save(str(workdir / 'statistics.npz'))
+  with pytest.raises(ValueError, match='begun with other weights'):
+    corpora._keep(
+      os.path.join(converted['motion'], 'statistics.npz'),
+      str(workdir / 'statistics.npz'),
+    )
+
+
+def test_the_scale_of_motionllm_is_its_own(run, tmp_path):
+  """A wrong alpha has no shape of its own: rank 64 and 16 are facts."""
+  width, heads = run.model.llm.width, run.model.llm.heads
+  rows = heads * run.model.llm.head_dim
+  tensors = {}
+  for i in range(run.model.llm.layers):
+    layer = f'transformer.h.{i}.attn.attn.'
+    tensors[f'{layer}lora_A'] = torch.randn(8, width)
+    tensors[f'{layer}lora_B'] = torch.randn(2 * rows, 4)
+  torch.save(tensors, tmp_path / 'lora.pth')
+  config = _config(instruct__lora__alpha=99.0)
+  importing.convert(
+    config,
+    source=str(tmp_path / 'lora.pth'),
+    format='motionllm-lora',
+    output=str(tmp_path / 'out'),
+    statistics=None,
+  )
+  adapter = base.adapter(_with({'adapter': str(tmp_path / 'out')}))
+  assert (adapter.rank, adapter.scale) == (8, 0.25)
+  assert adapter.targets == ('q', 'k', 'v')
+
+
+def test_a_projector_that_reads_class_tokens_is_told_apart(run, exported):
+  folder = os.path.join(exported, 'projector')
+  path = os.path.join(folder, 'config.json')
+  with open(path, 'w') as f:
+    json.dump({'mm_projector_type': 'mlp2x_gelu'}, f)
+  with pytest.raises(ValueError, match='keep_class_token is False'):
+    _convert(
+      run,
+      source=os.path.join(folder, 'mm_projector.bin'),
+      format='projector',
+      output=os.path.join(folder, 'out'),
+    )
+  os.remove(path)
+  one = base.sizes(run.model, 'video_translator')
+  video = dataclasses.replace(run.model.video, keep_class_token=True)
+  other = dataclasses.replace(run.model, video=video)
+  assert base.sizes(other, 'video_translator') != one
+  assert base.sizes(other, 'video') == base.sizes(run.model, 'video')

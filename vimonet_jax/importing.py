@@ -1,0 +1,349 @@
+"""The task `convert`: a checkpoint of PyTorch into a folder for config.base.
+
+weights/  weights.json
+tokenizer.model of a decoder, statistics.npz of a VQ-VAE
+"""
+
+import dataclasses
+import functools
+import logging
+import os
+import pathlib
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+
+from vimonet_jax import base, checkpoint
+from vimonet_jax import corpus as corpora
+from vimonet_jax.convert import (
+  decoder_tables,
+  encoder_tables,
+  files,
+  mapping,
+  source_config,
+)
+from vimonet_jax.data import tokenizer
+from vimonet_jax.models import lora, vimonet
+from vimonet_jax.motion import features
+
+
+class Reading(NamedTuple):
+  """How a checkpoint is read.
+
+  Attributes:
+    part: the slot of config.base that the result is for.
+    table: names, shapes, transforms.
+    dtype: what numbers are rounded to.
+    adapter: what the weights adapt with, where they are an adapter.
+  """
+
+  part: str
+  table: mapping.Table
+  dtype: str
+  adapter: lora.LoraConfig | None = None
+
+
+class Source(NamedTuple):
+  """What is read, and as what.
+
+  Attributes:
+    path: the file or folder.
+    model: the sizes of the configuration, and the vocabulary of the weights.
+    shapes: of all tensors, by name.
+  """
+
+  path: str
+  model: vimonet.Config
+  shapes: Mapping[str, tuple[int, ...]]
+
+
+def _llama(source: Source) -> Reading:
+  model = source.model
+  source_config.check_llama(source.path, model.llm)
+  return Reading('llm', decoder_tables.llama_hf(model.llm), model.llm.dtype)
+
+
+def _litgpt(source: Source, *, interleaved: bool) -> Reading:
+  llm = source.model.llm
+  source_config.check_litgpt(source.path, llm)
+  table = decoder_tables.litgpt(llm, interleaved=interleaved)
+  return Reading('llm', table, llm.dtype)
+
+
+def _adapter(source: Source, adapter: lora.LoraConfig, table) -> Reading:
+  llm = dataclasses.replace(source.model.llm, lora=adapter)
+  return Reading('adapter', table(llm), 'float32', adapter)
+
+
+def _peft(source: Source) -> Reading:
+  adapter = source_config.read_peft(source.path, source.shapes)
+  return _adapter(source, adapter, decoder_tables.peft)
+
+
+def _litgpt_lora(source: Source) -> Reading:
+  """Its scale lies in no file: it is that of config.instruct.lora."""
+  adapter = source.model.llm.lora
+  rank = _fused_rank(source) or adapter.rank
+  adapter = dataclasses.replace(adapter, rank=rank, targets=('q', 'v'))
+  return _adapter(source, adapter, decoder_tables.litgpt_lora)
+
+
+def _motionllm_lora(source: Source) -> Reading:
+  """MotionLLM trained with alpha 16 and rank 64 and released nothing else."""
+  rank = _fused_rank(source) or 64
+  trained = lora.LoraConfig(rank=rank, alpha=rank * 16 / 64, dropout=0.05)
+  adapter = decoder_tables.motionllm_adapter(trained)
+  return _adapter(source, adapter, decoder_tables.motionllm_lora)
+
+
+def _fused_rank(source: Source) -> int:
+  """Of an adapter whose lora_A has two on top of each other."""
+  rows = [x[0] for name, x in source.shapes.items() if name.endswith('.lora_A')]
+  return rows[0] // 2 if rows else 0
+
+
+def _languagebind(source: Source) -> Reading:
+  video = source.model.video
+  source_config.check_languagebind(source.path, video)
+  return Reading('video', encoder_tables.languagebind(video), video.dtype)
+
+
+def _vqvae(source: Source) -> Reading:
+  motion = source.model.motion
+  logging.warning(
+    'No file tells the dilations of a VQ-VAE: %s, largest first, are taken '
+    'from config.model.motion.',
+    ', '.join(map(str, motion.dilations)),
+  )
+  return Reading('motion', encoder_tables.vqvae(motion), 'float32')
+
+
+def _projector(source: Source) -> Reading:
+  model = source.model
+  source_config.check_projector(source.path, model.video)
+  table = encoder_tables.projector(model.video.width, model.llm.width)
+  return Reading('video_translator', table, 'float32')
+
+
+def _motion_projector(source: Source) -> Reading:
+  model = source.model
+  table = encoder_tables.motion_projector(
+    model.motion.code_dim, model.llm.width
+  )
+  return Reading('motion_translator', table, 'float32')
+
+
+# Name on the command line -> how it is read.
+FORMATS: dict[str, Callable[[Source], Reading]] = {
+  'llama': _llama,
+  'litgpt': functools.partial(_litgpt, interleaved=False),
+  'litgpt-legacy': functools.partial(_litgpt, interleaved=True),
+  'peft': _peft,
+  'litgpt-lora': _litgpt_lora,
+  'motionllm-lora': _motionllm_lora,
+  'languagebind': _languagebind,
+  'vqvae': _vqvae,
+  'projector': _projector,
+  'motion-projector': _motion_projector,
+}
+# Files that a folder with several checkpoints is asked for first.
+_PREFERRED = {
+  'litgpt': ('lit_model.pth',),
+  'litgpt-legacy': ('lit_model.pth',),
+  'litgpt-lora': ('lit_model.pth.lora',),
+  'peft': ('adapter_model.safetensors', 'adapter_model.bin'),
+}
+# What tells a format from the others.
+_NAMES = {
+  'llama': r'^model\.embed_tokens\.',
+  'litgpt': r'\.attn\.qkv\.(linear\.)?weight$',
+  'litgpt-legacy': r'\.attn\.attn\.(linear\.)?weight$',
+  'peft': r'^base_model\..*\.lora_A\.',
+  'litgpt-lora': r'\.attn\.(attn|qkv)\.lora_A$',
+  'motionllm-lora': r'\.attn\.attn\.lora_A$',
+  'languagebind': r'\.temporal_attn\.',
+  'vqvae': r'quantizer\.codebook$',
+  'projector': r'^((model\.)?mm_projector\.)?[02]\.weight$',
+  'motion-projector': r'^linear_proj\.',
+}
+
+
+def convert(
+  config,
+  *,
+  source: str | None,
+  format: str | None,
+  output: str | None,
+  statistics: str | None,
+) -> int:
+  """Reads a checkpoint of PyTorch into a folder for config.base.
+
+  Args:
+    config: has the sizes that the weights must have.
+    source: a file or folder; see files.open_checkpoint.
+    format: a key of FORMATS.
+    output: the folder to write.
+    statistics: of a VQ-VAE: a .npz, or a folder with mean.npy and std.npy.
+
+  Raises:
+    ValueError: an argument is missing, or weights and sizes do not fit.
+  """
+  if not source or not output:
+    raise ValueError(
+      'Expected --source=CHECKPOINT and --output=FOLDER, found '
+      f'source={source!r} and output={output!r}.'
+    )
+  found = files.open_checkpoint(source, prefer=_PREFERRED.get(format, ()))
+  if format not in FORMATS:
+    likely = looks_like(found.shapes) or ['none of them']
+    raise ValueError(
+      f'Expected --format to be one of {", ".join(FORMATS)}, found {format!r}; '
+      f'the names in {source} look like {" or ".join(likely)}.'
+    )
+  model = _model(config, found)
+  reading = FORMATS[format](Source(source, model, found.shapes))
+  used = mapping.check(reading.table, found.shapes)
+  kept = _statistics(config, statistics) if reading.part == 'motion' else None
+  words = files.beside(source, 'tokenizer.model')
+  if reading.part == 'llm':
+    _check_tokenizer(words, model.llm.vocab_size)
+  base.clear(output, reading.part)
+
+  start, written = time.monotonic(), 0
+  arrays = mapping.to_ours(
+    reading.table,
+    found.shapes,
+    found.read,
+    dtype=jnp.dtype(reading.dtype),
+  )
+  number = sum(len(row.ours) for row in reading.table.rows)
+  with (
+    checkpoint.weights_writer(os.path.join(output, 'weights')) as write,
+    tqdm.tqdm(total=number, desc=format, dynamic_ncols=True) as bar,
+  ):
+    for path, x in arrays:
+      write({path: x})
+      written += x.nbytes
+      if path == 'motion/quantizer/codebook':
+        rest = encoder_tables.codebook_state(x)
+        write({name: y for name, y in rest.items() if name != path})
+      bar.update()
+      del x  # Or it would be there while the next one is made.
+  if kept is not None:
+    kept.save(os.path.join(output, 'statistics.npz'))
+  if reading.part == 'llm' and words is not None:
+    shutil.copyfile(words, os.path.join(output, 'tokenizer.model'))
+  base.write_manifest(
+    output,
+    base.Manifest(
+      part=reading.part,
+      format=format,
+      source=os.path.abspath(source),
+      sizes=base.sizes(model, reading.part),
+      adapter=reading.adapter,
+    ),
+  )
+  seconds = time.monotonic() - start
+  print(
+    f'{output}: {len(used)} tensors of {format}, {written / 1e9:.2f} GB as '
+    f'{reading.dtype} in {seconds:.0f} s ({written / 1e9 / seconds:.2f} GB/s).'
+  )
+  if left := sorted(set(found.shapes) - set(used.values())):
+    print(f'{len(left)} other tensors were left out, such as {left[0]}.')
+  if reading.adapter:
+    adapter = reading.adapter
+    print(
+      f'Rank {adapter.rank}, scale {adapter.scale:g}, on '
+      f'{", ".join(adapter.targets)}.'
+    )
+  print(f'Name it with --config.base.{reading.part}={output}')
+  return 0
+
+
+def looks_like(names: Iterable[str]) -> list[str]:
+  """Formats that tensors of such names come in."""
+  names = list(names)
+  return [
+    format
+    for format, pattern in _NAMES.items()
+    if any(re.search(pattern, name) for name in names)
+  ]
+
+
+def _model(config, found: files.Checkpoint) -> vimonet.Config:
+  """The sizes of the configuration, and the vocabulary of the weights."""
+  names = ('model.embed_tokens.weight', 'transformer.wte.weight')
+  rows = [found.shapes[name][0] for name in names if name in found.shapes]
+  return corpora.model(
+    config,
+    vocab_size=rows[0] if rows else 1,
+    adapters=config.instruct.get('lora'),
+  )
+
+
+def _check_tokenizer(path: pathlib.Path | None, vocab_size: int) -> None:
+  if path is None:
+    logging.warning(
+      'Found no tokenizer.model beside the decoder; put the one that it was '
+      'trained with into the folder that was written before it is used.'
+    )
+    return
+  found = tokenizer.Tokenizer.load(str(path)).vocab_size
+  if found != vocab_size:
+    raise ValueError(
+      f'{path}: expected a tokenizer of {vocab_size} ids, as the decoder has, '
+      f'found {found}; fetch the one that belongs to it.'
+    )
+
+
+def _statistics(config, path: str | None) -> features.Statistics:
+  """The pair that a VQ-VAE was trained with, and no other.
+
+  With HumanML3D's own Std.npy a published encoder would see the root 25 times
+  too faintly, and answer all the same.
+  """
+  if not path:
+    raise ValueError(
+      'Expected --statistics=FOLDER with the mean.npy and std.npy that the '
+      'VQ-VAE was trained with, found none; no file of weights has them, and '
+      'with others it sees another motion.'
+    )
+  found = _read_statistics(pathlib.Path(path))
+  wanted, gain = config.data.root_gain, found.root_gain
+  if not wanted / 1.5 < gain < wanted * 1.5:
+    raise ValueError(
+      f'{path}: expected a std that makes the root {wanted:.0f} times as loud '
+      f"as HumanML3D's own Std.npy does (config.data.root_gain), found "
+      f'{gain:.1f} times; take the pair in the meta/ folder that came with the '
+      'VQ-VAE, or set --config.data.root_gain for one that was trained '
+      'otherwise.'
+    )
+  return found
+
+
+def _read_statistics(path: pathlib.Path) -> features.Statistics:
+  if path.is_file():
+    return features.Statistics.load(str(path))
+  pair = [
+    next(
+      (
+        path / name
+        for name in (f'{which}.npy', f'{which.capitalize()}.npy')
+        if (path / name).is_file()
+      ),
+      None,
+    )
+    for which in ('mean', 'std')
+  ]
+  if None in pair:
+    raise ValueError(
+      f'{path}: expected a .npz, or a folder with mean.npy and std.npy, found '
+      'neither; correct --statistics.'
+    )
+  return features.Statistics(*(np.load(file) for file in pair))
