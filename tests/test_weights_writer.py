@@ -1,5 +1,11 @@
 """More weights than memory: written in parts, read one at a time."""
 
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -232,3 +238,51 @@ def test_writing_nothing_is_an_error_and_leaves_what_was_there(tmp_path):
   ):
     pass
   assert set(checkpoint.load_weights(folder)) == {'a'}
+
+
+# One of two processes, which talk through gloo.
+PROCESS = """
+import sys
+import jax, numpy as np
+jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+folder, port, index = sys.argv[1], sys.argv[2], int(sys.argv[3])
+jax.distributed.initialize(f'localhost:{port}', 2, index)
+from vimonet_jax import checkpoint
+with checkpoint.weights_writer(folder) as write:
+  for i in range(3):
+    write({f'llm/blocks/w{i}': np.full((4, 8), i, np.float32)})
+"""
+
+
+def test_several_processes_write_one_folder(tmp_path):
+  """They used to remove each other's parts and wait for ever."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    port = str(free.getsockname()[1])
+  folder = str(tmp_path / 'weights')
+  flags = os.environ['XLA_FLAGS'].split()
+  environment = {
+    **os.environ,
+    'XLA_FLAGS': ' '.join(x for x in flags if 'device_count' not in x),
+  }
+  processes = [
+    subprocess.Popen(
+      [sys.executable, '-c', PROCESS, folder, port, str(i)],
+      cwd=pathlib.Path(__file__).parents[1],
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  try:
+    for process in processes:
+      output, _ = process.communicate(timeout=100)
+      assert process.returncode == 0, output[-3000:]
+  finally:
+    for process in processes:
+      process.kill()
+  found = checkpoint.load_weights(folder)
+  assert [x[0, 0] for x in found.values()] == [0, 1, 2]
+  assert os.listdir(tmp_path) == ['weights']
