@@ -19,7 +19,7 @@ pytest.importorskip('peft', reason='needs peft')
 
 from vimonet_jax import comparison  # noqa: E402
 from vimonet_jax.convert import files  # noqa: E402
-from vimonet_jax.parity import sides, torch_side, verdicts  # noqa: E402
+from vimonet_jax.parity import sides, torch_side, verdicts, work_folder  # noqa: E402
 
 CHANGES = {
   'stage_names': ('instruct',),
@@ -195,7 +195,8 @@ def test_a_side_that_cannot_run_says_why(work, monkeypatch):
 
 
 def test_without_the_restatement_there_is_no_parity(monkeypatch, tmp_path):
-  monkeypatch.setattr(sides, '_RESTATEMENT', tmp_path / 'torch_models.py')
+  path = tmp_path / 'torch_models.py'
+  monkeypatch.setattr(work_folder, 'RESTATEMENT', path)
   with pytest.raises(ValueError, match='torch_models.py, found none; run'):
     comparison.run(_config(), str(tmp_path))
   monkeypatch.setattr(sides, 'PACKAGES', ('torch', 'no_such_package'))

@@ -174,13 +174,13 @@ def _write_vqvae(folder: str, model, weights, statistics) -> bool:
   tensors = _tensors(encoder_tables.vqvae(model.motion), weights)
   if tensors is None:
     return False
-  os.makedirs(folder, exist_ok=True)
-  files.write_torch(os.path.join(folder, 'net_last.pth'), {'net': tensors})
   if statistics is None:
     raise ValueError(
       'Expected the statistics of the motion encoder, found none beside it; '
       'without them nobody could use it.'
     )
+  os.makedirs(folder, exist_ok=True)
+  files.write_torch(os.path.join(folder, 'net_last.pth'), {'net': tensors})
   np.save(os.path.join(folder, 'mean.npy'), statistics.mean)
   np.save(os.path.join(folder, 'std.npy'), statistics.std)
   return True

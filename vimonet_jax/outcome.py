@@ -7,6 +7,7 @@ config.base names, or assembled of what config.base names alone.
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from vimonet_jax import base, checkpoint, claim, sharding
@@ -39,6 +40,18 @@ class Outcome(NamedTuple):
   decoder: str | None
 
 
+def weights(config, workdir: str, names: Sequence[str]) -> list[str]:
+  """Folders of what was there before the run and of what stages have made.
+
+  Args:
+    config: of the run.
+    workdir: of the run.
+    names: of the stages, in their order.
+  """
+  made = [os.path.join(workdir, name, 'weights') for name in names]
+  return base.weights(config) + made
+
+
 def gather(config, workdir: str) -> Outcome:
   """Finds all parts of a run that is finished.
 
@@ -65,8 +78,7 @@ def gather(config, workdir: str) -> Outcome:
   base.check(config, model)
   stage = stages.make(name, config[name], model)
   wanted, state = stage.abstract()
-  made = [os.path.join(workdir, n, 'weights') for n in config.stage_names]
-  found = checkpoint.LazyWeights([*base.weights(config), *made])
+  found = checkpoint.LazyWeights(weights(config, workdir, config.stage_names))
   if missing := sorted({*wanted, *state} - set(found)):
     raise ValueError(
       f'Expected all weights of stage {name} in {workdir} and config.base, '
@@ -120,7 +132,7 @@ def _with_base(config, workdir: str):
   with open(os.path.join(workdir, 'config.json'), encoding='utf-8') as f:
     remembered = json.load(f).get('base') or {}
   config = config.copy_and_resolve_references()
-  config.base = {part: folder for part, folder in remembered.items()}
+  config.base = remembered
   return config
 
 

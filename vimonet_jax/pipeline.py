@@ -97,16 +97,10 @@ def train_stage(
     tx=stages.make_optimizer(stage),
     seed=config.seed,
     mesh=mesh,
-    init=_weights(config, workdir, before),
+    init=outcome.weights(config, workdir, before),
     checkpoint_steps=stage.checkpoint_steps,
     evaluate=_probe(config, name, corpus, model),
   )
-
-
-def _weights(config, workdir: str, names) -> list[str]:
-  """Folders of what was there before the run and of what stages have made."""
-  made = [os.path.join(workdir, name, 'weights') for name in names]
-  return base.weights(config) + made
 
 
 def _share_of(rows: int, mesh: jax.sharding.Mesh) -> int:

@@ -33,7 +33,7 @@ def llm_shapes(config: llama.Config) -> dict[str, tuple[int, ...]]:
 
 
 # Our projections and what Hugging Face calls them.
-_HF_NAMES = {
+HF_NAMES = {
   'q': 'self_attn.q_proj',
   'k': 'self_attn.k_proj',
   'v': 'self_attn.v_proj',
@@ -72,7 +72,7 @@ def llama_hf(config: llama.Config) -> mapping.Table:
         f'{_path(name)}/kernel',
         _projection(config, name),
       )
-      for name, theirs in _HF_NAMES.items()
+      for name, theirs in HF_NAMES.items()
     ),
     mapping.row(
       f'{layer}post_attention_layernorm.weight', 'llm/blocks/norm2/scale'
@@ -176,7 +176,7 @@ def peft(config: llama.Config) -> mapping.Table:
   """An adapter that Hugging Face's peft saved, with config.lora's targets."""
   rows = []
   for name in config.lora.targets:
-    theirs = f'base_model.model.model.layers.{{i}}.{_HF_NAMES[name]}'
+    theirs = f'base_model.model.model.layers.{{i}}.{HF_NAMES[name]}'
     a = b = mapping.TRANSPOSED
     if name == 'o':
       a = mapping.split_inputs(config.heads, config.head_dim)
@@ -188,7 +188,7 @@ def peft(config: llama.Config) -> mapping.Table:
     ]
   return mapping.Table(
     'a PEFT adapter on '
-    + ', '.join(_HF_NAMES[name].split('.')[1] for name in config.lora.targets),
+    + ', '.join(HF_NAMES[name].split('.')[1] for name in config.lora.targets),
     tuple(rows),
     llm_shapes(config),
     renamed=((r'\.default\.weight$', '.weight'),),

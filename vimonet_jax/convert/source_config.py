@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from vimonet_jax.convert import files, mapping
+from vimonet_jax.convert import decoder_tables, files, mapping
 from vimonet_jax.models import clip_video, llama, lora
 
 # What our decoder is, in Hugging Face's words; None: may be missing.
@@ -81,14 +81,10 @@ _PEFT_FREE = (
   'target_modules',
   'task_type',
 )
+# 'q' -> 'q_proj'.
 _PEFT_NAMES = {
-  'q_proj': 'q',
-  'k_proj': 'k',
-  'v_proj': 'v',
-  'o_proj': 'o',
-  'gate_proj': 'gate',
-  'up_proj': 'up',
-  'down_proj': 'down',
+  ours: theirs.rpartition('.')[2]
+  for ours, theirs in decoder_tables.HF_NAMES.items()
 }
 
 
@@ -249,7 +245,7 @@ def read_peft(source: str, names: Iterable[str]) -> lora.LoraConfig:
     dropout=float(fields.get('lora_dropout', 0.0)),
     targets=tuple(
       ours
-      for theirs, ours in _PEFT_NAMES.items()
+      for ours, theirs in _PEFT_NAMES.items()
       if any(f'.{theirs}.' in name for name in names)
     ),
   )
@@ -262,7 +258,6 @@ def peft_json(adapter: lora.LoraConfig, base: str | None) -> dict[str, Any]:
     adapter: rank, alpha, dropout and targets.
     base: where the decoder is that it belongs to; None is left open.
   """
-  theirs = {ours: name for name, ours in _PEFT_NAMES.items()}
   return {
     'peft_type': 'LORA',
     'task_type': 'CAUSAL_LM',
@@ -270,7 +265,7 @@ def peft_json(adapter: lora.LoraConfig, base: str | None) -> dict[str, Any]:
     'r': adapter.rank,
     'lora_alpha': adapter.alpha,
     'lora_dropout': adapter.dropout,
-    'target_modules': [theirs[name] for name in adapter.targets],
+    'target_modules': [_PEFT_NAMES[name] for name in adapter.targets],
     'bias': 'none',
     'fan_in_fan_out': False,
     'inference_mode': True,

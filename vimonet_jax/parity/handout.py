@@ -128,6 +128,7 @@ def write(root: str, given: Given) -> None:
       'eos_id': given.eos_id,
       'motion_feature': given.model.motion_feature,
       'keep_class_token': video.keep_class_token,
+      'projections': decoder_tables.HF_NAMES,
       'video': {
         'hidden_size': video.width,
         'intermediate_size': video.mlp_width,

@@ -8,7 +8,6 @@ handout.py writes what they are given, report.py shows the result.
 
 import importlib.util
 import os
-import pathlib
 import resource
 import subprocess
 import sys
@@ -36,7 +35,6 @@ TOLERANCES = {
 }
 # Of the loss, relative, at every step; and of what was trained, at the end.
 LOSS_TOLERANCE, WEIGHTS_TOLERANCE = 1e-4, 1e-3
-_RESTATEMENT = pathlib.Path(__file__).parents[2] / 'tests' / 'torch_models.py'
 
 
 def check_ready() -> None:
@@ -48,11 +46,11 @@ def check_ready() -> None:
       f'{", ".join(missing)}; install them with pip install '
       "'vimonet_jax[parity]'."
     )
-  if not _RESTATEMENT.is_file():
+  if not work_folder.RESTATEMENT.is_file():
     raise ValueError(
-      f'Expected the PyTorch networks in {_RESTATEMENT}, found none; run '
-      '--task=parity from a checkout (pip install -e .), for they are among '
-      'the tests.'
+      f'Expected the PyTorch networks in {work_folder.RESTATEMENT}, found '
+      'none; run --task=parity from a checkout (pip install -e .), for they '
+      'are among the tests.'
     )
 
 

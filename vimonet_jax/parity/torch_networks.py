@@ -7,7 +7,6 @@ imports JAX.
 
 import functools
 import importlib.util
-import pathlib
 
 import numpy as np
 import torch
@@ -15,7 +14,6 @@ import torch
 from vimonet_jax.convert import files
 from vimonet_jax.parity import work_folder
 
-RESTATEMENT = pathlib.Path(__file__).parents[2] / 'tests' / 'torch_models.py'
 # Of OpenAI's CLIP, which LanguageBind keeps.
 _PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -30,7 +28,8 @@ def device() -> str:
 @functools.cache
 def restatement():
   """The module tests/torch_models.py."""
-  spec = importlib.util.spec_from_file_location('torch_models', RESTATEMENT)
+  path = work_folder.RESTATEMENT
+  spec = importlib.util.spec_from_file_location('torch_models', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
@@ -44,6 +43,7 @@ class Networks:
     parts: video, motion, video_translator, motion_translator; those there are.
     dtype: of everything.
     reads_codes: whether the decoder reads codes instead of latents.
+    projections: our name of a projection -> the module in a decoder layer.
   """
 
   def __init__(self, work, dtype: str, *, adapter: str | None):
@@ -52,6 +52,7 @@ class Networks:
 
     settings = work.settings
     self.dtype = getattr(torch, dtype)
+    self.projections = settings['projections']
     self.reads_codes = settings['motion_feature'] == 'codebook'
     self._keep_class_token = settings['keep_class_token']
     root, models = work.root / 'torch', restatement()

@@ -14,15 +14,6 @@ import torch
 from vimonet_jax.parity import torch_networks, work_folder
 
 SIDE = 'torch'
-_PROJECTIONS = {
-  'q': 'self_attn.q_proj',
-  'k': 'self_attn.k_proj',
-  'v': 'self_attn.v_proj',
-  'o': 'self_attn.o_proj',
-  'gate': 'mlp.gate_proj',
-  'up': 'mlp.up_proj',
-  'down': 'mlp.down_proj',
-}
 # What a loss is taken from.
 _TARGET_NAMES = ('tokens', 'loss_mask', 'segment_ids', 'positions')
 
@@ -218,7 +209,7 @@ def _decoded(networks, codes_BT):
 def _adapted(networks, given):
   """peft's projections alone, each on the same inputs."""
   found = {}
-  for target, name in _PROJECTIONS.items():
+  for target, name in networks.projections.items():
     if target not in given:
       continue
     x = torch_networks.to_tensor(given[target]).to(networks.dtype)

@@ -25,6 +25,8 @@ import numpy as np
 
 JOBS = ('forward', 'greedy')  # and the names of stages
 DTYPES = ('float32', 'bfloat16')
+# The networks of PyTorch's side that no package has.
+RESTATEMENT = pathlib.Path(__file__).parents[2] / 'tests' / 'torch_models.py'
 # Of a state that is compared; rows beyond it are left out evenly.
 _MOST_NUMBERS = 4_000_000
 
