@@ -103,8 +103,14 @@ def clear(folder: str, part: str) -> None:
 
 def source(config, part: str) -> str | None:
   """Where a part's weights were read from; None where none are named."""
+  found = manifest(config, part)
+  return found and found.source
+
+
+def manifest(config, part: str) -> Manifest | None:
+  """What lies in a part's folder; None where none is named."""
   folder = folders(config).get(part)
-  return _manifest(folder).source if folder else None
+  return _manifest(folder) if folder else None
 
 
 def folders(config) -> dict[str, str]:
@@ -138,14 +144,20 @@ def _manifest(folder: str) -> Manifest:
       f'Expected converted weights in {folder}, found {found}; run '
       f'--task=convert --output={folder} first or correct the path.'
     )
-  with open(path, encoding='utf-8') as f:
-    fields = json.load(f)
-  if fields['adapter'] is not None:
-    targets = tuple(fields['adapter']['targets'])
-    fields['adapter'] = lora.LoraConfig(
-      **{**fields['adapter'], 'targets': targets}
-    )
-  return Manifest(**fields)
+  try:
+    with open(path, encoding='utf-8') as f:
+      fields = json.load(f)
+    if fields['adapter'] is not None:
+      targets = tuple(fields['adapter']['targets'])
+      fields['adapter'] = lora.LoraConfig(
+        **{**fields['adapter'], 'targets': targets}
+      )
+    return Manifest(**fields)
+  except (ValueError, KeyError, TypeError) as e:
+    raise ValueError(
+      f'Expected {path} as --task=convert writes it, found something else '
+      f'({e}); convert the weights again.'
+    ) from e
 
 
 def weights(config) -> list[str]:
@@ -157,8 +169,8 @@ def weights(config) -> list[str]:
 
 def adapter(config) -> lora.LoraConfig | None:
   """The adapter that is named, if there is one."""
-  folder = folders(config).get('adapter')
-  return _manifest(folder).adapter if folder else None
+  found = manifest(config, 'adapter')
+  return found and found.adapter
 
 
 def check(config, model: vimonet.Config) -> None:

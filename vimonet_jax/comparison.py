@@ -5,12 +5,14 @@ sides run and compares them. Weights are those that config.base names; whatever
 it does not name is drawn by seed.
 """
 
+import contextlib
 import copy
 import dataclasses
 import itertools
+import json
 import os
+import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -57,13 +59,15 @@ def run(config, workdir: str, *, output: str | None = None) -> int:
     ValueError: PyTorch's side cannot run here, or a setting does not fit.
   """
   sides.check_ready()
+  _check_settings(config)
+  base.folders(config)
   start = time.monotonic()
   output = output or os.path.join(workdir, 'parity')
   os.makedirs(output, exist_ok=True)
   # The sides need the accelerator; this process only makes what they are given.
   jax.config.update('jax_platforms', 'cpu')
   config, changes = _comparable(config)
-  with tempfile.TemporaryDirectory(dir=output, prefix='work-') as work:
+  with _emptied(os.path.join(output, 'parity-work')) as work:
     if config.data.name == 'synthetic':
       # A few clips of their own, so that no dataset has to be there.
       workdir = os.path.join(work, 'corpus')
@@ -75,6 +79,7 @@ def run(config, workdir: str, *, output: str | None = None) -> int:
     prepared = time.monotonic() - start
     processes = sides.measure(folder)
     findings = sides.compare(folder)
+  findings['is_ok'] = all(check.is_ok for check in verdicts.checks(findings))
   findings['about'] = {
     'command': ' '.join(['python -m vimonet_jax.main', *sys.argv[1:]]),
     'weights': _origin(config, given),
@@ -90,8 +95,28 @@ def run(config, workdir: str, *, output: str | None = None) -> int:
   return 0 if findings['is_ok'] else 1
 
 
+@contextlib.contextmanager
+def _emptied(folder: str) -> Iterator[str]:
+  """A folder for a while; what a killed process has left there goes first."""
+  shutil.rmtree(folder, ignore_errors=True)
+  os.makedirs(folder)
+  try:
+    yield folder
+  finally:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _settings(config) -> Mapping[str, Any]:
   return {**SETTINGS, **dict(config.get('parity') or {})}
+
+
+def _check_settings(config) -> None:
+  for name, value in _settings(config).items():
+    if name not in SETTINGS or value < 1:
+      raise ValueError(
+        f'Expected config.parity to have numbers above zero for '
+        f'{", ".join(SETTINGS)}, found {name}={value!r}.'
+      )
 
 
 def _comparable(config) -> tuple[ml_collections.ConfigDict, list[str]]:
@@ -180,7 +205,39 @@ def _given(config, corpus: corpora.Corpus) -> handout.Given:
     prompts=_prompts(corpus, everywhere, settings['prompts']),
     max_new_tokens=settings['max_new_tokens'],
     eos_id=tokenizer.EOS,
+    originals=_originals(config),
   )
+
+
+def _originals(config) -> dict[str, str]:
+  """Checkpoints that are still where they were converted from.
+
+  Those of transformers and peft where these can open them, and those with the
+  names of the re-statement.
+  """
+  beside = {'llama': 'config.json', 'peft': 'adapter_config.json'}
+  others = ('languagebind', 'vqvae', 'projector', 'motion-projector')
+  found = {}
+  for part in base.folders(config):
+    manifest = base.manifest(config, part)
+    if manifest.format in others:
+      is_there = os.path.exists(manifest.source)
+    else:
+      file = beside.get(manifest.format, '')
+      is_there = os.path.isfile(os.path.join(manifest.source, file))
+    if is_there and not _is_part_of_more(manifest):
+      found[part] = manifest.source
+  return found
+
+
+def _is_part_of_more(manifest: base.Manifest) -> bool:
+  """Whether a decoder lies in a model that transformers opens otherwise."""
+  if manifest.format != 'llama':
+    return False
+  with open(
+    os.path.join(manifest.source, 'config.json'), encoding='utf-8'
+  ) as f:
+    return json.load(f).get('model_type') != 'llama'
 
 
 def _media(stage) -> list[str]:
@@ -308,7 +365,16 @@ def _origin(config, given: handout.Given) -> str:
   drawn = f'{len(given.fresh)} arrays drawn by seed {config.seed}'
   if not named:
     return f'random: {drawn}'
-  return f'{", ".join(named)} from config.base; {drawn}'
+  found = []
+  written = [part for part in named if part not in given.originals]
+  if given.originals:
+    paths = [f'{part} {path}' for part, path in given.originals.items()]
+    found.append(f'PyTorch reads the originals: {", ".join(paths)}')
+  if written:
+    found.append(
+      f'PyTorch reads ours, written back: {", ".join(written)}'
+    )
+  return '; '.join([*found, drawn] if given.fresh else found)
 
 
 def _sizes(given: handout.Given) -> dict[str, Any]:

@@ -137,6 +137,10 @@ TASKS = {
 }
 
 
+# Tasks that keep what they have done when they are stopped.
+_RESUMED = ('pipeline', 'eval')
+
+
 @contextlib.contextmanager
 def _hears_ctrl_c() -> Iterator[None]:
   """A Ctrl-C that nobody heard is sent again.
@@ -180,7 +184,8 @@ def main(argv: list[str]) -> int:
     with _hears_ctrl_c():
       return TASKS[task](config, _WORKDIR.value or config.workdir)
   except KeyboardInterrupt:
-    print('\nStopped; the same command goes on from here.', file=sys.stderr)
+    how = 'goes on from here' if task in _RESUMED else 'starts anew'
+    print(f'\nStopped; the same command {how}.', file=sys.stderr)
     return 128 + signal.SIGINT
   except (ValueError, OSError, FloatingPointError) as error:
     # Settings or data that do not fit; what it says is written for the user.

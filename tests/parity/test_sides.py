@@ -24,9 +24,13 @@ def _findings(**errors):
   lines.append(
     sides._line('motion/codes', codes, codes + errors.get('codes', 0))
   )
+  states = np.arange(6.0).reshape(2, 3)
+  both = {'llm/place': (states, states)}
   rounded = [
-    {'name': x['name'], 'jax': 0.01, 'torch': 0.02, 'apart': 0.0} for x in lines
+    {**sides._rounded(both, both)[0], 'name': x['name']} for x in lines
   ]
+  far = errors.get('rounded', 1.0)
+  rounded[0] |= {'ratio': far, 'is_ok': far <= 2}
   relative = [0.0, errors.get('loss', 1e-7)]
   weights = [errors.get('weights', 1e-5), errors.get('weights_norm', 1e-6)]
   run = {
@@ -40,7 +44,7 @@ def _findings(**errors):
     },
     'losses': {'jax': [3.0, 2.0], 'torch': [3.0, 2.0]},
     'relative': relative,
-    'grad_norm_relative': relative,
+    'grad_norm_relative': [0.0, errors.get('norm', 1e-7)],
     'weights': [
       {
         'name': 'adapter',
@@ -108,6 +112,10 @@ def _failing(**errors):
     ({'llm': np.nan}, ['decoder']),
     ({'loss': 2e-4}, ['instruct: loss']),
     ({'loss': np.nan}, ['instruct: loss']),
+    ({'norm': 2e-4}, ['instruct: gradient norm']),
+    ({'norm': np.nan}, ['instruct: gradient norm']),
+    ({'rounded': 2.1}, ['bfloat16, from float32']),
+    ({'rounded': np.nan}, ['bfloat16, from float32']),
     ({'weights': 2e-3}, ['instruct: trained adapter']),
     ({'weights_norm': 2e-3}, ['instruct: trained adapter']),
   ],
@@ -116,7 +124,7 @@ def test_each_part_is_held_to_its_tolerance(errors, failing):
   assert _failing(**errors) == failing
   words = verdicts.text(_findings(**errors))
   assert words.count('FAILS') == len(failing)
-  start = f'{len(failing)} of 10' if failing else 'All 10 checks pass'
+  start = f'{len(failing)} of 12' if failing else 'All 12 checks pass'
   assert words.startswith(start)
 
 
@@ -126,13 +134,19 @@ def test_the_page_has_every_line_and_pictures_that_can_be_read(tmp_path):
   with open(path, encoding='utf-8') as f:
     page = f.read()
   assert page.startswith('# Parity')
-  assert '❌ **2 of 10 checks fail: decoder, instruct: loss.**' in page
+  assert '❌ **2 of 12 checks fail: decoder, instruct: loss.**' in page
   for line in findings['lines']:
     assert f'| {line["name"]} |' in page
   for name in ('errors.svg', 'loss-instruct.svg'):
     assert f']({name})' in page
     xml.etree.ElementTree.parse(tmp_path / name)
-  assert json.loads((tmp_path / 'parity.json').read_text())['lines']
+
+  def refuse(constant):
+    raise AssertionError(f'{constant} is no JSON')
+
+  words = (tmp_path / 'parity.json').read_text()
+  found = json.loads(words, parse_constant=refuse)
+  assert found['training']['instruct']['relative'] == [0.0, 'nan']
   assert 'Not a quiet machine' not in page
 
 
@@ -156,6 +170,7 @@ def test_answers_are_compared_token_by_token(tmp_path):
   work = work_folder.Work(tmp_path)
   ours = np.array([[5, 6, 2, 0], [5, 6, 7, 8], [5, 6, 7, 8]])
   theirs = np.array([[5, 6, 2], [5, 6, 7], [5, 9, 7]])
+  work_folder.write_batch(tmp_path / 'batches/prompts', 'motion', {'tokens': 1})
   work.write('jax', 'greedy-float32', {'motion': ours})
   work.write('torch', 'greedy-float32', {'motion': theirs})
   found = sides._greedy(work, 'float32')
@@ -173,6 +188,39 @@ def test_arrays_of_one_side_only_are_refused(tmp_path):
     sides._both(work, 'x')
 
 
+def test_a_loud_channel_neither_hides_the_others_nor_is_judged_by_them():
+  theirs = np.random.default_rng(0).normal(size=(50, 8))
+  theirs[0, 3] = 1e4
+  line = sides._line('llm/x', theirs, theirs)
+  assert (line['relative'], line['is_ok']) == (0.0, True)
+  # What float32 rounds of a number like that.
+  ours = theirs.copy()
+  ours[0, 3] += 1e-2
+  assert sides._line('llm/x', ours, theirs)['relative'] < 1e-5
+  # In one of the others it is an error.
+  ours[0, 3], ours[0, 4] = 1e4, ours[0, 4] + 1e-2
+  assert not sides._line('llm/x', ours, theirs)['is_ok']
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_what_is_no_number_is_never_within_a_tolerance(value):
+  theirs = np.ones((4, 2)) * np.arange(2)
+  ours = theirs.copy()
+  ours[1, 1] = value
+  for pair in ((ours, theirs), (theirs, ours), (ours, ours)):
+    assert not sides._line('llm/x', *pair)['is_ok']
+    good = {'llm/x': (theirs, theirs)}
+    assert not sides._rounded(good, {'llm/x': pair})[0]['is_ok']
+
+
+def test_bfloat16_may_be_as_far_from_float32_as_pytorch_and_little_more():
+  truth = np.random.default_rng(0).normal(size=(50, 8))
+  for far, is_ok in ((0.0, True), (0.019, True), (0.021, False)):
+    pair = truth + far, truth + 0.01
+    found = sides._rounded({'llm/x': (truth, truth)}, {'llm/x': pair})
+    assert found[0]['is_ok'] is is_ok
+
+
 def test_a_step_that_was_disturbed_does_not_count():
   steps = [
     {'kind': 'motion', 'positions': 10, 'seconds': s, 'is_first': s == 9.0}
@@ -182,6 +230,17 @@ def test_a_step_that_was_disturbed_does_not_count():
   assert speed['step_s'] == 1.0
   assert speed['tokens_per_s'] == 10.0
   assert (speed['first_steps'], speed['first_s']) == (1, 9.0)
+  # Compiling is no step: better no number than that one.
+  assert sides._speed(steps[:1])['step_s'] is None
+
+
+def test_a_step_agrees_with_tokens_per_second_where_mixes_differ():
+  steps = [
+    {'kind': k, 'positions': n, 'seconds': s, 'is_first': False}
+    for k, n, s in (('a', 10, 1.0), ('a', 10, 1.0), ('b', 40, 4.0))
+  ]
+  speed = sides._speed(steps)
+  assert (speed['step_s'], speed['tokens_per_s']) == (2.0, 10.0)
 
 
 def test_few_rows_all_stay_and_many_are_thinned_evenly(monkeypatch):

@@ -24,6 +24,8 @@ from vimonet_jax.train import optimizer, stages
 Batch = Mapping[str, np.ndarray]
 # Inputs of a projection that are tried, and codes that are decoded.
 _PROBES, _CODES = 64, (2, 24)
+# Of inputs so faint that a norm's epsilon counts: its square is below it.
+_FAINT = 1e-3
 # Parts whose training PyTorch's side follows: encoders are frozen there.
 _TRAINED = ('llm', 'adapter', 'video_translator', 'motion_translator')
 
@@ -57,6 +59,8 @@ class Given:
     prompts: name -> batch of open questions.
     max_new_tokens: of every answer.
     eos_id: the end token.
+    originals: part -> the checkpoint that its weights were converted from,
+      which PyTorch reads itself. Other parts are written back for it.
   """
 
   model: vimonet.Config
@@ -68,6 +72,7 @@ class Given:
   prompts: Mapping[str, Batch]
   max_new_tokens: int
   eos_id: int
+  originals: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def tables(model: vimonet.Config) -> dict[str, mapping.Table]:
@@ -98,6 +103,7 @@ def write(root: str, given: Given) -> None:
   if given.probe:
     checkpoint.save_weights(str(folder / 'probe'), given.probe)
   stored = checkpoint.LazyWeights([*given.base, str(folder / 'weights')])
+  originals = _originals(given, stored.__getitem__)
   _write_torch(folder / 'torch', given, stored.__getitem__, set(stored))
 
   trained = {}
@@ -111,9 +117,9 @@ def write(root: str, given: Given) -> None:
     work_folder.write_batch(folder / 'batches/forward', f'{number}', batch)
   for name, batch in given.prompts.items():
     work_folder.write_batch(folder / 'batches/prompts', name, batch)
-  has_motion = any('motion' in batch for batch in given.forward)
+  keys = {key for batch in given.forward for key in batch}
   work_folder.write_batch(
-    folder / 'batches/parts', 'given', _parts(given.model, has_motion)
+    folder / 'batches/parts', 'given', _parts(given.model, keys)
   )
 
   video, motion = given.model.video, given.model.motion
@@ -123,6 +129,8 @@ def write(root: str, given: Given) -> None:
       'base': [os.path.abspath(path) for path in given.base],
       'model': given.model.to_json(),
       'has_adapter': bool(given.model.llm.lora.rank),
+      'originals': originals,
+      'recomputes': given.model.llm.remat != 'none',
       'stages': trained,
       'max_new_tokens': given.max_new_tokens,
       'eos_id': given.eos_id,
@@ -153,21 +161,41 @@ def write(root: str, given: Given) -> None:
   )
 
 
-def _parts(model: vimonet.Config, has_motion: bool) -> dict[str, np.ndarray]:
-  """Inputs of what is tried alone: projections, and the motion decoder."""
+def _parts(model: vimonet.Config, keys: set[str]) -> dict[str, np.ndarray]:
+  """Inputs of what is tried alone: projections, norms, the motion decoder."""
   rng = np.random.default_rng(0)
   llm, found = model.llm, {}
   widths = {'o': llm.heads * llm.head_dim, 'down': llm.mlp_width}
   for target in llm.lora.targets if llm.lora.rank else ():
     shape = _PROBES, widths.get(target, llm.width)
     found[target] = rng.normal(size=shape).astype(np.float32)
-  if has_motion:
+  norms = {'norm_llm': llm.width}
+  if 'frames' in keys:
+    norms['norm_video'] = model.video.width
+  for name, width in norms.items():
+    found[name] = rng.normal(0, _FAINT, (_PROBES, width)).astype(np.float32)
+  if 'motion' in keys:
     codes = rng.integers(model.motion.num_codes, size=_CODES)
     found['codes'] = codes.astype(np.int32)
   return found
 
 
 # --- PyTorch's files ---------------------------------------------------------
+
+
+def _originals(given: Given, read) -> dict[str, Any]:
+  """What PyTorch's side needs in order to read them: names, and rounding."""
+  found = {}
+  for part, path in given.originals.items():
+    table = tables(given.model)[part]
+    shapes = files.open_checkpoint(path).shapes
+    found[part] = {
+      'path': os.path.abspath(path),
+      'names': mapping.check(table, shapes),
+      # Converting rounded them once.
+      'dtype': read(table.rows[0].ours[0]).dtype.name,
+    }
+  return found
 
 
 def _write_torch(folder: pathlib.Path, given: Given, read, paths: set) -> None:
@@ -181,6 +209,8 @@ def _write_torch(folder: pathlib.Path, given: Given, read, paths: set) -> None:
           f'{", ".join(sorted(needed - paths)[:3])}; name the weights.'
         )
       continue  # No batch has this medium.
+    if part in given.originals:
+      continue
     if part == 'adapter':
       _write_part(folder / part, table, read, 'adapter_model')
       _write_part(
@@ -195,14 +225,7 @@ def _write_torch(folder: pathlib.Path, given: Given, read, paths: set) -> None:
           source_config.peft_json(model.llm.lora, None),
         )
       continue
-    more = {}
-    if part == 'video':
-      # In the state dict, but nothing that is read passes through it.
-      more = {
-        'vision_model.post_layernorm.weight': np.ones(model.video.width, 'f'),
-        'vision_model.post_layernorm.bias': np.zeros(model.video.width, 'f'),
-      }
-    _write_part(folder / part, table, read, 'model', more)
+    _write_part(folder / part, table, read, 'model')
     if part == 'llm':
       plain = dataclasses.replace(model.llm, lora=lora.LoraConfig())
       work_folder.write_json(
@@ -216,14 +239,11 @@ def _write_part(
   table: mapping.Table,
   read: Callable[[str], np.ndarray],
   stem: str,
-  more: Mapping[str, np.ndarray] | None = None,
 ) -> None:
   folder.mkdir(parents=True)
   shards = [
     functools.partial(mapping.to_theirs, table, row, read) for row in table.rows
   ]
-  if more:
-    shards.append(more.items)
   sizes = [
     np.prod(table.shapes[path], dtype=np.int64)
     for row in table.rows

@@ -122,11 +122,13 @@ def _forward(work, job, memory):
       if 'codes' in given:
         states |= _decoded(model, variables, given['codes'])
       states |= _adapted(model, flat, given)
+      states |= _normed(model, variables, given)
     latents = states.get('motion/encoder/out')
     if latents is not None:
       codes = motion_vqvae.nearest(latents, flat[f'{_CODEBOOK}codebook'])
       states['motion/codes'] = np.asarray(codes, np.int32)
     work.write(SIDE, f'forward-{dtype}', states)
+    del flat, variables, latents  # Before those of the other dtype are there.
   return _memory(memory)
 
 
@@ -257,6 +259,23 @@ def _adapted(model, flat, given):
 _LORA_NAMES = ('kernel', 'lora_a', 'lora_b')
 
 
+def _normed(model, variables, given):
+  """Norms of inputs that are hardly larger than their epsilon."""
+  norms = {
+    'llm': lambda network, x: network.llm.norm(x),
+    'video': lambda network, x: network.video.pre_norm(x),
+  }
+  return {
+    f'{part}/norm of faint inputs': work_folder.thin(
+      vimonet.Vimonet(model).apply(
+        variables, given[f'norm_{part}'], method=norm
+      )
+    )
+    for part, norm in norms.items()
+    if f'norm_{part}' in given
+  }
+
+
 # --- Greedy tokens -----------------------------------------------------------
 
 
@@ -281,6 +300,7 @@ def _greedy(work, job, memory):
       times.append({'kind': name, 'first': first, 'seconds': second})
     work.write(SIDE, f'greedy-{dtype}', tokens)
     facts[dtype] = {'times': times, **_memory(memory)}
+    del answering  # And its weights, before those of the other dtype.
   return facts
 
 

@@ -94,10 +94,14 @@ class _Panel:
       f'stroke-width="{width}" stroke-linejoin="round"/>'
     )
 
-  def dot(self, x: float, value: float, colour: str, radius=3.4) -> None:
+  def dot(
+    self, x: float, value: float, colour: str, words: str, radius=3.4
+  ) -> None:
+    """`words` are shown to whoever points at it."""
     self.parts.append(
       f'<circle cx="{x:.1f}" cy="{self.y(value):.1f}" r="{radius}" '
-      f'fill="{colour}"/>'
+      f'fill="{colour}"><title>{html.escape(words)}: {value:.1e}</title>'
+      '</circle>'
     )
 
   def limit(self, left: float, right: float, value: float) -> None:
@@ -203,13 +207,15 @@ def errors(
     upper.limit(left, right, lines[places[0]]['tolerance'])
     for i in places:
       line = lines[i]
-      upper.dot(x(i), line['relative'], _JAX if line['is_ok'] else _BAD)
+      colour = _JAX if line['is_ok'] else _BAD
+      upper.dot(x(i), line['relative'], colour, names[i])
       for key, colour, shift in (
         ('apart', _APART, 0.0),
         ('torch', _TORCH, 0.18),
         ('jax', _JAX, -0.18),
       ):
-        lower.dot(x(i + shift), by_name[names[i]][key], colour, 2.6)
+        value = by_name[names[i]][key]
+        lower.dot(x(i + shift), value, colour, names[i], 2.6)
   return _document(
     496, [*bands, *upper.parts, *lower.parts], 'errors of every place'
   )
@@ -244,7 +250,8 @@ def losses(name: str, run: Mapping[str, Any], tolerance: float) -> str:
   )
   lower.limit(_LEFT, _WIDTH - _RIGHT, tolerance)
   for i, value in enumerate(run['relative']):
-    lower.dot(xs[i], value, _JAX if value <= tolerance else _BAD, 2.8)
+    colour = _JAX if value <= tolerance else _BAD
+    lower.dot(xs[i], value, colour, f'step {i + 1}', 2.8)
   ticks = _step_labels(steps, x, lower.top + lower.height + 17)
   return _document(
     432, [*upper.parts, *lower.parts, *ticks], f'loss of {name} on both sides'

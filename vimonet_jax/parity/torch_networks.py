@@ -56,20 +56,31 @@ class Networks:
     self.reads_codes = settings['motion_feature'] == 'codebook'
     self._keep_class_token = settings['keep_class_token']
     root, models = work.root / 'torch', restatement()
+    self._originals = settings['originals']
+    original = self._originals.get('llm', {})
+    # Rounded once, as when they were converted, and then as precise as asked.
+    rounded = self.dtype if dtype == 'bfloat16' else getattr(
+      torch, original.get('dtype', dtype)
+    )  # fmt: skip
     self.llama, loading = transformers.LlamaForCausalLM.from_pretrained(
-      root / 'llm',
-      dtype=self.dtype,
+      original.get('path', root / 'llm'),
+      dtype=rounded,
       attn_implementation='eager',
       output_loading_info=True,
     )
+    if original:  # It may have more than anybody needs.
+      loading.pop('unexpected_keys')
     if wrong := {name: x for name, x in loading.items() if x}:
       raise ValueError(f'transformers did not load all as it is: {wrong}')
+    if rounded != self.dtype:
+      self.llama.to(self.dtype)
     self.llama.to(device()).requires_grad_(False)
     if adapter is not None:
+      folder = self._originals.get('adapter', {}).get('path', root / adapter)
       self.llama = peft.PeftModel.from_pretrained(
-        self.llama, root / adapter, autocast_adapter_dtype=False
+        self.llama, folder, autocast_adapter_dtype=False
       ).to(dtype=self.dtype)
-      stored = set(files.open_checkpoint(root / adapter).shapes)
+      stored = set(files.open_checkpoint(folder).shapes)
       if stored != set(peft.get_peft_model_state_dict(self.llama)):
         raise ValueError('peft did not load all of the adapter as it is.')
     made = {
@@ -85,16 +96,32 @@ class Networks:
     self.parts = {
       name: self._load(make(), root / name)
       for name, make in made.items()
-      if (root / name).exists()
+      if name in self._originals or (root / name).exists()
     }
     self.llama.eval()
 
   def _load(self, module, folder):
-    stored = files.open_checkpoint(folder)
-    tensors = {k: files.to_torch(stored.read(k)) for k in stored.shapes}
+    # Whatever follows the layer that is read may be missing.
+    unread = ('vision_model.post_layernorm.',)
+    tensors = {
+      k: x for k, x in module.state_dict().items() if k.startswith(unread)
+    }
+    if original := self._originals.get(folder.name):
+      stored = files.open_checkpoint(original['path'])
+      dtype = getattr(torch, original['dtype'])
+      for name, theirs in original['names'].items():
+        tensors[name] = files.to_torch(stored.read(theirs)).to(dtype)
+    else:
+      stored = files.open_checkpoint(folder)
+      tensors |= {k: files.to_torch(stored.read(k)) for k in stored.shapes}
     module.load_state_dict(tensors, strict=True)
     module.requires_grad_(False).eval()
     return module.to(device=device(), dtype=self.dtype)
+
+  def recompute(self) -> None:
+    """Has the decoder keep a layer's inputs only, as ours does."""
+    self.llama.gradient_checkpointing_enable({'use_reentrant': False})
+    self.llama.train()  # transformers asks; nothing here has any dropout.
 
   def trained(self) -> dict[str, torch.Tensor]:
     """part/name -> parameter, as files name them."""

@@ -79,11 +79,13 @@ def _forward(work, job, memory):
         states |= _decoded(networks, given['codes'])
       if adapter:
         states |= _adapted(networks, given)
+      states |= _normed(networks, given)
     latents = states.get('motion/encoder/out')
     if latents is not None:
       codes = networks.parts['motion'].codes(torch_networks.to_tensor(latents))
       states['motion/codes'] = codes.cpu().numpy().astype(np.int32)
     work.write(SIDE, f'forward-{dtype}', states)
+    del networks  # Before those of the other dtype are there.
   return _memory(memory)
 
 
@@ -221,6 +223,19 @@ def _adapted(networks, given):
   return found
 
 
+def _normed(networks, given):
+  norms = {'llm': _decoder(networks.llama).norm}
+  if 'video' in networks.parts:
+    norms['video'] = networks.parts['video'].vision_model['pre_layrnorm']
+  return {
+    f'{part}/norm of faint inputs': torch_networks.to_numpy(
+      norm(torch_networks.to_tensor(given[f'norm_{part}']).to(networks.dtype))
+    )
+    for part, norm in norms.items()
+    if f'norm_{part}' in given
+  }
+
+
 # --- Greedy tokens -----------------------------------------------------------
 
 
@@ -267,9 +282,7 @@ def _left_padded(networks, batch):
   )
   bank_BMD = networks.bank(batch)
   if bank_BMD is not None:
-    index_BL1 = torch_networks.to_tensor(batch['media_index'])[
-      ..., None
-    ].long()
+    index_BL1 = torch_networks.to_tensor(batch['media_index'])[..., None].long()
     rows_BLD = bank_BMD.take_along_dim(index_BL1.clamp(min=0), dim=1)
     x_BLD = torch.where(index_BL1 >= 0, rows_BLD.to(x_BLD.dtype), x_BLD)
   length_B = (batch['segment_ids'] > 0).sum(1)
@@ -289,6 +302,8 @@ def _train(work, job, memory):
   settings = work.settings['stages'][job]
   adapter = 'adapter' if settings['has_adapter'] else None
   networks = torch_networks.Networks(work, 'float32', adapter=adapter)
+  if work.settings['recomputes']:
+    networks.recompute()
   everything, groups = networks.trained(), []
   for name, rate in settings['rates'].items():
     x = everything[name].requires_grad_(True)

@@ -58,6 +58,14 @@ def _checks(findings: Findings) -> Iterator[Check]:
           'none',
           line['is_ok'],
         )
+  rounded = [x for x in findings['rounded'] if x['ratio'] is not None]
+  yield Check(
+    'bfloat16, from float32',
+    f'{len(rounded)} places',
+    f'{worst(line["ratio"] for line in rounded):.2f} of PyTorch\'s',
+    f'{sides.ROUNDED_TOLERANCE:g}',
+    all(line['is_ok'] for line in rounded),
+  )
   greedy = findings['greedy']['float32']
   yield Check(
     'greedy answers',
@@ -71,6 +79,14 @@ def _checks(findings: Findings) -> Iterator[Check]:
     yield Check(
       f'{name}: loss',
       f'{len(run["relative"])} steps',
+      f'{largest:.1e}',
+      f'{sides.LOSS_TOLERANCE:.0e}',
+      largest <= sides.LOSS_TOLERANCE,
+    )
+    largest = worst(run['grad_norm_relative'])
+    yield Check(
+      f'{name}: gradient norm',
+      f'{len(run["grad_norm_relative"])} steps',
       f'{largest:.1e}',
       f'{sides.LOSS_TOLERANCE:.0e}',
       largest <= sides.LOSS_TOLERANCE,
