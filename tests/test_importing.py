@@ -499,6 +499,30 @@ def test_what_was_assembled_goes_back_as_well(run, converted, tmp_path, ids):
   )
   named = fields['base_model_name_or_path']
   assert transformers.AutoConfig.from_pretrained(named).model_type == 'llama'
+  # Another model is not exported in its place.
+  other = _with({p: converted[p] for p in ('llm', 'video_translator')})
+  with pytest.raises(ValueError, match='was assembled.*another --workdir'):
+    exporting.export(other, workdir, output=output)
+
+
+def test_an_adapter_belongs_to_what_it_was_trained_on(run, converted):
+  config = _with({'llm': converted['llm']})
+  named = outcome._decoder(config, base.weights(config))
+  assert named == base.manifest(config, 'llm').source
+  # Not to the file, once a stage has trained the decoder itself.
+  made = outcome.weights(config, run.workdir, ('motion',))
+  assert outcome._decoder(config, made) == named
+  made = outcome.weights(config, run.workdir, ('motion', 'language'))
+  assert outcome._decoder(config, made) is None
+
+
+@pytest.mark.parametrize('words', ['{', '{"part": "llm"}', '[]'])
+def test_a_damaged_manifest_says_so(converted, tmp_path, words):
+  folder = tmp_path / 'llm'
+  shutil.copytree(converted['llm'], folder)
+  (folder / 'weights.json').write_text(words)
+  with pytest.raises(ValueError, match=r'weights\.json.*convert the weights'):
+    base.folders(_with({'llm': str(folder)}))
 
 
 def test_an_export_without_all_weights_says_what_is_missing(run, tmp_path):

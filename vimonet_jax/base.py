@@ -101,12 +101,6 @@ def clear(folder: str, part: str) -> None:
       os.remove(path)
 
 
-def source(config, part: str) -> str | None:
-  """Where a part's weights were read from; None where none are named."""
-  found = manifest(config, part)
-  return found and found.source
-
-
 def manifest(config, part: str) -> Manifest | None:
   """What lies in a part's folder; None where none is named."""
   folder = folders(config).get(part)

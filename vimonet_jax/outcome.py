@@ -7,7 +7,7 @@ config.base names, or assembled of what config.base names alone.
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from vimonet_jax import base, checkpoint, claim, sharding
@@ -62,6 +62,14 @@ def gather(config, workdir: str) -> Outcome:
   claim.check(config, workdir, must_exist=True)
   config = _with_base(config, workdir)
   if os.path.exists(os.path.join(workdir, _ASSEMBLED)):
+    with open(os.path.join(workdir, _ASSEMBLED), encoding='utf-8') as f:
+      of = json.load(f)
+    if _absolute(base.folders(config)) != _absolute(of):
+      raise ValueError(
+        f'Expected config.base as the model in {workdir} was assembled '
+        f'({of}), found {base.folders(config)}; leave it out, or assemble the '
+        'other model in another --workdir.'
+      )
     return _of_base(config)
   words = os.path.join(workdir, 'tokenizer.model')
   if not os.path.exists(words):
@@ -97,8 +105,24 @@ def gather(config, workdir: str) -> Outcome:
     found,
     words,
     features.Statistics.load(pair) if os.path.exists(pair) else None,
-    base.source(config, 'llm'),
+    _decoder(config, weights(config, workdir, config.stage_names)),
   )
+
+
+def _absolute(folders: Mapping[str, str]) -> dict[str, str]:
+  return {part: os.path.abspath(path) for part, path in folders.items()}
+
+
+def _decoder(config, folders: Sequence[str] = ()) -> str | None:
+  """What peft can load the adapters onto, if that is what they belong to."""
+  found = base.manifest(config, 'llm')
+  if found is None or found.format != 'llama':
+    return None
+  for folder in set(folders) - set(base.weights(config)):
+    made = checkpoint.LazyWeights(folder)
+    if any(path.startswith('llm/') and '/lora_' not in path for path in made):
+      return None  # A stage has made another of it.
+  return found.source
 
 
 def _of_base(config) -> Outcome:
@@ -121,7 +145,7 @@ def _of_base(config) -> Outcome:
     checkpoint.LazyWeights(base.weights(config)),
     words,
     features.Statistics.load(pair) if pair else None,
-    base.source(config, 'llm'),
+    _decoder(config),
   )
 
 

@@ -121,7 +121,10 @@ class Networks:
   def recompute(self) -> None:
     """Has the decoder keep a layer's inputs only, as ours does."""
     self.llama.gradient_checkpointing_enable({'use_reentrant': False})
-    self.llama.train()  # transformers asks; nothing here has any dropout.
+    self.llama.train()  # transformers recomputes nothing otherwise.
+    for module in self.llama.modules():
+      if isinstance(module, torch.nn.Dropout):
+        module.p = 0.0  # An adapter's file may ask for some.
 
   def trained(self) -> dict[str, torch.Tensor]:
     """part/name -> parameter, as files name them."""
