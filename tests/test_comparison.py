@@ -22,7 +22,14 @@ pytest.importorskip('peft', reason='needs peft')
 from vimonet_jax import base, comparison  # noqa: E402
 from vimonet_jax import corpus as corpora  # noqa: E402
 from vimonet_jax.convert import files  # noqa: E402
-from vimonet_jax.parity import sides, torch_side, verdicts, work_folder  # noqa: E402
+from vimonet_jax.models import vimonet  # noqa: E402
+from vimonet_jax.parity import (  # noqa: E402
+  handout,
+  sides,
+  torch_side,
+  verdicts,
+  work_folder,
+)
 
 CHANGES = {
   'stage_names': ('instruct',),
@@ -186,6 +193,25 @@ def test_pytorch_reads_the_originals_with_their_own_settings(work):
   (work / 'settings.json').write_text(json.dumps(settings))
   torch_side.main(['', str(work), 'forward'])
   assert {'decoder', 'logits', 'video tower'} <= set(_failing(work))
+
+
+def test_nothing_has_to_be_drawn_where_every_part_is_named(made, tmp_path):
+  settings = json.loads((made[1] / 'settings.json').read_text())
+  given = handout.Given(
+    model=vimonet.Config.from_json(settings['model']),
+    base=[str(made[1] / 'weights')],
+    fresh={},
+    probe={},
+    stages={},
+    forward=[],
+    prompts={},
+    max_new_tokens=1,
+    eos_id=2,
+  )
+  handout.write(str(tmp_path), given)
+  assert {'llm', 'adapter', 'video'} <= set(os.listdir(tmp_path / 'torch'))
+  found = json.loads((tmp_path / 'settings.json').read_text())['weights']
+  assert found == given.base
 
 
 def test_originals_are_read_where_they_are_still_there(tmp_path):

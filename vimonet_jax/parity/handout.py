@@ -99,10 +99,13 @@ def write(root: str, given: Given) -> None:
     ValueError: a stage trains what PyTorch's side keeps frozen.
   """
   folder = pathlib.Path(root)
-  checkpoint.save_weights(str(folder / 'weights'), given.fresh)
+  folders = list(given.base)
+  if given.fresh:  # Not where config.base names everything.
+    folders.append(str(folder / 'weights'))
+    checkpoint.save_weights(folders[-1], given.fresh)
   if given.probe:
     checkpoint.save_weights(str(folder / 'probe'), given.probe)
-  stored = checkpoint.LazyWeights([*given.base, str(folder / 'weights')])
+  stored = checkpoint.LazyWeights(folders)
   originals = _originals(given, stored.__getitem__)
   _write_torch(folder / 'torch', given, stored.__getitem__, set(stored))
 
@@ -126,7 +129,7 @@ def write(root: str, given: Given) -> None:
   work_folder.write_json(
     folder / 'settings.json',
     {
-      'base': [os.path.abspath(path) for path in given.base],
+      'weights': [os.path.abspath(path) for path in folders],
       'model': given.model.to_json(),
       'has_adapter': bool(given.model.llm.lora.rank),
       'originals': originals,

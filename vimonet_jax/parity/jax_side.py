@@ -71,7 +71,7 @@ def _model(work, dtype: str) -> vimonet.Config:
 
 def _weights(work, dtype: str, *, probe: bool) -> dict[str, jax.Array]:
   """What networks would cast whenever they use it is cast once."""
-  folders = [*work.settings['base'], str(work.root / 'weights')]
+  folders = list(work.settings['weights'])
   if probe and (work.root / 'probe').exists():
     folders.append(str(work.root / 'probe'))
   stored, flat = checkpoint.LazyWeights(folders), {}
