@@ -516,6 +516,16 @@ def test_an_adapter_belongs_to_what_it_was_trained_on(run, converted):
   assert outcome._decoder(config, made) is None
 
 
+def test_a_folder_with_files_of_others_is_left_alone(exported):
+  source = os.path.join(exported, 'llm')
+  before = sorted(os.listdir(source))
+  with pytest.raises(ValueError, match='new folder.*config.json in it; choose'):
+    importing.convert(
+      _config(), source=source, format='llama', output=source, statistics=None
+    )
+  assert sorted(os.listdir(source)) == before
+
+
 @pytest.mark.parametrize('words', ['{', '{"part": "llm"}', '[]'])
 def test_a_damaged_manifest_says_so(converted, tmp_path, words):
   folder = tmp_path / 'llm'

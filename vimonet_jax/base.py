@@ -28,6 +28,7 @@ PARTS = (
   'motion_translator',
 )
 _FILE = 'weights.json'
+_BESIDE = ('tokenizer.model', 'statistics.npz')
 # What decides how a network runs and not what it is.
 _FREE = ('lora', 'dtype', 'remat', 'unroll', 'keep_class_token')
 
@@ -84,9 +85,20 @@ def clear(folder: str, part: str) -> None:
   """Readies a folder for new weights; until they are there, it has none.
 
   Raises:
-    ValueError: it has those of another part.
+    ValueError: it has those of another part, or files of somebody else.
   """
   os.makedirs(folder, exist_ok=True)
+  others = [
+    name
+    for name in sorted(os.listdir(folder))
+    if name not in _BESIDE and not name.startswith('weights')
+  ]
+  if others:
+    raise ValueError(
+      f'Expected --output to be a new folder or one that --task=convert wrote, '
+      f'found {folder} with {others[0]} in it; choose another, for files there '
+      'would be replaced.'
+    )
   if os.path.exists(os.path.join(folder, _FILE)):
     found = _manifest(folder).part
     if found != part:
@@ -95,7 +107,7 @@ def clear(folder: str, part: str) -> None:
         f'found {folder} with weights for config.base.{found}; choose another.'
       )
   # What tells that it is complete goes first.
-  for name in (_FILE, 'tokenizer.model', 'statistics.npz'):
+  for name in (_FILE, *_BESIDE):
     path = os.path.join(folder, name)
     if os.path.exists(path):
       os.remove(path)
@@ -136,7 +148,8 @@ def _manifest(folder: str) -> Manifest:
     found = f'no {_FILE} in it' if os.path.isdir(folder) else 'no such folder'
     raise ValueError(
       f'Expected converted weights in {folder}, found {found}; run '
-      f'--task=convert --output={folder} first or correct the path.'
+      '--task=convert into a new folder and name that one, or correct the '
+      'path.'
     )
   try:
     with open(path, encoding='utf-8') as f:

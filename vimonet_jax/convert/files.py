@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 
 _SAFETENSORS = ('.safetensors',)
-_TORCH = ('.bin', '.pth', '.pt', '.ckpt', '.tar')
+_TORCH = ('.bin', '.pth', '.pt', '.ckpt', '.tar', '.lora')  # lit-gpt's last
 _TORCH_BEGINS = (b'PK', b'\x80')  # A zip archive, or a pickle before torch 1.6.
 # In the order in which a folder is searched: safetensors run no code.
 _IN_FOLDER = (
