@@ -176,7 +176,7 @@ def test_pytorch_reads_the_originals_with_their_own_settings(work):
     # Nothing but what lies there now can be read.
     path = (work / 'torch' / part).rename(work / f'original-{part}')
     names = {name: name for name in files.open_checkpoint(path).shapes}
-    settings['originals'][part] = {
+    settings['checkpoints'][part] = {
       'path': str(path),
       'names': names,
       'dtype': 'float32',
@@ -189,7 +189,7 @@ def test_pytorch_reads_the_originals_with_their_own_settings(work):
   fields = json.loads(path.read_text())
   path.write_text(json.dumps({**fields, 'rms_norm_eps': 1e-3}))
   # Rounded as little as the converted ones are.
-  settings['originals']['video']['dtype'] = 'bfloat16'
+  settings['checkpoints']['video']['dtype'] = 'bfloat16'
   (work / 'settings.json').write_text(json.dumps(settings))
   torch_side.main(['', str(work), 'forward'])
   assert {'decoder', 'logits', 'video tower'} <= set(_failing(work))
@@ -207,6 +207,7 @@ def test_nothing_has_to_be_drawn_where_every_part_is_named(made, tmp_path):
     prompts={},
     max_new_tokens=1,
     eos_id=2,
+    originals={},
   )
   handout.write(str(tmp_path), given)
   assert {'llm', 'adapter', 'video'} <= set(os.listdir(tmp_path / 'torch'))

@@ -9,7 +9,6 @@ import contextlib
 import copy
 import dataclasses
 import itertools
-import json
 import os
 import shutil
 import sys
@@ -22,7 +21,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from vimonet_jax import base, checkpoint, pipeline, sharding
+from vimonet_jax import base, checkpoint, importing, pipeline, sharding
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import batches, packing, records, text, tokenizer
 from vimonet_jax.infer import engine
@@ -60,7 +59,7 @@ def run(config, workdir: str, *, output: str | None = None) -> int:
   """
   sides.check_ready()
   _check_settings(config)
-  base.folders(config)
+  base.folders(config)  # A wrong one is told before anything is made.
   start = time.monotonic()
   output = output or os.path.join(workdir, 'parity')
   os.makedirs(output, exist_ok=True)
@@ -210,34 +209,9 @@ def _given(config, corpus: corpora.Corpus) -> handout.Given:
 
 
 def _originals(config) -> dict[str, str]:
-  """Checkpoints that are still where they were converted from.
-
-  Those of transformers and peft where these can open them, and those with the
-  names of the re-statement.
-  """
-  beside = {'llama': 'config.json', 'peft': 'adapter_config.json'}
-  others = ('languagebind', 'vqvae', 'projector', 'motion-projector')
-  found = {}
-  for part in base.folders(config):
-    manifest = base.manifest(config, part)
-    if manifest.format in others:
-      is_there = os.path.exists(manifest.source)
-    else:
-      file = beside.get(manifest.format, '')
-      is_there = os.path.isfile(os.path.join(manifest.source, file))
-    if is_there and not _is_part_of_more(manifest):
-      found[part] = manifest.source
-  return found
-
-
-def _is_part_of_more(manifest: base.Manifest) -> bool:
-  """Whether a decoder lies in a model that transformers opens otherwise."""
-  if manifest.format != 'llama':
-    return False
-  with open(
-    os.path.join(manifest.source, 'config.json'), encoding='utf-8'
-  ) as f:
-    return json.load(f).get('model_type') != 'llama'
+  """Checkpoints that are still where they were converted from."""
+  paths = {part: importing.original(config, part) for part in base.PARTS}
+  return {part: path for part, path in paths.items() if path}
 
 
 def _media(stage) -> list[str]:
@@ -371,10 +345,10 @@ def _origin(config, given: handout.Given) -> str:
     paths = [f'{part} {path}' for part, path in given.originals.items()]
     found.append(f'PyTorch reads the originals: {", ".join(paths)}')
   if written:
-    found.append(
-      f'PyTorch reads ours, written back: {", ".join(written)}'
-    )
-  return '; '.join([*found, drawn] if given.fresh else found)
+    found.append(f'PyTorch reads ours, written back: {", ".join(written)}')
+  if given.fresh:
+    found.append(drawn)
+  return '; '.join(found)
 
 
 def _sizes(given: handout.Given) -> dict[str, Any]:

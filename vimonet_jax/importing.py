@@ -6,6 +6,7 @@ tokenizer.model of a decoder, statistics.npz of a VQ-VAE
 
 import dataclasses
 import functools
+import json
 import logging
 import os
 import pathlib
@@ -159,6 +160,16 @@ _PREFERRED = {
   'litgpt-lora': ('lit_model.pth.lora',),
   'peft': ('adapter_model.safetensors', 'adapter_model.bin'),
 }
+# Formats that PyTorch's own libraries or the originals' names read as they are,
+# and the file that has to lie in a folder for that.
+_AS_IT_IS = {
+  'llama': 'config.json',
+  'peft': 'adapter_config.json',
+  'languagebind': None,
+  'vqvae': None,
+  'projector': None,
+  'motion-projector': None,
+}
 # What tells a format from the others.
 _NAMES = {
   'llama': r'^model\.embed_tokens\.',
@@ -264,6 +275,25 @@ def convert(
     )
   print(f'Name it with --config.base.{reading.part}={output}')
   return 0
+
+
+def original(config, part: str) -> str | None:
+  """What a part of config.base came from, if PyTorch can still open it.
+
+  A decoder that was taken out of a Video-LLaVA, or from one of several files in
+  a folder, is nothing that transformers' Llama opens.
+  """
+  found = base.manifest(config, part)
+  if found is None or found.format not in _AS_IT_IS:
+    return None
+  source, file = pathlib.Path(found.source), _AS_IT_IS[found.format]
+  if not (source / file if file else source).exists():
+    return None
+  if found.format == 'llama':
+    fields = json.loads((source / file).read_text(encoding='utf-8'))
+    if fields.get('model_type') != 'llama':
+      return None
+  return found.source
 
 
 def looks_like(names: Iterable[str]) -> list[str]:

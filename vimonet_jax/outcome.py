@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vimonet_jax import base, checkpoint, claim, sharding
+from vimonet_jax import base, checkpoint, claim, importing, sharding
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import tokenizer
 from vimonet_jax.infer import engine
@@ -86,7 +86,8 @@ def gather(config, workdir: str) -> Outcome:
   base.check(config, model)
   stage = stages.make(name, config[name], model)
   wanted, state = stage.abstract()
-  found = checkpoint.LazyWeights(weights(config, workdir, config.stage_names))
+  folders = weights(config, workdir, config.stage_names)
+  found = checkpoint.LazyWeights(folders)
   if missing := sorted({*wanted, *state} - set(found)):
     raise ValueError(
       f'Expected all weights of stage {name} in {workdir} and config.base, '
@@ -105,7 +106,7 @@ def gather(config, workdir: str) -> Outcome:
     found,
     words,
     features.Statistics.load(pair) if os.path.exists(pair) else None,
-    _decoder(config, weights(config, workdir, config.stage_names)),
+    _decoder(config, folders),
   )
 
 
@@ -115,14 +116,11 @@ def _absolute(folders: Mapping[str, str]) -> dict[str, str]:
 
 def _decoder(config, folders: Sequence[str] = ()) -> str | None:
   """What peft can load the adapters onto, if that is what they belong to."""
-  found = base.manifest(config, 'llm')
-  if found is None or found.format != 'llama':
-    return None
   for folder in set(folders) - set(base.weights(config)):
     made = checkpoint.LazyWeights(folder)
     if any(path.startswith('llm/') and '/lora_' not in path for path in made):
       return None  # A stage has made another of it.
-  return found.source
+  return importing.original(config, 'llm')
 
 
 def _of_base(config) -> Outcome:

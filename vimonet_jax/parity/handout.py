@@ -72,7 +72,7 @@ class Given:
   prompts: Mapping[str, Batch]
   max_new_tokens: int
   eos_id: int
-  originals: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  originals: Mapping[str, str]
 
 
 def tables(model: vimonet.Config) -> dict[str, mapping.Table]:
@@ -106,8 +106,9 @@ def write(root: str, given: Given) -> None:
   if given.probe:
     checkpoint.save_weights(str(folder / 'probe'), given.probe)
   stored = checkpoint.LazyWeights(folders)
-  originals = _originals(given, stored.__getitem__)
-  _write_torch(folder / 'torch', given, stored.__getitem__, set(stored))
+  read = stored.__getitem__
+  _write_torch(folder / 'torch', given, read, set(stored))
+  checkpoints = _checkpoints(folder, given, read)
 
   trained = {}
   for name, training in given.stages.items():
@@ -132,7 +133,7 @@ def write(root: str, given: Given) -> None:
       'weights': [os.path.abspath(path) for path in folders],
       'model': given.model.to_json(),
       'has_adapter': bool(given.model.llm.lora.rank),
-      'originals': originals,
+      'checkpoints': checkpoints,
       'recomputes': given.model.llm.remat != 'none',
       'stages': trained,
       'max_new_tokens': given.max_new_tokens,
@@ -186,18 +187,26 @@ def _parts(model: vimonet.Config, keys: set[str]) -> dict[str, np.ndarray]:
 # --- PyTorch's files ---------------------------------------------------------
 
 
-def _originals(given: Given, read) -> dict[str, Any]:
-  """What PyTorch's side needs in order to read them: names, and rounding."""
+def _checkpoints(folder: pathlib.Path, given: Given, read) -> dict[str, Any]:
+  """What PyTorch's side reads, by part, and adapters of the probe.
+
+  Returns:
+    Part -> path, absolute or in `folder`; names, from those of the table to
+    those in the file; and dtype, to which converting has rounded once.
+  """
   found = {}
-  for part, path in given.originals.items():
-    table = tables(given.model)[part]
-    shapes = files.open_checkpoint(path).shapes
-    found[part] = {
-      'path': os.path.abspath(path),
-      'names': mapping.check(table, shapes),
-      # Converting rounded them once.
-      'dtype': read(table.rows[0].ours[0]).dtype.name,
-    }
+  for part, table in tables(given.model).items():
+    names = (part, 'probe') if part == 'adapter' else (part,)
+    for name in names:
+      path = folder / given.originals.get(part, f'torch/{name}')
+      if path.exists():
+        shapes = files.open_checkpoint(path).shapes
+        is_ours = path.is_relative_to(folder)
+        found[name] = {
+          'path': str(path.relative_to(folder) if is_ours else path),
+          'names': mapping.check(table, shapes),
+          'dtype': read(table.rows[0].ours[0]).dtype.name,
+        }
   return found
 
 

@@ -305,15 +305,7 @@ def _speed(findings: Findings) -> Iterator[str]:
     memory = [ran[side]['memory'][job] for side in _SIDES]
     on_device = all('device_mb' in m for m in memory)
     own = memory[0].get('buffers_mb')
-    arrays = []
-    if own is not None:
-      row = f'{job}: of that, arrays of a step', f'{own:,.0f} MB', ''
-      arrays.append(row)
-    if on_device:
-      peaks = [m['device_mb'] for m in memory]
-      add(f'{job}: peak on the device', peaks, '{:,.0f} MB')
-      rows += arrays
-    rows.append(
+    peaks = [
       (
         f'{job}: peak of the process',
         *(
@@ -321,9 +313,14 @@ def _speed(findings: Findings) -> Iterator[str]:
           for m in memory
         ),
       )
-    )
-    if not on_device:
-      rows += arrays
+    ]
+    if on_device:
+      on = (f'{m["device_mb"]:,.0f} MB' for m in memory)
+      peaks.insert(0, (f'{job}: peak on the device', *on))
+    if own is not None:  # Of the peak that comes first.
+      row = f'{job}: of that, arrays of a step', f'{own:,.0f} MB', ''
+      peaks.insert(1, row)
+    rows += peaks
   yield from _table(('', *_SIDES.values()), rows, align='lrr')
   yield (
     '\nTraining in float32. Tokens are all positions of a batch, media and '

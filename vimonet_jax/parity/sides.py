@@ -310,7 +310,7 @@ def _greedy(work: work_folder.Work, dtype: str) -> dict[str, Any]:
 
 def _both_tokens(work, dtype) -> list[tuple[np.ndarray, np.ndarray]]:
   ours, theirs = (work.read(side, f'greedy-{dtype}') for side in SIDES)
-  asked = {name for name, _ in work.batches('prompts')}
+  asked = set(work.stems('prompts'))
   if unlike := sorted((asked ^ set(ours)) | (asked ^ set(theirs))):
     raise ValueError(
       'Expected answers of both sides to the same prompts, found it otherwise '

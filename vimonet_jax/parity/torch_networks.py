@@ -55,32 +55,31 @@ class Networks:
     self.projections = settings['projections']
     self.reads_codes = settings['motion_feature'] == 'codebook'
     self._keep_class_token = settings['keep_class_token']
-    root, models = work.root / 'torch', restatement()
-    self._originals = settings['originals']
-    original = self._originals.get('llm', {})
+    models, checkpoints = restatement(), settings['checkpoints']
+    found = checkpoints['llm']
     # Rounded once, as when they were converted, and then as precise as asked.
-    rounded = self.dtype if dtype == 'bfloat16' else getattr(
-      torch, original.get('dtype', dtype)
-    )  # fmt: skip
+    rounded = found['dtype'] if dtype == 'float32' else dtype
     self.llama, loading = transformers.LlamaForCausalLM.from_pretrained(
-      original.get('path', root / 'llm'),
-      dtype=rounded,
+      work.root / found['path'],
+      dtype=getattr(torch, rounded),
       attn_implementation='eager',
       output_loading_info=True,
     )
-    if original:  # It may have more than anybody needs.
-      loading.pop('unexpected_keys')
+    # A published one may have more than anybody needs.
+    loading['unexpected_keys'] = set(found['names'].values()).intersection(
+      loading['unexpected_keys']
+    )
     if wrong := {name: x for name, x in loading.items() if x}:
       raise ValueError(f'transformers did not load all as it is: {wrong}')
-    if rounded != self.dtype:
+    if rounded != dtype:
       self.llama.to(self.dtype)
     self.llama.to(device()).requires_grad_(False)
     if adapter is not None:
-      folder = self._originals.get('adapter', {}).get('path', root / adapter)
+      found = checkpoints[adapter]
       self.llama = peft.PeftModel.from_pretrained(
-        self.llama, folder, autocast_adapter_dtype=False
+        self.llama, work.root / found['path'], autocast_adapter_dtype=False
       ).to(dtype=self.dtype)
-      stored = set(files.open_checkpoint(folder).shapes)
+      stored = set(found['names'].values())
       if stored != set(peft.get_peft_model_state_dict(self.llama)):
         raise ValueError('peft did not load all of the adapter as it is.')
     made = {
@@ -94,26 +93,22 @@ class Networks:
       ),
     }
     self.parts = {
-      name: self._load(make(), root / name)
+      name: self._load(make(), work.root, checkpoints[name])
       for name, make in made.items()
-      if name in self._originals or (root / name).exists()
+      if name in checkpoints
     }
     self.llama.eval()
 
-  def _load(self, module, folder):
+  def _load(self, module, root, found):
     # Whatever follows the layer that is read may be missing.
     unread = ('vision_model.post_layernorm.',)
     tensors = {
       k: x for k, x in module.state_dict().items() if k.startswith(unread)
     }
-    if original := self._originals.get(folder.name):
-      stored = files.open_checkpoint(original['path'])
-      dtype = getattr(torch, original['dtype'])
-      for name, theirs in original['names'].items():
-        tensors[name] = files.to_torch(stored.read(theirs)).to(dtype)
-    else:
-      stored = files.open_checkpoint(folder)
-      tensors |= {k: files.to_torch(stored.read(k)) for k in stored.shapes}
+    stored = files.open_checkpoint(root / found['path'])
+    dtype = getattr(torch, found['dtype'])
+    for name, theirs in found['names'].items():
+      tensors[name] = files.to_torch(stored.read(theirs)).to(dtype)
     module.load_state_dict(tensors, strict=True)
     module.requires_grad_(False).eval()
     return module.to(device=device(), dtype=self.dtype)

@@ -75,22 +75,18 @@ def _checks(findings: Findings) -> Iterator[Check]:
     greedy['is_ok'],
   )
   for name, run in findings['training'].items():
-    largest = worst(run['relative'])
-    yield Check(
-      f'{name}: loss',
-      f'{len(run["relative"])} steps',
-      f'{largest:.1e}',
-      f'{sides.LOSS_TOLERANCE:.0e}',
-      largest <= sides.LOSS_TOLERANCE,
-    )
-    largest = worst(run['grad_norm_relative'])
-    yield Check(
-      f'{name}: gradient norm',
-      f'{len(run["grad_norm_relative"])} steps',
-      f'{largest:.1e}',
-      f'{sides.LOSS_TOLERANCE:.0e}',
-      largest <= sides.LOSS_TOLERANCE,
-    )
+    for what, key in (
+      ('loss', 'relative'),
+      ('gradient norm', 'grad_norm_relative'),
+    ):
+      largest = worst(run[key])
+      yield Check(
+        f'{name}: {what}',
+        f'{len(run[key])} steps',
+        f'{largest:.1e}',
+        f'{sides.LOSS_TOLERANCE:.0e}',
+        largest <= sides.LOSS_TOLERANCE,
+      )
     for part in run['weights']:
       yield Check(
         f'{name}: trained {part["name"].replace("_", " ")}',

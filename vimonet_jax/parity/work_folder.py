@@ -47,9 +47,13 @@ class Work:
 
   def batches(self, name: str) -> Iterator[tuple[str, Arrays]]:
     """Stem -> arrays of each batch of that name, in order."""
-    for path in sorted((self.root / 'batches' / name).iterdir()):
-      with np.load(path) as held:
-        yield path.stem, dict(held)
+    for stem in self.stems(name):
+      with np.load(self.root / 'batches' / name / f'{stem}.npz') as held:
+        yield stem, dict(held)
+
+  def stems(self, name: str) -> list[str]:
+    """Of all batches of that name, in order."""
+    return sorted(x.stem for x in (self.root / 'batches' / name).iterdir())
 
   def write(self, side: str, name: str, arrays: Mapping[str, Any]) -> None:
     """What a side found, as one file of float32 or integer arrays."""
