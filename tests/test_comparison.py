@@ -193,6 +193,25 @@ def test_pytorch_reads_the_originals_with_their_own_settings(work):
   (work / 'settings.json').write_text(json.dumps(settings))
   torch_side.main(['', str(work), 'forward'])
   assert {'decoder', 'logits', 'video tower'} <= set(_failing(work))
+  path.write_text(json.dumps(fields))
+  settings['checkpoints']['video']['dtype'] = 'float32'
+  settings['checkpoints']['llm']['dtype'] = 'bfloat16'
+  (work / 'settings.json').write_text(json.dumps(settings))
+  torch_side.main(['', str(work), 'forward'])
+  found = set(_failing(work))
+  assert {'decoder', 'logits'} <= found
+  assert 'video tower' not in found
+
+
+def test_recomputing_changes_nothing_whatever_dropout_a_file_asks_for(work):
+  settings = json.loads((work / 'settings.json').read_text())
+  settings['recomputes'] = True
+  (work / 'settings.json').write_text(json.dumps(settings))
+  path = work / 'torch' / 'adapter' / 'adapter_config.json'
+  fields = json.loads(path.read_text())
+  path.write_text(json.dumps({**fields, 'lora_dropout': 0.5}))
+  torch_side.main(['', str(work), 'instruct'])
+  assert not _failing(work)
 
 
 def test_nothing_has_to_be_drawn_where_every_part_is_named(made, tmp_path):
