@@ -56,11 +56,14 @@ def test_a_folder_of_another_configuration_is_refused_by_name(tmp_path):
   claim.write(_config(), folder)
   before = (tmp_path / 'config.json').read_text()
   other = _config(align__clip=0.5, data__seed=7, task='eval')
-  with pytest.raises(ValueError, match=f'Expected {folder} to belong') as e:
+  with pytest.raises(ValueError, match=f'Expected {folder} to be made') as e:
     claim.check(other, folder)
   message = str(e.value)
-  assert 'align.clip=0.5 instead of 1.0; data.seed=7 instead of 0;' in message
-  assert 'choose another --workdir or remove this one' in message
+  assert 'align.clip=1.0 where this command has 0.5; data.seed=0' in message
+  assert 'repeat the --config and the overrides that it was made' in message
+  assert message.endswith('or choose another --workdir.')
+  with pytest.raises(ValueError, match='that it was made with.$'):
+    claim.check(other, folder, must_exist=True)
   assert 'task' not in message
   assert (tmp_path / 'config.json').read_text() == before
 
@@ -69,9 +72,9 @@ def test_many_differences_are_named_in_part(tmp_path):
   claim.write(_config(), str(tmp_path))
   names = ('motion', 'language', 'video', 'align', 'instruct')
   changes = {f'{name}__steps': 99 for name in names}
-  with pytest.raises(ValueError, match='steps=99') as e:
+  with pytest.raises(ValueError, match='steps=.* has 99') as e:
     claim.check(_config(**changes, seed=5), str(tmp_path))
-  assert str(e.value).count(' instead of ') == 5
+  assert str(e.value).count(' where this command has ') == 5
 
 
 def test_what_is_not_there_is_said(tmp_path):
@@ -80,6 +83,15 @@ def test_what_is_not_there_is_said(tmp_path):
     claim.check(_config(), str(tmp_path), must_exist=True)
   with pytest.raises(ValueError, match='found none; run --task=pipeline'):
     claim.check(_config(), str(tmp_path / 'absent'), must_exist=True)
+
+
+def test_folders_of_weights_are_found_from_elsewhere(tmp_path, monkeypatch):
+  config = _config()
+  config.base = {'llm': 'base/llm', 'video': ''}
+  monkeypatch.chdir(tmp_path)
+  claim.write(config, 'work')
+  fields = json.loads((tmp_path / 'work' / 'config.json').read_text())
+  assert fields['base'] == {'llm': str(tmp_path / 'base/llm'), 'video': ''}
 
 
 def test_a_digest_is_of_what_is_trained():

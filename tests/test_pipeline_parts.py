@@ -57,9 +57,39 @@ def test_each_stage_is_looked_at_before_anything_is_made(
   config, field, value, sentence
 ):
   mesh = sharding.make_mesh(2, devices=jax.devices()[:2])
+  there = set()
   for stage in config.stage_names:
-    pipeline._check_stage(config, stage, mesh)
+    there |= pipeline._check_stage(config, stage, mesh, there)
   stage, *_ = field.split('.')
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=sentence):
-    pipeline._check_stage(config, stage, mesh)
+    pipeline._check_stage(config, stage, mesh, there)
+
+
+@pytest.mark.parametrize(
+  ('names', 'sentence'),
+  [
+    (
+      ('align', 'instruct'),
+      'align keeps frozen, found none of llm, video, motion; .*, '
+      '--config.base.llm=FOLDER --config.base.video=FOLDER '
+      '--config.base.motion=FOLDER, or train',
+    ),
+    (
+      ('motion', 'language', 'align'),
+      'found none of video; .*, --config.base.video=FOLDER, or',
+    ),
+    (('video',), 'stage video keeps frozen, found none of llm; '),
+  ],
+)
+def test_nothing_is_trained_on_random_frozen_weights(
+  config, tmp_path, names, sentence
+):
+  """Of the paper's preset, too, that is what forgetting config.base gives."""
+  config.stage_names = names
+  config.motion.rows = 8  # One for each pretend device.
+  for mix in config.language.mixes.values():
+    mix.rows = 8
+  with pytest.raises(ValueError, match=sentence):
+    pipeline.run(config, str(tmp_path / 'work'))
+  assert not (tmp_path / 'work').exists()

@@ -70,6 +70,14 @@ def sizes(model: vimonet.Config, part: str) -> dict[str, Any]:
   return found
 
 
+def part_of(path: str) -> str:
+  """The one of PARTS that has a path of the model."""
+  top, _, rest = path.partition('/')
+  if top == 'translators':
+    return f'{rest.partition("/")[0]}_translator'
+  return 'adapter' if top == 'llm' and '/lora_' in path else top
+
+
 def write_manifest(folder: str, manifest: Manifest) -> None:
   """Writes what `folders` looks for; last of all, so that all is there."""
   fields = manifest._asdict()
@@ -120,13 +128,15 @@ def manifest(config, part: str) -> Manifest | None:
 
 
 def folders(config) -> dict[str, str]:
-  """Part -> folder, of those that are named.
+  """Part -> absolute folder, of those that are named.
 
   Raises:
     ValueError: one is none of ours, or has another part's weights.
   """
   named = {
-    part: folder for part, folder in config.get('base', {}).items() if folder
+    part: os.path.abspath(folder)
+    for part, folder in config.get('base', {}).items()
+    if folder
   }
   for part, folder in named.items():
     if part not in PARTS:

@@ -51,27 +51,38 @@ def check(config, workdir: str, *, must_exist: bool = False) -> None:
     found = _identity(json.load(f))
   mine = _identity(json.loads(config.to_json()))
   differing = [
-    f'{name}={mine.get(name)!r} instead of {found.get(name)!r}'
+    f'{name}={found.get(name)!r} where this command has {mine.get(name)!r}'
     for name in sorted({*found, *mine})
     if found.get(name) != mine.get(name)
   ]
   if differing:
     more = f'; and {len(differing) - 5} more' if len(differing) > 5 else ''
+    todo = 'repeat the --config and the overrides that it was made with'
+    if not must_exist:
+      todo += ', or choose another --workdir'
     raise ValueError(
-      f'Expected {workdir} to belong to this configuration, found one with '
-      f'other values: {"; ".join(differing[:5])}{more}; choose another '
-      '--workdir or remove this one.'
+      f'Expected {workdir} to be made with the settings of this command, found '
+      f'{"; ".join(differing[:5])}{more}; {todo}.'
     )
 
 
 def write(config, workdir: str) -> None:
-  """Writes config.json, unless it is there."""
+  """Writes config.json, unless it is there.
+
+  Folders of config.base become absolute: who reads them again may be elsewhere.
+  """
   path = os.path.join(workdir, _FILE)
   if jax.process_index() or os.path.exists(path):
     return
+  fields = json.loads(config.to_json())
+  if fields.get('base'):
+    fields['base'] = {
+      part: folder and os.path.abspath(folder)
+      for part, folder in fields['base'].items()
+    }
   os.makedirs(workdir, exist_ok=True)
   with open(f'{path}.part', 'w', encoding='utf-8') as f:
-    json.dump(json.loads(config.to_json()), f, indent=2)
+    json.dump(fields, f, indent=2)
   os.replace(f'{path}.part', path)
 
 

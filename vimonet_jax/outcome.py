@@ -64,10 +64,11 @@ def gather(config, workdir: str) -> Outcome:
   if os.path.exists(os.path.join(workdir, _ASSEMBLED)):
     with open(os.path.join(workdir, _ASSEMBLED), encoding='utf-8') as f:
       of = json.load(f)
-    if _absolute(base.folders(config)) != _absolute(of):
+    named = base.folders(config)
+    if _real(named) != _real(of):
       raise ValueError(
         f'Expected config.base as the model in {workdir} was assembled '
-        f'({of}), found {base.folders(config)}; leave it out, or assemble the '
+        f'({of}), found {named}; leave it out, or assemble the '
         'other model in another --workdir.'
       )
     return _of_base(config)
@@ -110,8 +111,8 @@ def gather(config, workdir: str) -> Outcome:
   )
 
 
-def _absolute(folders: Mapping[str, str]) -> dict[str, str]:
-  return {part: os.path.abspath(path) for part, path in folders.items()}
+def _real(folders: Mapping[str, str]) -> dict[str, str]:
+  return {part: os.path.realpath(path) for part, path in folders.items()}
 
 
 def _decoder(config, folders: Sequence[str] = ()) -> str | None:

@@ -10,11 +10,12 @@ that the same command goes on after an interruption.
 
 import functools
 import os
+from collections.abc import Set
 
 import jax
 import tqdm
 
-from vimonet_jax import base, claim, evaluation, outcome, sharding
+from vimonet_jax import base, checkpoint, claim, evaluation, outcome, sharding
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import (
   augment,
@@ -40,8 +41,9 @@ def run(config, workdir: str) -> int:
   claim.check(config, workdir)
   outcome.check_not_assembled(workdir)
   mesh = sharding.make_mesh(**config.mesh)
+  there = set(checkpoint.LazyWeights(base.weights(config)))
   for name in config.stage_names:
-    _check_stage(config, name, mesh)
+    there |= _check_stage(config, name, mesh, there)
   corpus = corpora.prepare(config, workdir)
   for name in config.stage_names:
     train_stage(config, workdir, name, corpus)
@@ -50,8 +52,18 @@ def run(config, workdir: str) -> int:
   return evaluation.run_report(config, workdir)
 
 
-def _check_stage(config, name: str, mesh) -> None:
-  """Raises a ValueError for settings that would only fail in their turn."""
+def _check_stage(config, name: str, mesh, there: Set[str]) -> set[str]:
+  """Raises a ValueError for settings that would only fail in their turn.
+
+  Args:
+    config: of the run.
+    name: of the stage.
+    mesh: that it is trained on.
+    there: paths of the weights that it finds, named or made by earlier stages.
+
+  Returns:
+    Paths of those that it makes.
+  """
   stage = config[name]
   adapters = stage.get('lora')
   words = base.file(config, 'llm', 'tokenizer.model')
@@ -62,12 +74,22 @@ def _check_stage(config, name: str, mesh) -> None:
   )
   base.check(config, model)
   made = stages.make(name, stage, model)
-  shapes = sharding.unbox(made.abstract()[0])
-  trainable, _ = optimizer.split(shapes, made.trainable)
+  abstract, mutable = made.abstract()
+  trainable, frozen = optimizer.split(sharding.unbox(abstract), made.trainable)
+  parts = {base.part_of(path) for path in set(frozen) - there}
+  if lost := [part for part in base.PARTS if part in parts]:
+    # Random and never trained, which nobody wants.
+    flags = ' '.join(f'--config.base.{part}=FOLDER' for part in lost)
+    raise ValueError(
+      f'Expected weights for all that stage {name} keeps frozen, found none of '
+      f'{", ".join(lost)}; name folders that --task=convert wrote, {flags}, or '
+      'train them in an earlier stage of config.stage_names.'
+    )
   jax.eval_shape(stages.make_optimizer(stage).init, trainable)
   _augment(config)
   for rows in [mix.rows for mix in stage.mixes.values()] or [stage.rows]:
     _share_of(rows, mesh)
+  return {*trainable, *mutable}
 
 
 # --- Training ----------------------------------------------------------------

@@ -151,7 +151,7 @@ def test_another_configuration_is_refused(undisturbed, cache):
   process = _start(workdir, cache, '--config.align.clip=0.5')
   output, _ = process.communicate(timeout=100)
   assert process.returncode == 1
-  assert 'align.clip=0.5 instead of 1.0' in output
+  assert 'align.clip=1.0 where this command has 0.5' in output
   assert 'Traceback' not in output
 
 
