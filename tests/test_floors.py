@@ -33,7 +33,8 @@ FLOORS = (
   ),
   (
     'sharding checkpoint convert.files convert.mapping '
-    'convert.decoder_tables convert.encoder_tables convert.source_config',
+    'convert.decoder_tables convert.encoder_tables convert.source_config '
+    'convert.statistics_files',
   ),
   (
     'train.losses train.optimizer train.stages train.log train.loop',

@@ -24,7 +24,7 @@ from vimonet_jax import (
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import records, text, tokenizer
 from vimonet_jax.infer import engine
-from vimonet_jax.models import vimonet
+from vimonet_jax.models import lora, vimonet
 from vimonet_jax.motion import features
 from vimonet_jax.synthetic import world
 from vimonet_jax.train import stages
@@ -203,16 +203,26 @@ def test_the_tokenizer_that_is_exported_writes_the_same_ids(run, exported):
   )
   line = 'He walks to the left, then waves.'
   assert theirs(line)['input_ids'] == [1, *ours.encode(line)]
+  padded = theirs([line, 'He'], padding=True)['input_ids']
+  assert padded[1][-1] == theirs.pad_token_id == 0
+  found = transformers.GenerationConfig.from_pretrained(
+    os.path.join(exported, 'llm')
+  )
+  assert (found.eos_token_id, found.pad_token_id) == (2, 0)
 
 
 def test_an_assembled_model_is_the_one_that_was_trained(
-  run, converted, tmp_path
+  run, converted, tmp_path, capsys
 ):
   named = {part: folder for part, folder in converted.items()}
   config = _config()
   config.base = named
   workdir = str(tmp_path / 'work')
   assert outcome.assemble(config, workdir) == 0
+  # There is a translator for the tower that has none.
+  told = capsys.readouterr().out
+  assert told.endswith('\nWithout config.base.video it reads no video.\n')
+  assert 'reads no motion' not in told
   found = checkpoint.load_weights(os.path.join(workdir, 'model', 'weights'))
   bundle = engine.load_bundle(os.path.join(workdir, 'model'))
   assert bundle.model.llm.lora.rank == 0
@@ -286,16 +296,35 @@ def test_an_adapter_of_another_shape_cannot_be_trained_on(run, converted):
     run.model, llm=dataclasses.replace(run.model.llm, lora=other)
   )
   base.check(config, run.model)
-  with pytest.raises(ValueError, match='--task=assemble'):
-    base.check(config, model)
+  fields = run.model.llm.lora
+  with pytest.raises(
+    ValueError,
+    match=rf'--config\.instruct\.lora\.rank={fields.rank} \(is 3\); .*assemble',
+  ):
+    base.check(config, model, stage='instruct')
+  # The paper's first stage has none.
+  llm = dataclasses.replace(run.model.llm, lora=lora.LoraConfig())
+  model = dataclasses.replace(run.model, llm=llm)
+  with pytest.raises(
+    ValueError, match=r"stage align .* found none; .*stage_names=\"\('instruct'"
+  ):
+    base.check(config, model, stage='align')
 
 
 def test_sizes_that_differ_are_named(run, converted):
   config = _config()
   config.base = {'llm': converted['llm']}
   wide = dataclasses.replace(run.model.llm, mlp_width=96)
-  with pytest.raises(ValueError, match='mlp_width=48 instead of 96'):
+  with pytest.raises(
+    ValueError, match=r'--config\.model\.llm\.mlp_width=48 \(is 96\); use'
+  ):
     base.check(config, dataclasses.replace(run.model, llm=wide))
+  config.base = {'motion_translator': converted['motion_translator']}
+  other = dataclasses.replace(run.model.motion, code_dim=9)
+  with pytest.raises(
+    ValueError, match=r'--config\.model\.motion\.code_dim=8 \(is 9\); use'
+  ):
+    base.check(config, dataclasses.replace(run.model, motion=other))
 
 
 @pytest.mark.parametrize(
@@ -342,9 +371,33 @@ def test_a_wrong_command_says_what_is_missing(run, exported, tmp_path):
   source = os.path.join(exported, 'adapter')
   with pytest.raises(ValueError, match='look like peft'):
     _convert(run, source=source, output=output)
-  with pytest.raises(ValueError, match='found none of them among base_model'):
+  with pytest.raises(
+    ValueError,
+    match=r'--format=llama in .*adapter_model.safetensors, found names of peft,'
+    ' such as base_model.*; choose --format=peft, or',
+  ):
     _convert(run, source=source, output=output, format='llama')
   assert not os.path.exists(output)
+
+
+def test_both_projectors_of_an_export_are_found_in_their_folder(
+  run, exported, tmp_path, capsys
+):
+  source = os.path.join(exported, 'projector')
+  for format in ('projector', 'motion-projector'):
+    output = str(tmp_path / format)
+    _convert(run, source=source, format=format, output=output)
+    file = {'projector': 'mm_projector.bin'}.get(format, 'motion_projector.bin')
+    told = capsys.readouterr().out
+    assert f'Reads {os.path.join(source, file)}.' in told
+
+
+def test_another_edition_of_video_llava_is_told_apart(run, tmp_path):
+  path = tmp_path / 'model.bin'
+  torch.save({'multi_modal_projector.linear_1.weight': torch.ones(2, 2)}, path)
+  for format in ('projector', 'languagebind', 'llama'):
+    with pytest.raises(ValueError, match='edition for transformers.*fetch'):
+      _convert(run, source=str(path), format=format, output=str(tmp_path / 'o'))
 
 
 def test_a_vqvae_comes_with_the_statistics_that_it_was_trained_with(
@@ -358,7 +411,7 @@ def test_a_vqvae_comes_with_the_statistics_that_it_was_trained_with(
   }
   with pytest.raises(ValueError, match='Expected --statistics=FOLDER'):
     _convert(run, **command)
-  with pytest.raises(ValueError, match='neither; correct --statistics'):
+  with pytest.raises(ValueError, match=r'no mean\.npy; correct --statistics'):
     _convert(run, **command, statistics=str(tmp_path))
   assert not os.path.exists(command['output'])
 
@@ -477,15 +530,23 @@ def test_a_run_and_an_assembled_model_do_not_share_a_folder(
     pipeline.run(_with(named), workdir)
 
 
-def test_what_was_assembled_goes_back_as_well(run, converted, tmp_path, ids):
+def test_what_was_assembled_goes_back_as_well(
+  run, converted, tmp_path, ids, monkeypatch
+):
   """From the folders that it was assembled of, named again or not."""
   transformers = pytest.importorskip('transformers', reason='loads the export')
   workdir, output = str(tmp_path / 'work'), str(tmp_path / 'output')
-  outcome.assemble(
-    _with({p: x for p, x in converted.items() if p != 'motion'}), workdir
-  )
+  # As most people name them.
+  monkeypatch.chdir(os.path.dirname(converted['llm']))
+  named = {p: os.path.basename(x) for p, x in converted.items()}
+  del named['motion']
+  outcome.assemble(_with(named), workdir)
+  monkeypatch.chdir(tmp_path)
   assert exporting.export(_config(), workdir, output=output) == 0
   assert sorted(os.listdir(output)) == ['adapter', 'llm', 'projector']
+  shutil.rmtree(output)
+  again = {p: x for p, x in converted.items() if p != 'motion'}
+  assert exporting.export(_with(again), workdir, output=output) == 0
   model = transformers.AutoModelForCausalLM.from_pretrained(
     os.path.join(output, 'llm'), dtype=torch.float32
   )
@@ -559,7 +620,7 @@ def test_the_files_of_a_run_are_not_replaced_by_those_of_another_base(
     )
 
 
-def test_the_scale_of_motionllm_is_its_own(run, tmp_path):
+def test_the_scale_of_motionllm_is_its_own(run, tmp_path, capsys):
   """A wrong alpha has no shape of its own: rank 64 and 16 are facts."""
   width, heads = run.model.llm.width, run.model.llm.heads
   rows = heads * run.model.llm.head_dim
@@ -580,6 +641,17 @@ def test_the_scale_of_motionllm_is_its_own(run, tmp_path):
   adapter = base.adapter(_with({'adapter': str(tmp_path / 'out')}))
   assert (adapter.rank, adapter.scale) == (8, 0.25)
   assert adapter.targets == ('q', 'k', 'v')
+  # As lit-gpt's it would have another; the names are the same.
+  importing.convert(
+    config,
+    source=str(tmp_path / 'lora.pth'),
+    format='litgpt-lora',
+    output=str(tmp_path / 'other'),
+    statistics=None,
+  )
+  told = capsys.readouterr().out
+  assert 'alpha 99 is --config.instruct.lora.alpha' in told
+  assert '--format=motionllm-lora' in told
 
 
 def test_a_projector_that_reads_class_tokens_is_told_apart(run, exported):
@@ -594,6 +666,16 @@ def test_a_projector_that_reads_class_tokens_is_told_apart(run, exported):
       format='projector',
       output=os.path.join(folder, 'out'),
     )
+  # MotionLLM's lies beside the settings of whatever it was trained with.
+  with open(path, 'w') as f:
+    json.dump({'model_type': 'llama', 'hidden_size': 4096}, f)
+  _convert(
+    run,
+    source=os.path.join(folder, 'mm_projector.bin'),
+    format='projector',
+    output=os.path.join(folder, 'out'),
+  )
+  shutil.rmtree(os.path.join(folder, 'out'))
   os.remove(path)
   one = base.sizes(run.model, 'video_translator')
   video = dataclasses.replace(run.model.video, keep_class_token=True)

@@ -102,6 +102,22 @@ def test_a_wrong_command_ends_with_a_sentence(arguments, sentence):
   assert 'Traceback' not in output
 
 
+def test_a_configuration_that_is_not_there_ends_with_a_sentence():
+  found = subprocess.run(
+    [
+      *(sys.executable, '-m', 'vimonet_jax.main'),
+      *('--config=configs/tinny.py:smoke', '--config.seed=5'),
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  assert found.returncode == 1
+  wanted = f'to name a file, found no configs/tinny.py in {ROOT}; correct it'
+  assert wanted in found.stderr
+  assert 'Traceback' not in found.stderr
+
+
 @pytest.mark.parametrize(
   ('kind', 'status', 'sentence'),
   [

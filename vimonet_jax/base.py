@@ -17,6 +17,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from vimonet_jax.convert import source_config
 from vimonet_jax.models import lora, vimonet
 
 PARTS = (
@@ -190,12 +191,13 @@ def adapter(config) -> lora.LoraConfig | None:
   return found and found.adapter
 
 
-def check(config, model: vimonet.Config) -> None:
+def check(config, model: vimonet.Config, *, stage: str | None = None) -> None:
   """Compares the folders with the model that shall be built on them.
 
   Args:
     config: has base.
     model: with the adapters of what is trained or assembled.
+    stage: that trains it; None where nothing does.
 
   Raises:
     ValueError: names the sizes that differ.
@@ -203,23 +205,49 @@ def check(config, model: vimonet.Config) -> None:
   for part, folder in folders(config).items():
     found, mine = _manifest(folder), sizes(model, part)
     differing = [
-      f'{name}={found.sizes.get(name)!r} instead of {mine[name]!r}'
+      f'{_override(part, name)}={found.sizes.get(name)!r} (is {mine[name]!r})'
       for name in mine
       if found.sizes.get(name) != mine[name]
     ]
     if differing:
       raise ValueError(
         f'Expected the weights of config.base.{part} in {folder} to fit '
-        f'config.model, found {"; ".join(differing)}; use the configuration '
+        f'config.model, found {", ".join(differing)}; use the configuration '
         'that they were converted with.'
       )
   named = adapter(config)
-  if named is not None and not _same(named, model.llm.lora):
+  if named is None or _same(named, model.llm.lora):
+    return
+  if stage is None or not model.llm.lora.rank:
+    where = f'stage {stage}' if stage else 'a model'
     raise ValueError(
-      f'Expected to go on with the adapter of config.base.adapter ({named}), '
-      f'found a model with {model.llm.lora}; train with the same, or use '
-      '--task=assemble, which adds it to the decoder.'
+      f'Expected {where} to have adapters like the one of config.base.adapter, '
+      'found none; begin with a stage that has '
+      '(--config.stage_names="(\'instruct\',)"), or use --task=assemble, which '
+      'adds the adapter to the decoder.'
     )
+  fields = dataclasses.asdict(named)
+  differing = [
+    f'--config.{stage}.lora.{name}={fields[name]!r} (is {mine!r})'
+    for name, mine in dataclasses.asdict(model.llm.lora).items()
+    if name in ('rank', 'alpha', 'targets') and fields[name] != mine
+  ]
+  raise ValueError(
+    f'Expected stage {stage} to go on with the adapter of config.base.adapter, '
+    f'found one of another shape: {", ".join(differing)}; train with the same, '
+    'or use --task=assemble, which adds it to the decoder.'
+  )
+
+
+def _override(part: str, name: str) -> str:
+  """The flag that sets one of `sizes`."""
+  network = {'video': 'video', 'motion': 'motion'}.get(part, 'llm')
+  if part.endswith('_translator') and name != 'width':
+    network = part.removesuffix('_translator')
+    name = {'features': {'video': 'width', 'motion': 'code_dim'}[network]}.get(
+      name, name
+    )
+  return source_config.override(network, name)
 
 
 def _same(one: lora.LoraConfig, other: lora.LoraConfig) -> bool:

@@ -97,8 +97,13 @@ def _write_llama(folder: str, llm, read, words: str) -> None:
       'bos_token': '<s>',
       'eos_token': '</s>',
       'unk_token': '<unk>',
+      'pad_token': '<unk>',
       'padding_side': 'right',
     },
+  )
+  _write_json(
+    os.path.join(folder, 'generation_config.json'),
+    {'bos_token_id': 1, 'eos_token_id': 2, 'pad_token_id': 0},
   )
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 import tqdm
 
 from vimonet_jax import base, checkpoint
@@ -28,10 +27,10 @@ from vimonet_jax.convert import (
   files,
   mapping,
   source_config,
+  statistics_files,
 )
 from vimonet_jax.data import tokenizer
 from vimonet_jax.models import lora, vimonet
-from vimonet_jax.motion import features
 
 
 class Reading(NamedTuple):
@@ -42,12 +41,14 @@ class Reading(NamedTuple):
     table: names, shapes, transforms.
     dtype: what numbers are rounded to.
     adapter: what the weights adapt with, where they are an adapter.
+    note: what no file says and was taken from elsewhere, as a sentence.
   """
 
   part: str
   table: mapping.Table
   dtype: str
   adapter: lora.LoraConfig | None = None
+  note: str = ''
 
 
 class Source(NamedTuple):
@@ -77,14 +78,17 @@ def _litgpt(source: Source, *, interleaved: bool) -> Reading:
   return Reading('llm', table, llm.dtype)
 
 
-def _adapter(source: Source, adapter: lora.LoraConfig, table) -> Reading:
+def _adapter(
+  source: Source, adapter: lora.LoraConfig, table, note: str
+) -> Reading:
   llm = dataclasses.replace(source.model.llm, lora=adapter)
-  return Reading('adapter', table(llm), 'float32', adapter)
+  return Reading('adapter', table(llm), 'float32', adapter, note)
 
 
 def _peft(source: Source) -> Reading:
-  adapter = source_config.read_peft(source.path, source.shapes)
-  return _adapter(source, adapter, decoder_tables.peft)
+  adapter, trained_on = source_config.read_peft(source.path, source.shapes)
+  note = f'It was trained on {trained_on}.' if trained_on else ''
+  return _adapter(source, adapter, decoder_tables.peft, note)
 
 
 def _litgpt_lora(source: Source) -> Reading:
@@ -92,7 +96,12 @@ def _litgpt_lora(source: Source) -> Reading:
   adapter = source.model.llm.lora
   rank = _fused_rank(source) or adapter.rank
   adapter = dataclasses.replace(adapter, rank=rank, targets=('q', 'v'))
-  return _adapter(source, adapter, decoder_tables.litgpt_lora)
+  note = (
+    f'No file has its scale: alpha {adapter.alpha:g} is '
+    "--config.instruct.lora.alpha. (MotionLLM's released adapter has the same "
+    'names and is read with --format=motionllm-lora.)'
+  )
+  return _adapter(source, adapter, decoder_tables.litgpt_lora, note)
 
 
 def _motionllm_lora(source: Source) -> Reading:
@@ -100,7 +109,8 @@ def _motionllm_lora(source: Source) -> Reading:
   rank = _fused_rank(source) or 64
   trained = lora.LoraConfig(rank=rank, alpha=rank * 16 / 64, dropout=0.05)
   adapter = decoder_tables.motionllm_adapter(trained)
-  return _adapter(source, adapter, decoder_tables.motionllm_lora)
+  note = 'No file has its scale: alpha / rank is 16 / 64, as it was trained.'
+  return _adapter(source, adapter, decoder_tables.motionllm_lora, note)
 
 
 def _fused_rank(source: Source) -> int:
@@ -117,12 +127,13 @@ def _languagebind(source: Source) -> Reading:
 
 def _vqvae(source: Source) -> Reading:
   motion = source.model.motion
-  logging.warning(
-    'No file tells the dilations of a VQ-VAE: %s, largest first, are taken '
-    'from config.model.motion.',
-    ', '.join(map(str, motion.dilations)),
+  note = (
+    'No file has its dilations: '
+    f'{", ".join(map(str, motion.dilations))}, largest first, are those of '
+    '--config.model.motion.depth and .dilation_growth.'
   )
-  return Reading('motion', encoder_tables.vqvae(motion), 'float32')
+  table = encoder_tables.vqvae(motion)
+  return Reading('motion', table, 'float32', note=note)
 
 
 def _projector(source: Source) -> Reading:
@@ -158,7 +169,10 @@ _PREFERRED = {
   'litgpt': ('lit_model.pth',),
   'litgpt-legacy': ('lit_model.pth',),
   'litgpt-lora': ('lit_model.pth.lora',),
-  'peft': ('adapter_model.safetensors', 'adapter_model.bin'),
+  'peft': files.ADAPTER_FILES,
+  # As --task=export names them.
+  'projector': ('mm_projector.bin',),
+  'motion-projector': ('motion_projector.bin',),
 }
 # Formats that PyTorch's own libraries or the originals' names read as they are,
 # and the file that has to lie in a folder for that.
@@ -183,6 +197,8 @@ _NAMES = {
   'projector': r'^((model\.)?mm_projector\.)?[02]\.weight$',
   'motion-projector': r'^linear_proj\.',
 }
+# Of Video-LLaVA's edition for transformers; its tower is a plain CLIP.
+_HF_VIDEO_LLAVA = r'(^|\.)multi_modal_projector\.'
 
 
 def convert(
@@ -211,16 +227,14 @@ def convert(
       f'source={source!r} and output={output!r}.'
     )
   found = files.open_checkpoint(source, prefer=_PREFERRED.get(format, ()))
-  if format not in FORMATS:
-    likely = looks_like(found.shapes) or ['none of them']
-    raise ValueError(
-      f'Expected --format to be one of {", ".join(FORMATS)}, found {format!r}; '
-      f'the names in {source} look like {" or ".join(likely)}.'
-    )
+  _check_format(format, found)
+  print(f'Reads {found.path}.')
   model = _model(config, found)
   reading = FORMATS[format](Source(source, model, found.shapes))
   used = mapping.check(reading.table, found.shapes)
-  kept = _statistics(config, statistics) if reading.part == 'motion' else None
+  kept = None
+  if reading.part == 'motion':
+    kept = statistics_files.read(statistics, root_gain=config.data.root_gain)
   words = files.beside(source, 'tokenizer.model')
   if reading.part == 'llm':
     _check_tokenizer(words, model.llm.vocab_size)
@@ -273,6 +287,8 @@ def convert(
       f'Rank {adapter.rank}, scale {adapter.scale:g}, on '
       f'{", ".join(adapter.targets)}.'
     )
+  if reading.note:
+    print(reading.note)
   print(f'Name it with --config.base.{reading.part}={output}')
   return 0
 
@@ -294,6 +310,28 @@ def original(config, part: str) -> str | None:
     if fields.get('model_type') != 'llama':
       return None
   return found.source
+
+
+def _check_format(format: str | None, found: files.Checkpoint) -> None:
+  likely = looks_like(found.shapes)
+  if format not in FORMATS:
+    raise ValueError(
+      f'Expected --format to be one of {", ".join(FORMATS)}, found {format!r}; '
+      f'the names in {found.path} look like {" or ".join(likely) or "none"}.'
+    )
+  if any(re.search(_HF_VIDEO_LLAVA, name) for name in found.shapes):
+    raise ValueError(
+      f"Expected Video-LLaVA's own checkpoint, found its edition for "
+      f'transformers in {found.path}, whose video tower knows no time; fetch '
+      'LanguageBind/Video-LLaVA-7B instead.'
+    )
+  if likely and format not in likely:
+    first = next(x for x in found.shapes if re.search(_NAMES[likely[0]], x))
+    raise ValueError(
+      f'Expected weights of --format={format} in {found.path}, found names of '
+      f'{" and ".join(likely)}, such as {first}; choose '
+      f'--format={" or ".join(likely)}, or another --source.'
+    )
 
 
 def looks_like(names: Iterable[str]) -> list[str]:
@@ -330,50 +368,3 @@ def _check_tokenizer(path: pathlib.Path | None, vocab_size: int) -> None:
       f'{path}: expected a tokenizer of {vocab_size} ids, as the decoder has, '
       f'found {found}; fetch the one that belongs to it.'
     )
-
-
-def _statistics(config, path: str | None) -> features.Statistics:
-  """The pair that a VQ-VAE was trained with, and no other.
-
-  With HumanML3D's own Std.npy a published encoder would see the root 25 times
-  too faintly, and answer all the same.
-  """
-  if not path:
-    raise ValueError(
-      'Expected --statistics=FOLDER with the mean.npy and std.npy that the '
-      'VQ-VAE was trained with, found none; no file of weights has them, and '
-      'with others it sees another motion.'
-    )
-  found = _read_statistics(pathlib.Path(path))
-  wanted, gain = config.data.root_gain, found.root_gain
-  if not wanted / 1.5 < gain < wanted * 1.5:
-    raise ValueError(
-      f'{path}: expected a std that makes the root {wanted:.0f} times as loud '
-      f"as HumanML3D's own Std.npy does (config.data.root_gain), found "
-      f'{gain:.1f} times; take the pair in the meta/ folder that came with the '
-      'VQ-VAE, or set --config.data.root_gain for one that was trained '
-      'otherwise.'
-    )
-  return found
-
-
-def _read_statistics(path: pathlib.Path) -> features.Statistics:
-  if path.is_file():
-    return features.Statistics.load(str(path))
-  pair = [
-    next(
-      (
-        path / name
-        for name in (f'{which}.npy', f'{which.capitalize()}.npy')
-        if (path / name).is_file()
-      ),
-      None,
-    )
-    for which in ('mean', 'std')
-  ]
-  if None in pair:
-    raise ValueError(
-      f'{path}: expected a .npz, or a folder with mean.npy and std.npy, found '
-      'neither; correct --statistics.'
-    )
-  return features.Statistics(*(np.load(file) for file in pair))

@@ -6,6 +6,7 @@ imports what it needs when it is called.
 
 import _thread
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -195,7 +196,17 @@ def main(argv: list[str]) -> int:
 
 
 def parse(argv: list[str]) -> list[str]:
-  """absl's parser; a setting that there is not is one sentence, too."""
+  """absl's parser; a file or setting that there is not is one sentence, too."""
+  for flag in argv[1:]:
+    name, _, value = flag.partition('=')
+    path = value.partition(':')[0]
+    if name.lstrip('-') == 'config' and path and not os.path.isfile(path):
+      print(
+        f'\nExpected --config to name a file, found no {path} in '
+        f'{os.getcwd()}; correct it, or start in the folder that has configs/.',
+        file=sys.stderr,
+      )
+      sys.exit(1)
   try:
     return app.parse_flags_with_usage(argv)
   except (AttributeError, KeyError) as error:

@@ -84,7 +84,7 @@ def gather(config, workdir: str) -> Outcome:
     vocab_size=tokenizer.Tokenizer.load(words).vocab_size,
     adapters=config[name].get('lora'),
   )
-  base.check(config, model)
+  base.check(config, model, stage=name)
   stage = stages.make(name, config[name], model)
   wanted, state = stage.abstract()
   folders = weights(config, workdir, config.stage_names)
@@ -198,6 +198,11 @@ def assemble(config, workdir: str) -> int:
     json.dump(base.folders(config), f, indent=2)
   save(config, found, workdir)
   print(f'{workdir}/model is ready: --task=chat --workdir={workdir}')
+  named = base.folders(config)
+  for medium in ('motion', 'video'):
+    parts = (medium, f'{medium}_translator')
+    if lost := [f'config.base.{part}' for part in parts if part not in named]:
+      print(f'Without {" and ".join(lost)} it reads no {medium}.')
   return 0
 
 

@@ -72,7 +72,7 @@ def _check_stage(config, name: str, mesh, there: Set[str]) -> set[str]:
     vocab_size=tokenizer.Tokenizer.load(words).vocab_size if words else 1,
     adapters=adapters,
   )
-  base.check(config, model)
+  base.check(config, model, stage=name)
   made = stages.make(name, stage, model)
   abstract, mutable = made.abstract()
   trainable, frozen = optimizer.split(sharding.unbox(abstract), made.trainable)

@@ -253,7 +253,7 @@ def test_an_adapter_of_peft_on_all_seven_gives_the_same_logits(peft, tmp_path):
   assert decoders.apart(plain, wanted) > 0.1
 
   shapes = files.open_checkpoint(tmp_path).shapes
-  adapter = source_config.read_peft(tmp_path, shapes)
+  adapter, _ = source_config.read_peft(tmp_path, shapes)
   assert adapter == dataclasses.replace(SHARED.lora, dropout=0.1)
   config = _with(SHARED, adapter)
   flat = originals.read(

@@ -217,16 +217,39 @@ def test_a_part_of_a_file_is_an_error_that_names_it(tmp_path, kind, share):
 
 @pytest.mark.parametrize('name', ['model.safetensors', 'pytorch_model.bin'])
 @pytest.mark.parametrize(
-  'text', ['version https://git-lfs.github.com/spec/v1\n', '<!DOCTYPE html>']
+  ('text', 'sentence'),
+  [
+    (
+      'version https://git-lfs.github.com/spec/v1\n',
+      "found a pointer of git-lfs to it; run 'git lfs pull'",
+    ),
+    ('<!DOCTYPE html>', "found one that begins with b'<!DOCTYPE html>'; fetch"),
+  ],
 )
 def test_a_pointer_or_an_error_page_is_no_dangerous_pickle(
-  tmp_path, name, text
+  tmp_path, name, text, sentence
 ):
   (tmp_path / name).write_text(text)
+  with pytest.raises(files.CheckpointFileError, match=sentence):
+    files.open_checkpoint(tmp_path)
+
+
+def test_shards_without_their_index_say_which_to_fetch(tmp_path):
+  index = _shard(tmp_path, 'pytorch_model', 'bin')
+  index.unlink()
   with pytest.raises(
-    files.CheckpointFileError, match='found (something else|one that begins)'
+    files.CheckpointFileError, match=f'without one; fetch {index.name} too'
   ):
     files.open_checkpoint(tmp_path)
+
+
+def test_what_is_opened_is_told(tmp_path):
+  index = _shard(tmp_path, 'model', 'safetensors')
+  assert files.open_checkpoint(tmp_path).path == index
+  _save(_tensors(), tmp_path / 'adapter_model.bin')
+  assert files.open_checkpoint(tmp_path).path == index
+  first = files.open_checkpoint(tmp_path, prefer=files.ADAPTER_FILES)
+  assert first.path.name == 'adapter_model.bin'
 
 
 class _Attack:
@@ -280,7 +303,8 @@ def test_a_torch_file_without_named_tensors_is_refused(tmp_path, found):
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
-    ('none.bin', 'found no such file; correct the path'),
+    ('none.bin', 'found no such file or folder; correct the path'),
+    ('lmsys/vicuna-7b-v1.5', "'hf download NAME .* nothing is downloaded"),
     ('weights.npz', r'found a name with \.npz; name'),
     ('weights', 'found a name with no ending; name'),
     ('config.json', r'found a name with \.json; name'),
@@ -289,7 +313,7 @@ def test_a_torch_file_without_named_tensors_is_refused(tmp_path, found):
 def test_no_checkpoint_and_another_ending_say_what_to_name(
   tmp_path, name, message
 ):
-  if name != 'none.bin':
+  if 'found a name' in message:
     (tmp_path / name).write_text('{}')
   with pytest.raises(files.CheckpointFileError, match=message):
     files.open_checkpoint(tmp_path / name)

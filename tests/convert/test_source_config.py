@@ -109,7 +109,10 @@ def _refused(check, folder, *arguments):
 
 
 def _other(field, found, ours):
-  return f'{found!r}: --config.model.{field} is {ours!r}'
+  if field == 'llm.vocab_size':
+    return f'vocab_size={found!r} (is {ours!r})'  # No setting.
+  where = {'video.image_size': 'data.image_size'}.get(field, f'model.{field}')
+  return f'--config.{where}={found!r} (is {ours!r})'
 
 
 # --- The decoder -------------------------------------------------------------
@@ -331,12 +334,15 @@ def test_a_decoders_settings_are_not_taken_for_the_towers(tmp_path, caplog):
 
 def test_an_adapters_settings_are_read_in_our_words(tmp_path):
   folder = _write(tmp_path, 'adapter_config.json', PEFT_JSON)
-  assert source_config.read_peft(folder, NAMES) == lora.LoraConfig(
+  adapter = lora.LoraConfig(
     rank=64, alpha=16.0, dropout=0.05, targets=('q', 'v')
   )
-  _write(tmp_path, 'adapter_config.json', PEFT_JSON, lora_dropout=...)
-  found = source_config.read_peft(folder / 'adapter_model.bin', NAMES)
+  assert source_config.read_peft(folder, NAMES) == (adapter, None)
+  changes = {'lora_dropout': ..., 'base_model_name_or_path': 'lmsys/vicuna'}
+  _write(tmp_path, 'adapter_config.json', PEFT_JSON, **changes)
+  found, base = source_config.read_peft(folder / 'adapter_model.bin', NAMES)
   assert found.dropout == 0.0
+  assert base == 'lmsys/vicuna'
 
 
 @pytest.mark.parametrize(
@@ -393,12 +399,14 @@ def test_an_adapter_that_is_no_plain_lora_is_refused(tmp_path, change, wanted):
 def test_the_targets_are_those_that_have_tensors(tmp_path, spelt):
   change = {'target_modules': spelt, 'layers_to_transform': [0, 1]}
   folder = _write(tmp_path, 'adapter_config.json', PEFT_JSON, **change)
-  assert source_config.read_peft(folder, NAMES).targets == ('q', 'v')
+  adapter, _ = source_config.read_peft(folder, NAMES)
+  assert adapter.targets == ('q', 'v')
 
 
-def test_an_adapter_without_its_settings_has_no_scale(tmp_path):
+def test_an_adapter_without_its_settings_has_no_scale(tmp_path, caplog):
   with pytest.raises(mapping.ConversionError, match='expected adapter_config'):
     source_config.read_peft(tmp_path, NAMES)
+  assert not caplog.text  # One sentence is enough.
 
 
 @pytest.mark.parametrize('targets', [('q', 'v'), llama.PROJECTIONS])
@@ -408,7 +416,10 @@ def test_what_we_write_of_an_adapter_is_read_back(tmp_path, targets):
   assert fields['base_model_name_or_path'] == '../base'
   folder = _write(tmp_path, 'adapter_config.json', fields)
   table = decoder_tables.peft(dataclasses.replace(VICUNA, lora=adapter))
-  assert source_config.read_peft(folder, table.expected()) == adapter
+  assert source_config.read_peft(folder, table.expected()) == (
+    adapter,
+    '../base',
+  )
 
 
 # --- Files -------------------------------------------------------------------

@@ -35,10 +35,13 @@ _IN_FOLDER = (
   'adapter_model.bin',
   'lit_model.pth',
 )
+# Where a folder has an adapter beside a decoder.
+ADAPTER_FILES = ('adapter_model.safetensors', 'adapter_model.bin')
+# model-00001-of-00002.safetensors
+_SHARD = re.compile(r'(.+)-\d+-of-\d+(\.\w+)')
+_POINTER = b'version https://git-lfs'
 # Under which training scripts keep the weights beside other things.
 _WRAPPERS = ('net', 'state_dict', 'model')
-
-
 # Of a torch file that cannot be mapped, and is read anew for every tensor.
 _OLD_BYTES = 1 << 28
 
@@ -52,7 +55,7 @@ class Checkpoint:
   """Tensors by name, none of them in memory.
 
   Attributes:
-    path: what was opened.
+    path: the file, or the index of several.
     shapes: name -> shape.
     read: name -> its array, as stored; bfloat16 is ml_dtypes'.
     size: of all tensors, bytes.
@@ -78,8 +81,8 @@ def open_checkpoint(
   Raises:
     CheckpointFileError: nothing there, or nothing that can be read.
   """
-  path = pathlib.Path(path)
-  shards = _shards(path, prefer)
+  path = _file(pathlib.Path(path), prefer)
+  shards = _shards(path)
   owner, shapes, size = {}, {}, 0
   for shard in shards:
     for name, (shape, itemsize) in _headers(shard).items():
@@ -105,26 +108,49 @@ def beside(path: str | os.PathLike, name: str) -> pathlib.Path | None:
   return found if found.is_file() else None
 
 
-def _shards(path: pathlib.Path, prefer: Sequence[str]) -> list[pathlib.Path]:
-  if path.is_dir():
-    known = [*prefer, *_IN_FOLDER]
-    names = [name for name in known if (path / name).is_file()]
-    others = sorted(
-      file for file in path.iterdir() if file.suffix in _SAFETENSORS + _TORCH
-    )
-    if names:
-      return _shards(path / names[0], ())
-    if len(others) == 1:
-      return others
-    found = ', '.join(file.name for file in others[:5]) or 'none'
+def begins(path: pathlib.Path) -> str:
+  """What a file turns out to be that is not what it should be; for messages."""
+  with open(path, 'rb') as f:
+    begin = f.read(40)
+  if begin.startswith(_POINTER):
+    return "a pointer of git-lfs to it; run 'git lfs pull' where it was cloned"
+  return f'one that begins with {begin!r}; fetch it again'
+
+
+def _file(path: pathlib.Path, prefer: Sequence[str]) -> pathlib.Path:
+  """What to open: the path, or a file of the folder that it is."""
+  if path.is_file():
+    return path
+  if not path.is_dir():
     raise CheckpointFileError(
-      f'{path}: expected a folder with {", ".join(_IN_FOLDER)} or one single '
-      f'checkpoint file, found {found}; name the file itself.'
+      f'{path}: expected a checkpoint, found no such file or folder; correct '
+      "the path, or fetch it first ('hf download NAME --local-dir FOLDER' for "
+      'one of the Hugging Face Hub), for nothing is downloaded here.'
     )
-  if not path.is_file():
+  names = [
+    name for name in (*prefer, *_IN_FOLDER) if (path / name).is_file()
+  ]
+  others = sorted(
+    file for file in path.iterdir() if file.suffix in _SAFETENSORS + _TORCH
+  )
+  if names:
+    return path / names[0]
+  if len(others) == 1:
+    return others[0]
+  found = ', '.join(file.name for file in others[:5]) or 'none'
+  shard = next(filter(None, (_SHARD.fullmatch(x.name) for x in others)), None)
+  if shard:
     raise CheckpointFileError(
-      f'{path}: expected a checkpoint, found no such file; correct the path.'
+      f'{path}: expected an index that says which shard has which tensor, '
+      f'found {found} without one; fetch {shard[1]}{shard[2]}.index.json too.'
     )
+  raise CheckpointFileError(
+    f'{path}: expected a folder with {", ".join(_IN_FOLDER)} or one single '
+    f'checkpoint file, found {found}; name the file itself.'
+  )
+
+
+def _shards(path: pathlib.Path) -> list[pathlib.Path]:
   if path.name.endswith('.index.json'):
     shards = [path.parent / file for file in _in_index(path)]
     if missing := [shard.name for shard in shards if not shard.is_file()]:
@@ -189,9 +215,11 @@ def _safetensors(shard: pathlib.Path) -> Any:
   try:
     return safetensors.safe_open(os.fspath(shard), 'np')
   except safetensors.SafetensorError as e:
+    with open(shard, 'rb') as f:
+      is_part = f.read(9)[8:] == b'{'  # After eight bytes that are a length.
+    found = f'a part of one ({e}); fetch it again' if is_part else begins(shard)
     raise CheckpointFileError(
-      f'{shard}: expected a safetensors file, found something else or a part '
-      f'of one ({e}); fetch it again.'
+      f'{shard}: expected a safetensors file, found {found}.'
     ) from e
 
 
@@ -203,8 +231,7 @@ def _torch(shard: pathlib.Path) -> dict[str, Any]:
   if not begin.startswith(_TORCH_BEGINS):
     # torch would take an error page or a pointer of git-lfs for a bad pickle.
     raise CheckpointFileError(
-      f'{shard}: expected a torch file, found one that begins with {begin!r}; '
-      'fetch it again.'
+      f'{shard}: expected a torch file, found {begins(shard)}.'
     )
   if not begin.startswith(b'PK') and shard.stat().st_size > _OLD_BYTES:
     raise CheckpointFileError(
@@ -226,8 +253,8 @@ def _torch(shard: pathlib.Path) -> dict[str, Any]:
     raise CheckpointFileError(
       f'{shard}: expected a file of tensors only, found '
       f'{named[1] if named else "Python objects"} in it, which could run any '
-      'code when it is read; save the state_dict alone, or get it as '
-      'safetensors.'
+      'code when it is read; get it as safetensors or, if you trust it, save '
+      "its state_dict alone (README.md, 'From PyTorch and back', has the line)."
     ) from e
   except (RuntimeError, EOFError, OSError) as e:
     reason = next(iter(str(e).splitlines()), type(e).__name__)

@@ -121,7 +121,7 @@ def check_llama(source: str, config: llama.Config) -> None:
   problems = _unlike(fields, _LLAMA_IS)
   if kind != 'default':
     problems.append(f'rope of the kind {kind!r}, which this decoder has not')
-  _compare(path, 'model.llm', found, config, problems)
+  _compare(path, 'llm', found, config, problems)
 
 
 def check_litgpt(source: str, config: llama.Config) -> None:
@@ -146,7 +146,7 @@ def check_litgpt(source: str, config: llama.Config) -> None:
   problems = _unlike(fields, there)
   if fields.get('rope_condense_ratio', 1) != 1:
     problems.append('condensed rotary positions, which this decoder has not')
-  _compare(path, 'model.llm', found, config, problems)
+  _compare(path, 'llm', found, config, problems)
 
 
 def check_languagebind(source: str, config: clip_video.Config) -> None:
@@ -176,7 +176,7 @@ def check_languagebind(source: str, config: clip_video.Config) -> None:
     'norm_eps': fields.get('layer_norm_eps', 1e-5),
   }
   problems = _unlike(fields, _TOWER_IS)
-  _compare(path, 'model.video', found, config, problems)
+  _compare(path, 'video', found, config, problems)
 
 
 def check_projector(source: str, config: clip_video.Config) -> None:
@@ -184,9 +184,9 @@ def check_projector(source: str, config: clip_video.Config) -> None:
 
   MotionLLM's file has none beside it, and its tower drops the class tokens.
   """
-  if files.beside(source, 'config.json') is None:
-    return
-  path, fields = _read(source, ('config.json',))
+  path, fields = _read(source, ('config.json',), warns=False)
+  if not any(name.startswith('mm_') for name in fields or ()):
+    return  # None, or somebody else's.
   problems = _unlike(
     fields,
     {
@@ -203,18 +203,24 @@ def check_projector(source: str, config: clip_video.Config) -> None:
     _refuse(path, problems)
 
 
-def read_peft(source: str, names: Iterable[str]) -> lora.LoraConfig:
-  """The adapter that adapter_config.json describes.
+def read_peft(
+  source: str, names: Iterable[str]
+) -> tuple[lora.LoraConfig, str | None]:
+  """The adapter that adapter_config.json describes, and what it belongs to.
 
   Args:
     source: the adapter.
     names: its tensors', which tell the targets better than the ways to spell
       them.
 
+  Returns:
+    The adapter, and the path or name of the decoder that it was trained on,
+    where the file has it.
+
   Raises:
     mapping.ConversionError: there is none, or it is no plain LoRA.
   """
-  path, fields = _read(source, ('adapter_config.json',))
+  path, fields = _read(source, ('adapter_config.json',), warns=False)
   if fields is None:
     raise mapping.ConversionError(
       f'{source}: expected adapter_config.json beside the adapter, found none; '
@@ -239,7 +245,7 @@ def read_peft(source: str, names: Iterable[str]) -> lora.LoraConfig:
       f'{listed}\nMerge the adapter with peft and convert the merged decoder.'
     )
   names = list(names)
-  return lora.LoraConfig(
+  adapter = lora.LoraConfig(
     rank=fields['r'],
     alpha=float(fields['lora_alpha']),
     dropout=float(fields.get('lora_dropout', 0.0)),
@@ -249,6 +255,7 @@ def read_peft(source: str, names: Iterable[str]) -> lora.LoraConfig:
       if any(f'.{theirs}.' in name for name in names)
     ),
   )
+  return adapter, fields.get('base_model_name_or_path')
 
 
 def peft_json(adapter: lora.LoraConfig, base: str | None) -> dict[str, Any]:
@@ -304,8 +311,17 @@ def llama_json(config: llama.Config, dtype: str) -> dict[str, Any]:
   }
 
 
+def override(network: str, name: str) -> str:
+  """The flag that sets a size of `llm`, `video` or `motion`, if one does."""
+  if name == 'vocab_size':
+    return name  # It follows from the weights and their tokenizer.
+  if name == 'image_size':
+    return '--config.data.image_size'
+  return f'--config.model.{network}.{name}'
+
+
 def _read(
-  source: str, names: Sequence[str]
+  source: str, names: Sequence[str], *, warns: bool = True
 ) -> tuple[pathlib.Path | None, Mapping[str, Any] | None]:
   """The first of the files that lies beside the weights, and its fields."""
   for name in names:
@@ -326,12 +342,14 @@ def _read(
         f'{fields!r:.40}; fetch it again.'
       )
     return path, fields
-  logging.warning(
-    '%s: found no %s beside the weights, so what shapes do not tell (eps, '
-    'activation, rotary base, scale) is taken from the configuration on trust.',
-    source,
-    ' or '.join(names),
-  )
+  if warns:
+    logging.warning(
+      '%s: found no %s beside the weights, so what shapes do not tell (eps, '
+      'activation, rotary base, scale) is taken from the configuration on '
+      'trust.',
+      source,
+      ' or '.join(names),
+    )
   return None, None
 
 
@@ -345,10 +363,10 @@ def _unlike(
   ]
 
 
-def _compare(path, prefix: str, found, config: Any, problems) -> None:
+def _compare(path, network: str, found, config: Any, problems) -> None:
   ours = dataclasses.asdict(config)
   differ = [
-    f'{value!r}: --config.{prefix}.{key} is {ours[key]!r}'
+    f'{override(network, key)}={value!r} (is {ours[key]!r})'
     for key, value in found.items()
     if value != ours[key]
   ]

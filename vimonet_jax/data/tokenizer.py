@@ -33,9 +33,11 @@ class Tokenizer:
     try:
       self._pieces = sentencepiece.SentencePieceProcessor(model_proto=proto)
     except RuntimeError as e:
+      is_pointer = proto.startswith(b'version https://git-lfs')
       raise ValueError(
-        f'Expected a SentencePiece model, found {len(proto)} bytes of '
-        'something else; give a tokenizer.model.'
+        f'Expected a SentencePiece model, found {len(proto)} bytes that begin '
+        f'with {proto[:40]!r}; '
+        + ("run 'git lfs pull'." if is_pointer else 'give a tokenizer.model.')
       ) from e
     found = (self._pieces.bos_id(), self._pieces.eos_id())
     if found != (BOS, EOS):
@@ -52,7 +54,11 @@ class Tokenizer:
   def load(cls, path: str) -> 'Tokenizer':
     """Reads a tokenizer.model."""
     with open(path, 'rb') as f:
-      return cls(f.read())
+      proto = f.read()
+    try:
+      return cls(proto)
+    except ValueError as e:
+      raise ValueError(f'{path}: {e}') from e
 
   def save(self, path: str) -> None:
     with open(path, 'wb') as f:

@@ -200,7 +200,8 @@ def _checkpoints(folder: pathlib.Path, given: Given, read) -> dict[str, Any]:
     for name in names:
       path = folder / given.originals.get(part, f'torch/{name}')
       if path.exists():
-        shapes = files.open_checkpoint(path).shapes
+        first = files.ADAPTER_FILES if part == 'adapter' else ()
+        shapes = files.open_checkpoint(path, prefer=first).shapes
         is_ours = path.is_relative_to(folder)
         found[name] = {
           'path': str(path.relative_to(folder) if is_ours else path),
