@@ -181,11 +181,12 @@ def check(table: Table, shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
     elif not any(re.fullmatch(pattern, known) for pattern in table.ignored):
       unknown.append(name)
   if not found:
+    more = f' and {len(shapes) - 3} more' if len(shapes) > 3 else ''
     raise ConversionError(
       f'Expected the {len(expected)} tensors of {table.name}, such as '
       f'{next(iter(expected))}, found none of them among '
-      f'{", ".join(list(shapes)[:3])} and {max(len(shapes) - 3, 0)} more; '
-      'choose the format that wrote them with --format.'
+      f'{", ".join(list(shapes)[:3])}{more}; choose the format that wrote them '
+      'with --format.'
     )
   problems = [
     _listed('missing', [name for name in expected if name not in found]),

@@ -122,6 +122,8 @@ _NOTES = (
   'their loops unrolled; logits, answers and training run as they always do',
   'adapters do something outside training, where they begin with zero; they '
   'are not merged on either side; dropout is off',
+  'a difference of exactly zero is no mistake: a CPU sums up to some 200 '
+  'products in the same order on both sides',
   'norms and biases that were drawn are not ones and zeros, which would hide '
   'mistakes',
   'in bfloat16 PyTorch is all bfloat16, as `.to(torch.bfloat16)` makes it; '
