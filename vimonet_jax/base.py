@@ -216,7 +216,7 @@ def check(config, model: vimonet.Config, *, stage: str | None = None) -> None:
         'that they were converted with.'
       )
   named = adapter(config)
-  if named is None or _same(named, model.llm.lora):
+  if named is None or named.is_like(model.llm.lora):
     return
   if stage is None or not model.llm.lora.rank:
     where = f'stage {stage}' if stage else 'a model'
@@ -248,15 +248,6 @@ def _override(part: str, name: str) -> str:
       name, name
     )
   return source_config.override(network, name)
-
-
-def _same(one: lora.LoraConfig, other: lora.LoraConfig) -> bool:
-  """Whether both give the same weights the same meaning."""
-  return (one.rank, one.scale, one.targets) == (
-    other.rank,
-    other.scale,
-    other.targets,
-  )
 
 
 def file(config, part: str, name: str) -> str | None:

@@ -25,7 +25,7 @@ from vimonet_jax import base, checkpoint, importing, pipeline, sharding
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import batches, packing, records, text, tokenizer
 from vimonet_jax.infer import engine
-from vimonet_jax.models import vimonet
+from vimonet_jax.models import lora, vimonet
 from vimonet_jax.parity import handout, report, sides, verdicts, work_folder
 from vimonet_jax.train import stages
 
@@ -149,6 +149,14 @@ def _comparable(config) -> tuple[ml_collections.ConfigDict, list[str]]:
       )
     for mix in stage.mixes.values():
       mix.rows = min(mix.rows, settings['rows'])
+    named = base.adapter(config)
+    if stage.get('lora') and named:
+      if not named.is_like(lora.LoraConfig(**stage.lora)):
+        changes.append(
+          f'{name}: the adapters that config.base.adapter has, of rank '
+          f'{named.rank} on {", ".join(named.targets)}'
+        )
+      stage.lora = ml_collections.ConfigDict(dataclasses.asdict(named))
     if stage.get('lora') and stage.lora.dropout:
       changes.append(f'{name}: no dropout instead of {stage.lora.dropout}')
       stage.lora.dropout = 0.0
@@ -176,7 +184,7 @@ def _given(config, corpus: corpora.Corpus) -> handout.Given:
     vocab_size=corpus.layout.tokenizer.vocab_size,
     adapters=next(filter(None, reversed(adapters)), None),
   )
-  base.check(config, model)
+  base.check(config, model, stage=names[-1])
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   media = {name: _media(config[name]) for name in names}
   made = {

@@ -212,7 +212,8 @@ def test_the_bank_has_motion_clips_first_and_each_clip_in_its_place():
   want = np.concatenate(
     [bank[:, 4:8], bank[:, :4], bank[:, 16:], bank[:, 8:16]], axis=1
   )
-  np.testing.assert_allclose(run(swapped, method='bank'), want, atol=1e-5)
+  found = run(swapped, method='bank')  # Numbers up to some 30.
+  np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-4)
 
 
 def test_what_lies_beyond_a_clip_changes_nothing():

@@ -36,6 +36,11 @@ class LoraConfig:
   def scale(self) -> float:
     return self.alpha / self.rank if self.rank else 0.0
 
+  def is_like(self, other: 'LoraConfig') -> bool:
+    """Whether the same weights mean the same with both."""
+    mine = self.rank, self.scale, self.targets
+    return mine == (other.rank, other.scale, other.targets)
+
 
 class LoraDense(nn.Module):
   """x @ kernel, plus alpha / rank * x @ lora_a @ lora_b where rank > 0.
