@@ -4,6 +4,7 @@ One small comparison in processes of its own; then a weight of one side is
 changed, that side runs again, and the line that must fail fails.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -22,7 +23,7 @@ pytest.importorskip('peft', reason='needs peft')
 from vimonet_jax import base, comparison  # noqa: E402
 from vimonet_jax import corpus as corpora  # noqa: E402
 from vimonet_jax.convert import files  # noqa: E402
-from vimonet_jax.models import vimonet  # noqa: E402
+from vimonet_jax.models import lora, vimonet  # noqa: E402
 from vimonet_jax.parity import (  # noqa: E402
   handout,
   sides,
@@ -232,6 +233,52 @@ def test_nothing_has_to_be_drawn_where_every_part_is_named(made, tmp_path):
   assert {'llm', 'adapter', 'video'} <= set(os.listdir(tmp_path / 'torch'))
   found = json.loads((tmp_path / 'settings.json').read_text())['weights']
   assert found == given.base
+
+
+def test_an_adapter_beside_a_decoder_is_the_adapter(made, tmp_path):
+  """In a folder where both were saved."""
+  folder = tmp_path / 'theirs'
+  shutil.copytree(made[1] / 'torch' / 'llm', folder)
+  shutil.copytree(made[1] / 'torch' / 'adapter', folder, dirs_exist_ok=True)
+  settings = json.loads((made[1] / 'settings.json').read_text())
+  given = handout.Given(
+    model=vimonet.Config.from_json(settings['model']),
+    base=[str(made[1] / 'weights')],
+    fresh={},
+    probe={},
+    stages={},
+    forward=[],
+    prompts={},
+    max_new_tokens=1,
+    eos_id=2,
+    originals={'adapter': str(folder)},
+  )
+  handout.write(str(tmp_path / 'work'), given)
+  found = json.loads((tmp_path / 'work' / 'settings.json').read_text())
+  found = found['checkpoints']['adapter']
+  assert found['path'] == str(folder)
+  assert all('.lora_' in name for name in found['names'].values())
+
+
+def test_a_named_adapter_is_compared_as_it_is(tmp_path):
+  """Whatever config.instruct.lora says: nobody trains another one here."""
+  config = _config()
+  adapter = lora.LoraConfig(8, 2.0, 0.05, ('q', 'k', 'v'))
+  model = corpora.model(config, vocab_size=1)
+  base.write_manifest(
+    str(tmp_path),
+    base.Manifest(
+      *('adapter', 'motionllm-lora', 'lora.pth'),
+      base.sizes(model, 'adapter'),
+      adapter,
+    ),
+  )
+  config.base = {'adapter': str(tmp_path)}
+  changed, changes = comparison._comparable(config)
+  found = lora.LoraConfig(**changed.instruct.lora)
+  assert found == dataclasses.replace(adapter, dropout=0.0)
+  assert any('rank 8 and scale 0.25 on q, k, v' in x for x in changes)
+  assert config.instruct.lora.rank != 8
 
 
 def test_originals_are_read_where_they_are_still_there(tmp_path):

@@ -20,6 +20,7 @@ from vimonet_jax import (
   importing,
   outcome,
   pipeline,
+  sharding,
 )
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import records, text, tokenizer
@@ -288,6 +289,40 @@ def test_a_stage_is_trained_on_what_was_converted(run, converted, tmp_path):
     pipeline.export(config, workdir)
 
 
+def test_a_run_begins_on_what_was_converted(run, converted):
+  """The paper's stages find what they keep frozen there, and miss the rest."""
+  config = _config(stage_names=('align', 'instruct'))
+  for stage in ('align', 'instruct'):
+    for name in set(config[stage].mixes) - {'motion'}:
+      del config[stage].mixes[name]
+    config[stage].mixes.motion.rows = 8  # One for each pretend device.
+  mesh = sharding.make_mesh(fsdp=-1)
+
+  def check(*parts):
+    config.base = {part: converted[part] for part in parts}
+    made = [pipeline._check_stage(config, x, mesh) for x in config.stage_names]
+    pipeline._check_frozen(config, made)
+
+  check('llm', 'motion')
+  with pytest.raises(ValueError, match='stage align .* none of motion; name'):
+    check('llm')
+  with pytest.raises(ValueError, match='stage align .* none of llm; name'):
+    check('motion')
+  # Translators that nobody trained are as random as a decoder.
+  config.stage_names = ('instruct',)
+  config.instruct.trainable = ('llm/.*/lora_.*',)
+  config.instruct.learning_rates = (('.*', 1e-4),)
+  check('llm', 'motion', 'motion_translator')
+  with pytest.raises(ValueError, match='none of motion_translator; name'):
+    check('llm', 'motion')
+  # An adapter goes on, or is kept as it is.
+  check('llm', 'motion', 'motion_translator', 'adapter')
+  config.instruct.trainable = ('translators/.*',)
+  check('llm', 'motion', 'adapter')
+  with pytest.raises(ValueError, match='none of adapter; name'):
+    check('llm', 'motion')
+
+
 def test_an_adapter_of_another_shape_cannot_be_trained_on(run, converted):
   config = _config()
   config.base = {'llm': converted['llm'], 'adapter': converted['adapter']}
@@ -302,11 +337,31 @@ def test_an_adapter_of_another_shape_cannot_be_trained_on(run, converted):
     match=rf'--config\.instruct\.lora\.rank={fields.rank} \(is 3\); .*assemble',
   ):
     base.check(config, model, stage='instruct')
+  # The same numbers with another alpha are another adapter.
+  other = dataclasses.replace(fields, alpha=2 * fields.alpha, dropout=0.5)
+  louder = dataclasses.replace(
+    run.model, llm=dataclasses.replace(run.model.llm, lora=other)
+  )
+  with pytest.raises(
+    ValueError,
+    match=rf'found other settings: --config\.instruct\.lora\.alpha='
+    rf'{fields.alpha} \(is {other.alpha}\); train',
+  ):
+    base.check(config, louder, stage='instruct')
+  other = dataclasses.replace(fields, targets=('o',))
+  fewer = dataclasses.replace(
+    run.model, llm=dataclasses.replace(run.model.llm, lora=other)
+  )
+  # As a shell takes it.
+  with pytest.raises(ValueError, match=r"targets='\(.*\)' \(is \('o',\)\);"):
+    base.check(config, fewer, stage='instruct')
+  reordered = dataclasses.replace(fields, targets=fields.targets[::-1])
+  assert reordered.is_like(fields)
   # The paper's first stage has none.
   llm = dataclasses.replace(run.model.llm, lora=lora.LoraConfig())
   model = dataclasses.replace(run.model, llm=llm)
   with pytest.raises(
-    ValueError, match=r"stage align .* found none; .*stage_names=\"\('instruct'"
+    ValueError, match=r"align .* it has none; .*stage_names=\"\('instruct'"
   ):
     base.check(config, model, stage='align')
 
@@ -319,6 +374,12 @@ def test_sizes_that_differ_are_named(run, converted):
     ValueError, match=r'--config\.model\.llm\.mlp_width=48 \(is 96\); use'
   ):
     base.check(config, dataclasses.replace(run.model, llm=wide))
+  for part, name in (
+    ('video_translator', 'model.video.width'),
+    ('motion_translator', 'model.motion.code_dim'),
+  ):
+    assert base._override(part, 'features') == f'--config.{name}'
+    assert base._override(part, 'width') == '--config.model.llm.width'
   config.base = {'motion_translator': converted['motion_translator']}
   other = dataclasses.replace(run.model.motion, code_dim=9)
   with pytest.raises(
@@ -395,8 +456,8 @@ def test_both_projectors_of_an_export_are_found_in_their_folder(
 def test_another_edition_of_video_llava_is_told_apart(run, tmp_path):
   path = tmp_path / 'model.bin'
   torch.save({'multi_modal_projector.linear_1.weight': torch.ones(2, 2)}, path)
-  for format in ('projector', 'languagebind', 'llama'):
-    with pytest.raises(ValueError, match='edition for transformers.*fetch'):
+  for format in ('projector', 'languagebind', None):
+    with pytest.raises(ValueError, match='a LLaVA as transformers.*fetch'):
       _convert(run, source=str(path), format=format, output=str(tmp_path / 'o'))
 
 
@@ -468,6 +529,27 @@ def test_weights_are_rounded_to_what_the_network_computes_in(
   manifest = json.loads((tmp_path / 'out' / 'weights.json').read_text())
   assert manifest['format'] == 'llama'
   assert manifest['sizes']['norm_eps'] == 1e-5
+
+
+def test_what_no_file_says_is_told(run, exported, tmp_path, capsys):
+  _convert(
+    run,
+    source=os.path.join(exported, 'vqvae', 'net_last.pth'),
+    format='vqvae',
+    output=str(tmp_path / 'vqvae'),
+    statistics=os.path.join(exported, 'vqvae'),
+  )
+  assert 'No file has its dilations: 9, 3, 1' in capsys.readouterr().out
+  folder = shutil.copytree(os.path.join(exported, 'adapter'), tmp_path / 'a')
+  path = folder / 'adapter_config.json'
+  fields = json.loads(path.read_text())
+  fields['base_model_name_or_path'] = 'lmsys/vicuna-7b-v1.5'
+  path.write_text(json.dumps(fields))
+  _convert(
+    run, source=str(folder), format='peft', output=str(tmp_path / 'adapter')
+  )
+  told = capsys.readouterr().out
+  assert 'It was trained on lmsys/vicuna-7b-v1.5.' in told
 
 
 def test_a_folder_that_is_converted_anew_is_none_until_it_is_done(
@@ -546,6 +628,8 @@ def test_what_was_assembled_goes_back_as_well(
   assert sorted(os.listdir(output)) == ['adapter', 'llm', 'projector']
   shutil.rmtree(output)
   again = {p: x for p, x in converted.items() if p != 'motion'}
+  (tmp_path / 'linked').symlink_to(os.path.dirname(converted['llm']))
+  again['llm'] = str(tmp_path / 'linked' / os.path.basename(again['llm']))
   assert exporting.export(_with(again), workdir, output=output) == 0
   model = transformers.AutoModelForCausalLM.from_pretrained(
     os.path.join(output, 'llm'), dtype=torch.float32
@@ -638,6 +722,7 @@ def test_the_scale_of_motionllm_is_its_own(run, tmp_path, capsys):
     output=str(tmp_path / 'out'),
     statistics=None,
   )
+  assert 'alpha / rank is 16 / 64' in capsys.readouterr().out
   adapter = base.adapter(_with({'adapter': str(tmp_path / 'out')}))
   assert (adapter.rank, adapter.scale) == (8, 0.25)
   assert adapter.targets == ('q', 'k', 'v')
@@ -659,7 +744,7 @@ def test_a_projector_that_reads_class_tokens_is_told_apart(run, exported):
   path = os.path.join(folder, 'config.json')
   with open(path, 'w') as f:
     json.dump({'mm_projector_type': 'mlp2x_gelu'}, f)
-  with pytest.raises(ValueError, match='keep_class_token is False'):
+  with pytest.raises(ValueError, match=r'keep_class_token=True \(is False\)'):
     _convert(
       run,
       source=os.path.join(folder, 'mm_projector.bin'),

@@ -57,13 +57,12 @@ def test_each_stage_is_looked_at_before_anything_is_made(
   config, field, value, sentence
 ):
   mesh = sharding.make_mesh(2, devices=jax.devices()[:2])
-  there = set()
   for stage in config.stage_names:
-    there |= pipeline._check_stage(config, stage, mesh, there)
+    pipeline._check_stage(config, stage, mesh)
   stage, *_ = field.split('.')
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=sentence):
-    pipeline._check_stage(config, stage, mesh, there)
+    pipeline._check_stage(config, stage, mesh)
 
 
 @pytest.mark.parametrize(
@@ -71,13 +70,13 @@ def test_each_stage_is_looked_at_before_anything_is_made(
   [
     (
       ('align', 'instruct'),
-      'align keeps frozen, found none of llm, video, motion; .*, '
-      '--config.base.llm=FOLDER --config.base.video=FOLDER '
-      '--config.base.motion=FOLDER, or train',
+      'align keeps frozen, found none of llm, video, motion; .* '
+      r'\(--config.base.llm=FOLDER --config.base.video=FOLDER '
+      r'--config.base.motion=FOLDER\), or a configuration whose',
     ),
     (
       ('motion', 'language', 'align'),
-      'found none of video; .*, --config.base.video=FOLDER, or',
+      r'found none of video; .* \(--config.base.video=FOLDER\), or',
     ),
     (('video',), 'stage video keeps frozen, found none of llm; '),
   ],
@@ -87,9 +86,19 @@ def test_nothing_is_trained_on_random_frozen_weights(
 ):
   """Of the paper's preset, too, that is what forgetting config.base gives."""
   config.stage_names = names
-  config.motion.rows = 8  # One for each pretend device.
-  for mix in config.language.mixes.values():
-    mix.rows = 8
+  for name in names:  # A row for each pretend device.
+    config[name].rows = 8
+    for mix in config[name].mixes.values():
+      mix.rows = 8
   with pytest.raises(ValueError, match=sentence):
     pipeline.run(config, str(tmp_path / 'work'))
   assert not (tmp_path / 'work').exists()
+
+
+def test_a_stage_that_the_configuration_has_not_is_said(tmp_path):
+  config = presets.load('vicuna7b')
+  config.stage_names = ('motion', 'align')
+  with pytest.raises(
+    ValueError, match=r"the configuration \(align, instruct\), found 'motion'"
+  ):
+    pipeline.run(config, str(tmp_path / 'work'))

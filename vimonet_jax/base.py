@@ -14,6 +14,7 @@ are named; what is not named is trained, or not there.
 import dataclasses
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ PARTS = (
 _FILE = 'weights.json'
 _BESIDE = ('tokenizer.model', 'statistics.npz')
 # What decides how a network runs and not what it is.
-_FREE = ('lora', 'dtype', 'remat', 'unroll', 'keep_class_token')
+_FREE = ('lora', 'dtype', 'remat', 'unroll', 'keep_class_token', 'ema_decay')
 
 
 class Manifest(NamedTuple):
@@ -197,7 +198,7 @@ def check(config, model: vimonet.Config, *, stage: str | None = None) -> None:
   Args:
     config: has base.
     model: with the adapters of what is trained or assembled.
-    stage: that trains it; None where nothing does.
+    stage: that trains it; None where its adapters are those of config.base.
 
   Raises:
     ValueError: names the sizes that differ.
@@ -215,38 +216,43 @@ def check(config, model: vimonet.Config, *, stage: str | None = None) -> None:
         f'config.model, found {", ".join(differing)}; use the configuration '
         'that they were converted with.'
       )
-  named = adapter(config)
-  if named is None or named.is_like(model.llm.lora):
+  if stage is not None:
+    _check_adapter(adapter(config), model.llm.lora, stage)
+
+
+def _check_adapter(
+  named: lora.LoraConfig | None, mine: lora.LoraConfig, stage: str
+) -> None:
+  if named is None or named.is_like(mine):
     return
-  if stage is None or not model.llm.lora.rank:
-    where = f'stage {stage}' if stage else 'a model'
+  if not mine.rank:
     raise ValueError(
-      f'Expected {where} to have adapters like the one of config.base.adapter, '
-      'found none; begin with a stage that has '
-      '(--config.stage_names="(\'instruct\',)"), or use --task=assemble, which '
-      'adds the adapter to the decoder.'
+      f'Expected stage {stage} to go on with the adapter of '
+      'config.base.adapter, found that it has none; begin with a stage that '
+      'has (--config.stage_names="(\'instruct\',)"), or use --task=assemble, '
+      'which adds the adapter to the decoder.'
     )
-  fields = dataclasses.asdict(named)
   differing = [
-    f'--config.{stage}.lora.{name}={fields[name]!r} (is {mine!r})'
-    for name, mine in dataclasses.asdict(model.llm.lora).items()
-    if name in ('rank', 'alpha', 'targets') and fields[name] != mine
+    f'--config.{stage}.lora.{name}={shlex.quote(str(x))} '
+    f'(is {getattr(mine, name)})'
+    for name, x in dataclasses.asdict(named).items()
+    if name in ('rank', 'alpha', 'targets') and x != getattr(mine, name)
   ]
   raise ValueError(
     f'Expected stage {stage} to go on with the adapter of config.base.adapter, '
-    f'found one of another shape: {", ".join(differing)}; train with the same, '
-    'or use --task=assemble, which adds it to the decoder.'
+    f'found other settings: {", ".join(differing)}; train with the same, or '
+    'use --task=assemble, which adds it to the decoder.'
   )
 
 
 def _override(part: str, name: str) -> str:
   """The flag that sets one of `sizes`."""
-  network = {'video': 'video', 'motion': 'motion'}.get(part, 'llm')
-  if part.endswith('_translator') and name != 'width':
-    network = part.removesuffix('_translator')
-    name = {'features': {'video': 'width', 'motion': 'code_dim'}[network]}.get(
-      name, name
-    )
+  network = part.removesuffix('_translator')
+  is_translator = part != network
+  if part in ('llm', 'adapter') or (is_translator and name == 'width'):
+    network = 'llm'  # The decoder's, which both translators write.
+  if name == 'features':
+    name = 'width' if network == 'video' else 'code_dim'
   return source_config.override(network, name)
 
 

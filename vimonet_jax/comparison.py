@@ -154,7 +154,8 @@ def _comparable(config) -> tuple[ml_collections.ConfigDict, list[str]]:
       if not named.is_like(lora.LoraConfig(**stage.lora)):
         changes.append(
           f'{name}: the adapters that config.base.adapter has, of rank '
-          f'{named.rank} on {", ".join(named.targets)}'
+          f'{named.rank} and scale {named.scale:g} on '
+          f'{", ".join(named.targets)}'
         )
       stage.lora = ml_collections.ConfigDict(dataclasses.asdict(named))
     if stage.get('lora') and stage.lora.dropout:

@@ -197,8 +197,8 @@ _NAMES = {
   'projector': r'^((model\.)?mm_projector\.)?[02]\.weight$',
   'motion-projector': r'^linear_proj\.',
 }
-# Of Video-LLaVA's edition for transformers; its tower is a plain CLIP.
-_HF_VIDEO_LLAVA = r'(^|\.)multi_modal_projector\.'
+# Of a LLaVA of transformers, whose Video-LLaVA has a plain CLIP as its tower.
+_HF_LLAVA = r'(^|\.)multi_modal_projector\.'
 
 
 def convert(
@@ -216,7 +216,7 @@ def convert(
     source: a file or folder; see files.open_checkpoint.
     format: a key of FORMATS.
     output: the folder to write.
-    statistics: of a VQ-VAE: a .npz, or a folder with mean.npy and std.npy.
+    statistics: of a VQ-VAE; see statistics_files.read.
 
   Raises:
     ValueError: an argument is missing, or weights and sizes do not fit.
@@ -313,17 +313,17 @@ def original(config, part: str) -> str | None:
 
 
 def _check_format(format: str | None, found: files.Checkpoint) -> None:
+  if any(re.search(_HF_LLAVA, name) for name in found.shapes):
+    raise ValueError(
+      f"Expected a checkpoint in its authors' form, found a LLaVA as "
+      f'transformers keeps it in {found.path}; of Video-LLaVA fetch '
+      'LanguageBind/Video-LLaVA-7B, for the other edition has no video tower.'
+    )
   likely = looks_like(found.shapes)
   if format not in FORMATS:
     raise ValueError(
       f'Expected --format to be one of {", ".join(FORMATS)}, found {format!r}; '
       f'the names in {found.path} look like {" or ".join(likely) or "none"}.'
-    )
-  if any(re.search(_HF_VIDEO_LLAVA, name) for name in found.shapes):
-    raise ValueError(
-      f"Expected Video-LLaVA's own checkpoint, found its edition for "
-      f'transformers in {found.path}, whose video tower knows no time; fetch '
-      'LanguageBind/Video-LLaVA-7B instead.'
     )
   if likely and format not in likely:
     first = next(x for x in found.shapes if re.search(_NAMES[likely[0]], x))

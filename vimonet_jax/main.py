@@ -197,10 +197,10 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> list[str]:
   """absl's parser; a file or setting that there is not is one sentence, too."""
-  for flag in argv[1:]:
-    name, _, value = flag.partition('=')
-    path = value.partition(':')[0]
-    if name.lstrip('-') == 'config' and path and not os.path.isfile(path):
+  for flag, after in zip(argv[1:], [*argv[2:], ''], strict=True):
+    name, has_value, value = flag.partition('=')
+    path = (value if has_value else after).partition(':')[0]
+    if name in ('--config', '-config') and path and not os.path.isfile(path):
       print(
         f'\nExpected --config to name a file, found no {path} in '
         f'{os.getcwd()}; correct it, or start in the folder that has configs/.',

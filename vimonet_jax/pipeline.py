@@ -10,7 +10,7 @@ that the same command goes on after an interruption.
 
 import functools
 import os
-from collections.abc import Set
+from collections.abc import Sequence
 
 import jax
 import tqdm
@@ -41,9 +41,8 @@ def run(config, workdir: str) -> int:
   claim.check(config, workdir)
   outcome.check_not_assembled(workdir)
   mesh = sharding.make_mesh(**config.mesh)
-  there = set(checkpoint.LazyWeights(base.weights(config)))
-  for name in config.stage_names:
-    there |= _check_stage(config, name, mesh, there)
+  made = [_check_stage(config, name, mesh) for name in config.stage_names]
+  _check_frozen(config, made)
   corpus = corpora.prepare(config, workdir)
   for name in config.stage_names:
     train_stage(config, workdir, name, corpus)
@@ -52,18 +51,14 @@ def run(config, workdir: str) -> int:
   return evaluation.run_report(config, workdir)
 
 
-def _check_stage(config, name: str, mesh, there: Set[str]) -> set[str]:
-  """Raises a ValueError for settings that would only fail in their turn.
-
-  Args:
-    config: of the run.
-    name: of the stage.
-    mesh: that it is trained on.
-    there: paths of the weights that it finds, named or made by earlier stages.
-
-  Returns:
-    Paths of those that it makes.
-  """
+def _check_stage(config, name: str, mesh) -> stages.Stage:
+  """A stage, or a ValueError for what would only fail in its turn."""
+  if name not in config:
+    there = ', '.join(name for name in stages.NAMES if name in config)
+    raise ValueError(
+      f'Expected config.stage_names among the stages of the configuration '
+      f'({there}), found {name!r}; correct it or use another --config.'
+    )
   stage = config[name]
   adapters = stage.get('lora')
   words = base.file(config, 'llm', 'tokenizer.model')
@@ -74,22 +69,30 @@ def _check_stage(config, name: str, mesh, there: Set[str]) -> set[str]:
   )
   base.check(config, model, stage=name)
   made = stages.make(name, stage, model)
-  abstract, mutable = made.abstract()
-  trainable, frozen = optimizer.split(sharding.unbox(abstract), made.trainable)
-  parts = {base.part_of(path) for path in set(frozen) - there}
-  if lost := [part for part in base.PARTS if part in parts]:
-    # Random and never trained, which nobody wants.
-    flags = ' '.join(f'--config.base.{part}=FOLDER' for part in lost)
-    raise ValueError(
-      f'Expected weights for all that stage {name} keeps frozen, found none of '
-      f'{", ".join(lost)}; name folders that --task=convert wrote, {flags}, or '
-      'train them in an earlier stage of config.stage_names.'
-    )
+  shapes = sharding.unbox(made.abstract()[0])
+  trainable, _ = optimizer.split(shapes, made.trainable)
   jax.eval_shape(stages.make_optimizer(stage).init, trainable)
   _augment(config)
   for rows in [mix.rows for mix in stage.mixes.values()] or [stage.rows]:
     _share_of(rows, mesh)
-  return {*trainable, *mutable}
+  return made
+
+
+def _check_frozen(config, made: Sequence[stages.Stage]) -> None:
+  """Raises a ValueError where a stage would keep random weights frozen."""
+  there = set(checkpoint.LazyWeights(base.weights(config)))
+  for stage in made:
+    shapes = sharding.unbox(stage.abstract()[0])
+    trainable, frozen = optimizer.split(shapes, stage.trainable)
+    parts = {base.part_of(path) for path in set(frozen) - there}
+    if lost := [part for part in base.PARTS if part in parts]:
+      flags = ' '.join(f'--config.base.{part}=FOLDER' for part in lost)
+      raise ValueError(
+        f'Expected weights for all that stage {stage.name} keeps frozen, found '
+        f'none of {", ".join(lost)}; name folders that --task=convert wrote '
+        f'({flags}), or a configuration whose earlier stages train them.'
+      )
+    there |= set(trainable)
 
 
 # --- Training ----------------------------------------------------------------

@@ -213,6 +213,8 @@ def test_a_part_of_a_file_is_an_error_that_names_it(tmp_path, kind, share):
   with pytest.raises(files.CheckpointFileError, match='again') as caught:
     files.open_checkpoint(path)
   assert str(path) in str(caught.value)
+  if kind == 'safetensors' and share:
+    assert 'found a part of one (' in str(caught.value)
 
 
 @pytest.mark.parametrize('name', ['model.safetensors', 'pytorch_model.bin'])
@@ -241,6 +243,12 @@ def test_shards_without_their_index_say_which_to_fetch(tmp_path):
     files.CheckpointFileError, match=f'without one; fetch {index.name} too'
   ):
     files.open_checkpoint(tmp_path)
+  # One that is alone there is no whole checkpoint either, unless it is named.
+  (tmp_path / 'pytorch_model-00001-of-00002.bin').unlink()
+  with pytest.raises(files.CheckpointFileError, match=f'fetch {index.name}'):
+    files.open_checkpoint(tmp_path)
+  named = files.open_checkpoint(tmp_path / 'pytorch_model-00002-of-00002.bin')
+  assert set(named.shapes) == set(list(_tensors())[1::2])
 
 
 def test_what_is_opened_is_told(tmp_path):

@@ -454,3 +454,14 @@ def test_without_settings_there_is_a_warning(tmp_path, caplog, name):
     CHECKS[name](tmp_path)
   assert name in caplog.text
   assert 'on trust' in caplog.text
+
+
+def test_a_projector_alone_needs_no_settings(tmp_path, caplog):
+  source_config.check_projector(tmp_path, TOWER)
+  assert not caplog.text
+  _write(tmp_path, 'config.json', {'mm_projector_type': 'linear'})
+  assert _refused(source_config.check_projector, tmp_path, TOWER) == [
+    "mm_projector_type='linear' instead of 'mlp2x_gelu'",
+    '--config.model.video.keep_class_token=True (is False), for the projector '
+    'of a Video-LLaVA reads class tokens, too',
+  ]

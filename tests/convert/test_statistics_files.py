@@ -62,7 +62,7 @@ def test_where_published_pairs_lie_is_said(folder):
     (b'version https://git-lfs.github.com/spec/v1\n', 'pointer of git-lfs'),
     (np.ones((3, 263)), r'std.npy: expected 263 numbers, found shape \[3, 263'),
     (np.ones(251), r"\[251\], which are those of KIT-ML's joints; take"),
-    (np.array(None), 'std.npy: expected numbers in a file of NumPy'),
+    (np.array(None), 'found Python objects; save them as float32'),
     (np.zeros(263), '263 bad ones'),
     (np.array(['a'] * 263), 'could not convert'),
   ],
@@ -76,6 +76,14 @@ def test_a_file_that_is_none_is_named(folder, content, sentence):
     np.save(path, content, allow_pickle=True)
   _refused(folder, sentence)
   _refused(folder / 'mean.npy', sentence)
+
+
+def test_an_ending_that_lies_is_said(folder):
+  np.savez(folder / 'any.npz', mean=PAIR.mean, std=PAIR.std)
+  (folder / 'any.npz').rename(folder / 'std.npy')
+  _refused(folder, 'std.npy: expected an array, .* found an archive; correct')
+  (folder / 'mean.npy').rename(folder / 'mean.npz')
+  _refused(folder / 'mean.npz', 'expected an archive, .* found an array; corr')
 
 
 def test_an_archive_needs_both(folder):

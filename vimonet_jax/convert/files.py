@@ -127,23 +127,22 @@ def _file(path: pathlib.Path, prefer: Sequence[str]) -> pathlib.Path:
       "the path, or fetch it first ('hf download NAME --local-dir FOLDER' for "
       'one of the Hugging Face Hub), for nothing is downloaded here.'
     )
-  names = [
-    name for name in (*prefer, *_IN_FOLDER) if (path / name).is_file()
-  ]
+  names = [name for name in (*prefer, *_IN_FOLDER) if (path / name).is_file()]
   others = sorted(
     file for file in path.iterdir() if file.suffix in _SAFETENSORS + _TORCH
   )
   if names:
     return path / names[0]
-  if len(others) == 1:
-    return others[0]
   found = ', '.join(file.name for file in others[:5]) or 'none'
   shard = next(filter(None, (_SHARD.fullmatch(x.name) for x in others)), None)
   if shard:
     raise CheckpointFileError(
       f'{path}: expected an index that says which shard has which tensor, '
-      f'found {found} without one; fetch {shard[1]}{shard[2]}.index.json too.'
+      f'found {found} without one; fetch {shard[1]}{shard[2]}.index.json too, '
+      'or name the shard itself where it has all that is wanted.'
     )
+  if len(others) == 1:
+    return others[0]
   raise CheckpointFileError(
     f'{path}: expected a folder with {", ".join(_IN_FOLDER)} or one single '
     f'checkpoint file, found {found}; name the file itself.'

@@ -196,8 +196,8 @@ def check_projector(source: str, config: clip_video.Config) -> None:
   )
   if not config.keep_class_token:
     problems.append(
-      'a Video-LLaVA, whose projector reads class tokens too: '
-      '--config.model.video.keep_class_token is False'
+      f'{override("video", "keep_class_token")}=True (is False), for the '
+      'projector of a Video-LLaVA reads class tokens, too'
     )
   if problems:
     _refuse(path, problems)

@@ -99,11 +99,21 @@ def _files(path: pathlib.Path, folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _load(file: pathlib.Path):
+  """An array, or those of a .npz by name."""
   try:
     found = np.load(file)  # Never pickles, of which NumPy's message speaks.
-    return dict(found) if file.suffix == '.npz' else np.asarray(found)
+    found = found if isinstance(found, np.ndarray) else dict(found)
   except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as e:
+    what = files.begins(file)
+    if 'pickle' in str(e) and 'NUMPY' in what:
+      what = 'Python objects; save them as float32'
     raise StatisticsError(
-      f'{file}: expected numbers in a file of NumPy, found '
-      f'{files.begins(file)}.'
+      f'{file}: expected numbers in a file of NumPy, found {what}.'
     ) from e
+  if isinstance(found, dict) != (file.suffix == '.npz'):
+    kinds = ('an archive', 'an array')
+    raise StatisticsError(
+      f'{file}: expected {kinds[isinstance(found, dict)]}, as its ending says, '
+      f'found {kinds[not isinstance(found, dict)]}; correct the ending.'
+    )
+  return found

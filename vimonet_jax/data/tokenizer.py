@@ -33,11 +33,9 @@ class Tokenizer:
     try:
       self._pieces = sentencepiece.SentencePieceProcessor(model_proto=proto)
     except RuntimeError as e:
-      is_pointer = proto.startswith(b'version https://git-lfs')
       raise ValueError(
         f'Expected a SentencePiece model, found {len(proto)} bytes that begin '
-        f'with {proto[:40]!r}; '
-        + ("run 'git lfs pull'." if is_pointer else 'give a tokenizer.model.')
+        f'with {proto[:40]!r}; give a tokenizer.model.'
       ) from e
     found = (self._pieces.bos_id(), self._pieces.eos_id())
     if found != (BOS, EOS):

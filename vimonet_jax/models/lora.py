@@ -38,8 +38,8 @@ class LoraConfig:
 
   def is_like(self, other: 'LoraConfig') -> bool:
     """Whether the same weights mean the same with both."""
-    mine = self.rank, self.scale, self.targets
-    return mine == (other.rank, other.scale, other.targets)
+    mine = self.rank, self.scale, set(self.targets)
+    return mine == (other.rank, other.scale, set(other.targets))
 
 
 class LoraDense(nn.Module):
