@@ -1,10 +1,12 @@
 """More weights than memory: written in parts, read one at a time."""
 
+import asyncio
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -286,3 +288,44 @@ def test_several_processes_write_one_folder(tmp_path):
   found = checkpoint.load_weights(folder)
   assert [x[0, 0] for x in found.values()] == [0, 1, 2]
   assert os.listdir(tmp_path) == ['weights']
+
+
+def test_files_of_an_array_are_written_a_few_at_a_time(tmp_path, monkeypatch):
+  """Else a slow disk has all of a stacked array in memory twice."""
+  handler = checkpoint.ocp.type_handlers.NumpyHandler
+  before = handler._open_and_write  # Of a later Orbax look for another way.
+  monkeypatch.setattr(checkpoint, '_PIECE_BYTES', 64)
+  x = np.arange(7 * 4 * 5, dtype=np.float32).reshape(7, 4, 5)
+  seen, flying = [], set()
+
+  class Store:
+    """A TensorStore whose files take a while."""
+
+    chunk_layout = types.SimpleNamespace(
+      write_chunk=types.SimpleNamespace(shape=(2, 4, 5))
+    )
+
+    def __getitem__(self, part):
+      async def write(value):
+        assert value.base is not None  # No copy of ours.
+        flying.add(part.start)
+        seen.append((part.start, part.stop, len(flying)))
+        await asyncio.sleep(0.01)
+        flying.remove(part.start)
+
+      return types.SimpleNamespace(
+        write=lambda x, **unused: asyncio.ensure_future(write(x))
+      )
+
+  async def opened(*args, **kwargs):
+    return Store()
+
+  with checkpoint._part_by_part(), monkeypatch.context() as patch:
+    patch.setattr(
+      checkpoint, 'ts', types.SimpleNamespace(open=opened, Spec=dict)
+    )
+    asyncio.run(handler._open_and_write(None, x, {}, None))
+  # Whole files of two rows, and what is left.
+  assert [(a, b) for a, b, _ in seen] == [(0, 2), (2, 4), (4, 6), (6, 7)]
+  assert max(count for *_, count in seen) == 3
+  assert handler._open_and_write is before

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import orbax.checkpoint.experimental.v1 as ocp_v1
+import tensorstore as ts
 from absl import logging as absl_logging
 from etils import epath
 from jax.experimental import multihost_utils
@@ -31,8 +32,7 @@ from jax.experimental import multihost_utils
 # Between two attempts to read a checkpoint.
 _PAUSE_S = 1.0
 # Of a file that `weights_writer` makes: a layer of a 7B model, 90 MB. What lies
-# together in memory is written from there. Where layers are cut and the disk is
-# slow, Orbax has copied a whole stacked array before it is written.
+# together in memory is written from there.
 _PIECE_BYTES = 96 << 20
 # Of arrays that are read together: each is in memory twice for a moment.
 _READ_BYTES = 1 << 30
@@ -247,7 +247,7 @@ def weights_writer(
   waiting = {}
 
   def flush() -> None:
-    with context:
+    with context, _part_by_part():
       ocp_v1.partial.save(parts, waiting)
     waiting.clear()
     _give_memory_back()
@@ -277,6 +277,47 @@ def weights_writer(
     state.rename(_newer(root))
     parts.rmtree()
   _take_place(root)
+
+
+@contextlib.contextmanager
+def _part_by_part() -> Iterator[None]:
+  """Has Orbax write an array's files three at a time.
+
+  It gives TensorStore the whole array, which holds a copy of every file until
+  that is on the disk: with a slow disk all of the array once more. Where a
+  version of Orbax has no such method, arrays are written as it does.
+  """
+  handler, name = ocp.type_handlers.NumpyHandler, '_open_and_write'
+  before = getattr(handler, name, None)
+
+  async def write(self, value, tspec, ts_context):
+    del self
+    t = await ts.open(
+      ts.Spec(tspec), create=True, open=True, context=ts_context
+    )
+    if not value.ndim:
+      await t.write(value)
+      return
+    rows = t.chunk_layout.write_chunk.shape[0]  # Of a file, which stays whole.
+    rows *= max(1, _PIECE_BYTES // max(1, value[:rows].nbytes))
+    flying = []
+    for start in range(0, len(value), rows):
+      part = slice(start, min(start + rows, len(value)))
+      flying.append(
+        t[part].write(value[part], can_reference_source_data_indefinitely=True)
+      )
+      if len(flying) > 2:
+        await flying.pop(0)
+    for written in flying:
+      await written
+
+  if before is not None:
+    setattr(handler, name, write)
+  try:
+    yield
+  finally:
+    if before is not None:
+      setattr(handler, name, before)
 
 
 def _by_layer(key_path: Any, x: Any) -> Any:
