@@ -225,6 +225,13 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'prompts': 4,
     'max_new_tokens': 24,
   })  # fmt: skip
+  # Of --task=plan; see vimonet_jax/planning.py.
+  config.plan = ml_collections.ConfigDict({
+    'topology': '',
+    'stage': '',
+    'mix': '',
+    'rows': 0,
+  })  # fmt: skip
   if arg == 'smoke':
     _make_smoke(config)
   return config

@@ -37,7 +37,8 @@ FLOORS = (
     'convert.statistics_files',
   ),
   (
-    'train.losses train.optimizer train.stages train.log train.loop',
+    'train.losses train.optimizer train.stages train.step train.log '
+    'train.loop',
     'infer.generate infer.engine infer.conversation',
   ),
   (
@@ -51,7 +52,7 @@ FLOORS = (
   ('apps.show apps.chat apps.features apps.demo apps.serve apps.monitor',),
   (
     'base claim corpus importing outcome exporting evaluation pipeline '
-    'comparison main',
+    'comparison planning main',
   ),
 )
 # Neither sees the other: `main` builds a Stage and hands it to the loop.

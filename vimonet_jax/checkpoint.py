@@ -403,6 +403,7 @@ class LazyWeights(Mapping):
 
   Attributes:
     shapes: path -> shape.
+    dtypes: path -> dtype, as stored.
   """
 
   def __init__(self, folders: str | Sequence[str]):
@@ -418,6 +419,9 @@ class LazyWeights(Mapping):
     self.shapes = {
       path: tuple(entry.shape) for path, (_, entry) in self._owner.items()
     }
+    self.dtypes = {
+      path: jnp.dtype(entry.dtype) for path, (_, entry) in self._owner.items()
+    }
 
   def only(
     self, paths: Iterable[str], *, dtype: Any = None
@@ -425,7 +429,8 @@ class LazyWeights(Mapping):
     """Some of the paths; their real numbers are rounded to `dtype` if given."""
     found = copy.copy(self)
     found._owner = {path: self._owner[path] for path in paths}
-    found.shapes = {path: self.shapes[path] for path in paths}
+    found.shapes = {path: self.shapes[path] for path in found._owner}
+    found.dtypes = {path: self.dtypes[path] for path in found._owner}
     found._dtype = dtype or self._dtype
     return found
 

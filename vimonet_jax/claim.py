@@ -23,7 +23,7 @@ _FREE = (
   'data.processes',
   'data.read_threads',
 )
-_FREE_GROUPS = ('base', 'eval', 'mesh', 'parity')
+_FREE_GROUPS = ('base', 'eval', 'mesh', 'parity', 'plan')
 _FREE_ENDS = ('checkpoint_steps',)
 
 

@@ -28,7 +28,7 @@ _QUESTION = flags.DEFINE_string(
   'question', None, 'chat: one question; without it a conversation starts.'
 )
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'show, convert, export, parity: the folder to write to.'
+  'output', None, 'show, convert, export, parity, plan: the folder to write to.'
 )
 _SAMPLING = flags.DEFINE_string(
   'sampling', 'greedy', 'chat: greedy, or motionllm, which draws.'
@@ -125,6 +125,12 @@ def _parity(config, workdir: str) -> int:
   return comparison.run(config, workdir, output=_OUTPUT.value)
 
 
+def _plan(config, workdir: str) -> int:
+  from vimonet_jax import planning
+
+  return planning.run(config, workdir, output=_OUTPUT.value)
+
+
 TASKS = {
   'pipeline': _pipeline,
   'eval': _eval,
@@ -135,6 +141,7 @@ TASKS = {
   'assemble': _assemble,
   'export': _export,
   'parity': _parity,
+  'plan': _plan,
 }
 
 

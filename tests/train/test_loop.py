@@ -16,7 +16,8 @@ import pytest
 import toy
 
 from vimonet_jax import checkpoint
-from vimonet_jax.train import loop, optimizer
+from vimonet_jax.train import optimizer
+from vimonet_jax.train import step as step_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -80,7 +81,7 @@ def _step_inputs(rows=8, seed=0):
     'x': rng.normal(size=(rows, 4)).astype(np.float32),
     'weight': rng.random(rows).astype(np.float32),
   }
-  state = loop.State(
+  state = step_lib.State(
     jnp.int32(0), trainables, toy.tx().init(trainables), mutable
   )
   return state, frozen, batch, jax.random.key(1)
@@ -90,7 +91,7 @@ def test_the_step_runs_without_jit_and_leaves_its_inputs():
   state, frozen, batch, key = _step_inputs()
   before = jax.device_get(state)
   with jax.disable_jit():
-    after, metrics = loop.make_step(toy.loss_fn, toy.tx())(
+    after, metrics = step_lib.make_step(toy.loss_fn, toy.tx())(
       state, frozen, batch, key
     )
   jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), before)
@@ -100,7 +101,7 @@ def test_the_step_runs_without_jit_and_leaves_its_inputs():
 
 def test_gradients_exist_for_trainables_only():
   state, frozen, batch, key = _step_inputs()
-  step = loop.make_step(toy.loss_fn, toy.tx())
+  step = step_lib.make_step(toy.loss_fn, toy.tx())
   after, _ = step(state, frozen, batch, key)
   assert set(after.trainables) == {
     'net/blocks/in/kernel',
@@ -115,7 +116,7 @@ def test_gradients_exist_for_trainables_only():
 
 def test_randomness_follows_the_step():
   state, frozen, batch, key = _step_inputs()
-  step = jax.jit(loop.make_step(toy.loss_fn, toy.tx()))
+  step = jax.jit(step_lib.make_step(toy.loss_fn, toy.tx()))
   _, first = step(state, frozen, batch, key)
   _, again = step(state, frozen, batch, key)
   _, later = step(state._replace(step=jnp.int32(5)), frozen, batch, key)
@@ -136,7 +137,9 @@ def test_accumulation_equals_the_big_batch():
   # A fourth of the rows weighs nothing: a mean of means would differ.
   batch['weight'][::4] = 0.0
   found = [
-    jax.jit(loop.make_step(quiet, toy.tx(), pieces))(state, frozen, batch, key)
+    jax.jit(step_lib.make_step(quiet, toy.tx(), pieces))(
+      state, frozen, batch, key
+    )
     for pieces in (1, 4)
   ]
   jax.tree.map(
@@ -147,7 +150,7 @@ def test_accumulation_equals_the_big_batch():
 
 def test_rows_that_do_not_divide_are_reported():
   state, frozen, batch, key = _step_inputs()
-  step = loop.make_step(toy.loss_fn, toy.tx(), 3)
+  step = step_lib.make_step(toy.loss_fn, toy.tx(), 3)
   with pytest.raises(ValueError, match='grad_accumulation=3'):
     step(state, frozen, batch, key)
 

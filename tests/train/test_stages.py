@@ -12,7 +12,8 @@ import small
 
 from vimonet_jax import sharding
 from vimonet_jax.models import vimonet
-from vimonet_jax.train import loop, losses, optimizer, stages
+from vimonet_jax.train import losses, optimizer, stages
+from vimonet_jax.train import step as step_lib
 
 # A model whose kernels have shapes that nothing else in a step has.
 MODEL = {
@@ -155,10 +156,10 @@ def _step(name):
   """The step of a stage as the loop makes it, and the state it begins with."""
   given = _inputs(name)
   tx = stages.make_optimizer(_smoke()[name])
-  state = loop.State(
+  state = step_lib.State(
     jnp.int32(0), given.trainables, tx.init(given.trainables), given.mutable
   )
-  return loop.make_step(given.stage.loss_fn, tx), state
+  return step_lib.make_step(given.stage.loss_fn, tx), state
 
 
 @functools.cache

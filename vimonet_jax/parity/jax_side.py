@@ -21,7 +21,8 @@ from vimonet_jax import checkpoint, sharding
 from vimonet_jax.infer import engine
 from vimonet_jax.models import lora, motion_vqvae, vimonet
 from vimonet_jax.parity import work_folder
-from vimonet_jax.train import loop, optimizer, stages
+from vimonet_jax.train import optimizer, stages
+from vimonet_jax.train import step as step_lib
 
 SIDE = 'jax'
 _CODEBOOK = 'motion/quantizer/'
@@ -322,9 +323,9 @@ def _train(work, job, memory):
     {path: flat[path] for path in wanted}, stage.trainable
   )
   tx = stages.make_optimizer(settings)
-  step = jax.jit(loop.make_step(stage.loss_fn, tx), donate_argnums=0)
+  step = jax.jit(step_lib.make_step(stage.loss_fn, tx), donate_argnums=0)
   compiled, buffers = {}, []
-  state = loop.State(
+  state = step_lib.State(
     step=jnp.zeros((), jnp.int32),
     trainables=trainables,
     opt_state=tx.init(trainables),

@@ -17,8 +17,7 @@ import tensorboardX
 import tqdm
 from etils import epath
 
-# Metrics inside a step: name -> (sum, count), divided on the host.
-Metrics = Mapping[str, tuple[jax.Array, jax.Array]]
+from vimonet_jax.train import step as step_lib
 
 _METRICS, _SUMMARY = 'metrics.jsonl', 'summary.json'
 
@@ -79,7 +78,7 @@ class Log:
       self._bar.write(text)
     logging.info(text)
 
-  def later(self, step: int, metrics: Metrics) -> None:
+  def later(self, step: int, metrics: step_lib.Metrics) -> None:
     """Takes a step's metrics and writes those of the step before."""
     pending, self._pending = self._pending, None
     if pending:
@@ -108,7 +107,7 @@ class Log:
     write_atomically(self._root / _SUMMARY, json.dumps(summary, indent=2))
     return summary
 
-  def _write(self, step: int, metrics: Metrics, extra=None) -> None:
+  def _write(self, step: int, metrics: step_lib.Metrics, extra=None) -> None:
     line = {'step': step, 'loss': math.nan}
     for name, (total, count) in jax.device_get(dict(metrics)).items():
       # A metric of something that this batch has none of has no value.

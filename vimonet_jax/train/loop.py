@@ -18,7 +18,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,89 +28,9 @@ from etils import epath
 from vimonet_jax import checkpoint, sharding
 from vimonet_jax.train import log as log_lib
 from vimonet_jax.train import optimizer
+from vimonet_jax.train import step as step_lib
 
 Flat = dict[str, Any]
-
-
-class State(NamedTuple):
-  """What a step changes, and all that it changes."""
-
-  step: jax.Array  # int32 scalar: steps taken so far.
-  trainables: Flat
-  opt_state: optax.OptState
-  mutable: Flat
-
-
-def make_step(
-  loss_fn: Callable, tx: optax.GradientTransformation, grad_accumulation=1
-) -> Callable[..., tuple[State, log_lib.Metrics]]:
-  """A pure function (state, frozen, batch, key) -> (state, metrics).
-
-  Gradients exist for the trainables only. Loss, weight, gradients and metrics
-  are summed over micro-batches and divided once by the weight of the whole
-  batch, so that accumulation changes nothing but memory; mutable state passes
-  through the micro-batches one after another.
-
-  Args:
-    loss_fn: a stage's.
-    tx: optimizer over the flat trainables.
-    grad_accumulation: into how many micro-batches a batch is cut. Micro-batch g
-      has the rows g, g + G, g + 2G, ..., which keeps sharded rows in place.
-  """
-  grad_fn = jax.grad(
-    lambda *args: _with_sums(*loss_fn(*args)), argnums=0, has_aux=True
-  )
-
-  def cut(x):
-    if x.shape[0] % grad_accumulation:
-      raise ValueError(
-        f'Expected rows that divide into grad_accumulation='
-        f'{grad_accumulation} micro-batches, found {x.shape[0]} rows.'
-      )
-    shape = (x.shape[0] // grad_accumulation, grad_accumulation)
-    return jnp.swapaxes(x.reshape(*shape, *x.shape[1:]), 0, 1)
-
-  def step(
-    state: State, frozen: Flat, batch, key
-  ) -> tuple[State, log_lib.Metrics]:
-    keys = jax.random.split(
-      jax.random.fold_in(key, state.step), grad_accumulation
-    )
-
-    def accumulate(carry, inputs):
-      grads, mutable = carry
-      micro_batch, micro_key = inputs
-      more, (mutable, sums) = grad_fn(
-        state.trainables, frozen, mutable, micro_batch, micro_key
-      )
-      return (jax.tree.map(jnp.add, grads, more), mutable), sums
-
-    if grad_accumulation == 1:
-      grads, (mutable, sums) = grad_fn(
-        state.trainables, frozen, state.mutable, batch, keys[0]
-      )
-    else:
-      zeros = jax.tree.map(jnp.zeros_like, state.trainables)
-      (grads, mutable), sums = jax.lax.scan(
-        accumulate,
-        (zeros, state.mutable),
-        (jax.tree.map(cut, batch), keys),
-      )
-      sums = jax.tree.map(lambda x: jnp.sum(x, axis=0), sums)
-    _, weight = sums['loss']
-    grads = jax.tree.map(lambda g: g / weight, grads)
-    updates, opt_state = tx.update(grads, state.opt_state, state.trainables)
-    metrics = {**sums, 'grad_norm': (optax.global_norm(grads), jnp.ones(()))}
-    trainables = optax.apply_updates(state.trainables, updates)
-    return State(state.step + 1, trainables, opt_state, mutable), metrics
-
-  return step
-
-
-def _with_sums(loss, aux):
-  loss_sum, weight = loss
-  mutable, metrics = aux
-  return loss_sum, (mutable, {'loss': (loss_sum, weight), **metrics})
 
 
 def train(
@@ -190,15 +110,8 @@ def train(
     log.say(f'{stage.name}: starts at step {first} from {source}')
     stop = stack.enter_context(_stop_on_sigterm())
 
-    rows = sharding.batch_sharding(mesh)
-    where = jax.tree.map(lambda x: x.sharding, (state, frozen))
-    whole = sharding.replicated(mesh)
-    step_fn = jax.jit(
-      make_step(stage.loss_fn, tx, grad_accumulation),
-      in_shardings=(*where, rows, whole),
-      out_shardings=(where[0], whole),
-      donate_argnums=0,
-    )
+    step_fn = step_lib.jit(stage, tx, state, frozen, mesh, grad_accumulation)
+    rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 1), whole)
 
     checked = set()
@@ -227,7 +140,7 @@ def train(
 
 def _start(
   root, stage, tx, iterator, saver, mesh, *, seed, resume, init, init_patterns
-) -> tuple[State, Flat, str]:
+) -> tuple[step_lib.State, Flat, str]:
   """The state to begin with, the frozen parameters, and where they came from.
 
   The first of these that is there decides on the state:
@@ -237,25 +150,14 @@ def _start(
     4. fresh parameters.
   Frozen parameters are in no checkpoint: 3 and 4 hold for them in every case.
   """
-  abstract, abstract_mutable = stage.abstract()
-  shapes, mutable_shapes = map(sharding.unbox, (abstract, abstract_mutable))
-  whole = sharding.replicated(mesh)
-  shardings = sharding.state_shardings(abstract, mesh)
-  shardings |= dict.fromkeys(mutable_shapes, whole)
-  trainable, frozen = optimizer.split(shapes, stage.trainable)
-  dtypes = {
-    **{path: _as(x, jnp.float32) for path, x in trainable.items()},
-    **{path: x.dtype for path, x in mutable_shapes.items()},
-  }
+  stored = checkpoint.LazyWeights(init).dtypes if init else {}
+  target, where = step_lib.layout(stage, tx, mesh, stored)
+  wanted = {**target.trainables, **target.mutable, **where}
 
   # 3. and 4.
-  loaded = _load(init, init_patterns, {**shapes, **mutable_shapes}, shardings)
-  dtypes |= {
-    path: _as(loaded.get(path, x), stage.frozen_dtype)
-    for path, x in frozen.items()
-  }
-  fresh = sorted(set(dtypes) - set(loaded))
-  if init and (lost := sorted(set(frozen) & set(fresh))):
+  loaded = _load(init, init_patterns, wanted)
+  fresh = sorted(set(wanted) - set(loaded))
+  if init and (lost := sorted(set(where) & set(fresh))):
     # Random and never trained: nobody wants that who names weights.
     raise ValueError(
       f'Expected weights for all that stage {stage.name} keeps frozen, found '
@@ -265,32 +167,29 @@ def _start(
 
   def make(key):
     made = optimizer.join(*stage.init(key))
-    return {path: made[path].astype(dtypes[path]) for path in fresh}
+    return {path: made[path].astype(wanted[path].dtype) for path in fresh}
 
   # Under jit, what is loaded is never initialised, and nothing is ever whole.
-  flat = {path: x.astype(dtypes[path]) for path, x in loaded.items()}
+  flat = {path: x.astype(wanted[path].dtype) for path, x in loaded.items()}
   flat |= jax.jit(
-    make, out_shardings={path: shardings[path] for path in fresh}
+    make, out_shardings={path: wanted[path].sharding for path in fresh}
   )(jax.random.key(seed))
   del loaded
-  trainables = {path: flat[path] for path in trainable}
-  opt_shardings = sharding.optimizer_shardings(
-    jax.eval_shape(tx.init, trainables), shardings, mesh
-  )
-  state = State(
-    step=jax.device_put(jnp.zeros((), jnp.int32), whole),
+  trainables = {path: flat[path] for path in target.trainables}
+  state = step_lib.State(
+    step=jax.device_put(jnp.zeros((), jnp.int32), target.step.sharding),
     trainables=trainables,
-    opt_state=jax.jit(tx.init, out_shardings=opt_shardings)(trainables),
-    mutable={path: flat[path] for path in mutable_shapes},
+    opt_state=jax.jit(
+      tx.init,
+      out_shardings=jax.tree.map(lambda x: x.sharding, target.opt_state),
+    )(trainables),
+    mutable={path: flat[path] for path in target.mutable},
   )
-  frozen = {path: flat[path] for path in frozen}
+  frozen = {path: flat[path] for path in where}
   check_base(root, stage.name, frozen)
-  source = f'{len(dtypes) - len(fresh)} named and {len(fresh)} fresh arrays'
+  source = f'{len(wanted) - len(fresh)} named and {len(fresh)} fresh arrays'
 
   # 1. and 2.
-  target = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-  )
   restored = saver.restore(target, iterator)
   if restored is not None:
     return restored, frozen, 'its own checkpoint'
@@ -333,29 +232,24 @@ def check_base(folder: str, name: str, frozen: Mapping[str, Any]) -> None:
     log_lib.write_atomically(path, json.dumps({'frozen': found}))
 
 
-def _as(x, dtype):
-  """`dtype` for numbers that may be rounded; None leaves those too."""
-  is_free = dtype is not None and jnp.issubdtype(x.dtype, jnp.floating)
-  return dtype if is_free else x.dtype
-
-
-def _load(folders, patterns, shapes, shardings) -> Flat:
+def _load(folders, patterns, wanted: Flat) -> Flat:
   """Named weights for the paths that the stage has."""
   if not folders:
     return {}
   stored = checkpoint.LazyWeights(folders).shapes
-  if unknown := sorted(set(stored) - set(shapes)):
+  if unknown := sorted(set(stored) - set(wanted)):
     logging.info('Weights that this stage has no place for: %s', unknown)
-  for path in set(stored) & set(shapes):
-    if stored[path] != shapes[path].shape:
+  for path in set(stored) & set(wanted):
+    if stored[path] != wanted[path].shape:
       raise ValueError(
-        f'Expected {path} of shape {shapes[path].shape}, found {stored[path]} '
+        f'Expected {path} of shape {wanted[path].shape}, found {stored[path]} '
         f'in {", ".join(map(str, folders))}; use weights of the same model.'
       )
   if patterns is None:
-    patterns = [re.escape(path) for path in stored if path in shapes]
+    patterns = [re.escape(path) for path in stored if path in wanted]
+  shardings = {path: x.sharding for path, x in wanted.items()}
   found = checkpoint.load_weights(folders, patterns, shardings=shardings)
-  return {path: x for path, x in found.items() if path in shapes}
+  return {path: x for path, x in found.items() if path in wanted}
 
 
 def _next(iterator: Iterator, step: int) -> Mapping[str, Any]:
@@ -383,7 +277,7 @@ def _to_global(batch: Mapping[str, Any], rows) -> dict[str, jax.Array]:
   }
 
 
-def _evaluation(evaluate, state: State, frozen: Flat, step: int):
+def _evaluation(evaluate, state: step_lib.State, frozen: Flat, step: int):
   found = evaluate(
     optimizer.join(state.trainables, frozen), state.mutable, step
   )

@@ -1,0 +1,174 @@
+"""Operations, bytes and loops of programs, against those that are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from vimonet_jax import plan, sharding
+
+D = 256
+
+
+def _traced(f, *shapes):
+  args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+  return jax.jit(f).trace(*args).jaxpr
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+  def loop(x, w):
+    return jax.lax.scan(lambda x, w: (x @ w, None), x, w)[0]
+
+  found = plan.flops(_traced(loop, (8, D), (5, D, D)))
+  assert found == 5 * 2 * 8 * D * D
+
+
+def test_gradients_and_what_is_computed_again_count():
+  def loss(x, w, remat):
+    f = jax.checkpoint(lambda x: jnp.tanh(x @ w)) if remat else None
+    f = f or (lambda x: jnp.tanh(x @ w))
+    return jnp.sum(f(f(x)))
+
+  one = 2 * 8 * D * D
+  for remat, wanted in ((False, 4), (True, 6)):
+    grad = jax.grad(lambda x, w, remat=remat: loss(x, w, remat))
+    assert plan.flops(_traced(grad, (8, D), (D, D))) == wanted * one
+
+
+def test_of_branches_the_dearest_counts():
+  def branch(i, x):
+    return jax.lax.switch(
+      i.astype(int), [lambda x: x, lambda x: x @ x, lambda x: x @ x @ x], x
+    )
+
+  assert plan.flops(_traced(branch, (), (D, D))) == 2 * 2 * D**3
+
+
+def test_a_convolution_is_as_many_products():
+  def conv(x, w):
+    return jax.lax.conv_general_dilated(
+      x, w, (2,), 'SAME', dimension_numbers=('NWC', 'WIO', 'NWC')
+    )
+
+  found = plan.flops(_traced(conv, (3, 32, 8), (5, 8, 16)))
+  assert found == 2 * (3 * 16 * 16) * 5 * 8
+
+
+def _compiled(f, spec, out, *, length=6):
+  """A loop over x on eight devices, split so."""
+  mesh = sharding.make_mesh(2, 4, 1)
+  where = jax.NamedSharding(mesh, PartitionSpec(*spec))
+  x = jax.ShapeDtypeStruct((D, D), jnp.float32, sharding=where)
+
+  def loop(x):
+    return jax.lax.scan(lambda x, _: (f(x), None), x, None, length=length)[0]
+
+  with sharding.use(mesh):
+    return (
+      jax.jit(loop, out_shardings=jax.NamedSharding(mesh, PartitionSpec(*out)))
+      .lower(x)
+      .compile()
+    )
+
+
+def test_bytes_between_devices_count_as_often_as_they_go():
+  """A ring of four in which every device has a quarter of the columns."""
+  spec = (None, 'fsdp')
+
+  def f(x):
+    whole = jax.lax.with_sharding_constraint(x, PartitionSpec())
+    return jax.lax.with_sharding_constraint(
+      jnp.tanh(whole) * 2.0, PartitionSpec(*spec)
+    )
+
+  found = plan.traffic(_compiled(f, spec, spec).as_text())
+  size = D * D * 4
+  gathered = sum(found.exchanged.values())
+  assert set(found.exchanged) == {'all-gather'}
+  # Every device sends all that it has and what comes by, but its own end.
+  assert gathered == 6 * size * 3 / 4
+  # What is read and written goes through memory at least once a turn.
+  assert found.accessed > 6 * size
+  twice = plan.traffic(_compiled(f, spec, spec, length=12).as_text())
+  assert twice.exchanged['all-gather'] == 2 * gathered
+  assert twice.accessed > 1.8 * found.accessed
+
+
+def test_a_sum_over_devices_goes_around_twice():
+  def f(x):
+    return jax.lax.with_sharding_constraint(x @ x.T, PartitionSpec())
+
+  mesh = sharding.make_mesh(2, 4, 1)
+  where = jax.NamedSharding(mesh, PartitionSpec(None, 'fsdp'))
+  x = jax.ShapeDtypeStruct((D, D), jnp.float32, sharding=where)
+  with sharding.use(mesh):
+    compiled = jax.jit(f).lower(x).compile()
+  found = plan.traffic(compiled.as_text())
+  assert found.exchanged == {'all-reduce': 2 * D * D * 4 * 3 / 4}
+
+
+HLO = """HloModule step, is_scheduled=true
+
+%fused (p0: bf16[32,4096], p1: s32[]) -> bf16[1,4096] {
+  %p0 = bf16[32,4096]{1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  ROOT %ds = bf16[1,4096]{1,0} dynamic-slice(%p0, %p1)
+}
+
+%body (a: (s32[], bf16[32,4096])) -> (s32[], bf16[32,4096]) {
+  %a = (s32[], bf16[32,4096]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%a), index=0
+  %x = bf16[32,4096]{1,0} get-tuple-element(%a), index=1
+  %row = bf16[1,4096]{1,0} fusion(%x, %i), kind=kLoop, calls=%fused
+  %near = bf16[1,4096]{1,0:S(1)} copy(%row)
+  %all = bf16[4,4096]{1,0} all-gather(%row), replica_groups=[4,4]<=[16]
+  %far = bf16[1,4096]{1,0} collective-permute(%row), source_target_pairs={{0,1}}
+  ROOT %t = (s32[], bf16[32,4096]{1,0}) tuple(%i, %x)
+}
+
+%cond (a: (s32[], bf16[32,4096])) -> pred[] {
+  %a = (s32[], bf16[32,4096]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%a), index=0
+  %n = u32[] constant(32)
+  ROOT %lt = pred[] compare(%i, %n), direction=LT
+}
+
+ENTRY %main (x: bf16[32,4096]) -> bf16[32,4096] {
+  %x = bf16[32,4096]{1,0} parameter(0)
+  %zero = s32[] constant(0)
+  %t = (s32[], bf16[32,4096]{1,0}) tuple(%zero, %x)
+  %w = (s32[], bf16[32,4096]{1,0}) while(%t), condition=%cond, body=%body
+  ROOT %y = bf16[32,4096]{1,0} get-tuple-element(%w), index=1
+}
+"""
+
+
+def test_a_layer_of_a_stack_is_read_alone_and_what_stays_on_the_chip_is_free():
+  """As XLA writes a scan over stacked layers for a TPU."""
+  row = 4096 * 2
+  found = plan.traffic(HLO)
+  assert found.exchanged == {
+    'all-gather': 32 * 3 * row,
+    'collective-permute': 32 * row,
+  }
+  fusion = row + 4 + row  # The slice, its place, and what comes out.
+  condition_is_free = 0
+  wanted = fusion + row + 5 * row + 2 * row + condition_is_free
+  assert found.accessed == 32 * wanted
+
+
+def test_a_text_without_a_program_says_so():
+  with pytest.raises(ValueError, match='found no ENTRY'):
+    plan.traffic('HloModule nothing')
+
+
+def test_a_step_takes_as_long_as_what_it_waits_for():
+  chip = plan.Chip('chip', flops=1e12, memory=1e9, bandwidth=1e9, links=1e8)
+  cost = plan.Cost(2e12, 0, 0, 0, 1e9, {'all-gather': 4e8, 'all-reduce': 1e8})
+  found = plan.bound(cost, chip)
+  assert found == (2.0, 1.0, 5.0)
+  assert found.seconds == 5.0
+  alone = plan.bound(cost._replace(exchanged={}), chip._replace(links=0.0))
+  assert alone == (2.0, 1.0, 0.0)
+  np.testing.assert_allclose(alone.seconds, 2.0)

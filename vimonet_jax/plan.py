@@ -1,0 +1,397 @@
+"""What a compiled step asks of the chips that it is compiled for.
+
+XLA counts the body of a loop once, so floating-point operations are counted in
+the program as JAX wrote it, and bytes between chips in the program as XLA wrote
+it, both with every loop as often as it runs. Memory is XLA's own account.
+
+Nothing here needs the chips: a program can be compiled for TPUs that nobody has
+at hand (jax.experimental.topologies).
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from jax.extend import core
+
+_GIB = 2**30
+
+
+class Chip(NamedTuple):
+  """Published figures of what JAX calls a device.
+
+  Attributes:
+    name: what it is sold as.
+    flops: per second, of bfloat16 products.
+    memory: bytes.
+    bandwidth: of that memory, bytes per second.
+    links: to its neighbours, all together and one way, bytes per second; 0
+      where there is one chip only.
+  """
+
+  name: str
+  flops: float
+  memory: float
+  bandwidth: float
+  links: float
+
+
+# By jax.Device.device_kind: docs.cloud.google.com/tpu/docs/v5e and .../tpu7x
+# (of v5p and v6e, too), read 2026-11-28. They give links in both directions
+# together.
+CHIPS = {
+  'TPU v5 lite': Chip('TPU v5e', 197e12, 16 * _GIB, 819e9, 200e9),
+  'TPU v5': Chip('TPU v5p', 459e12, 95 * _GIB, 2765e9, 600e9),
+  'TPU v6 lite': Chip('TPU v6e', 918e12, 32 * _GIB, 1638e9, 400e9),
+  # Two devices a chip.
+  'TPU7x': Chip('half a TPU7x', 1153.5e12, 96 * _GIB, 3690e9, 300e9),
+}
+
+
+class Cost(NamedTuple):
+  """Of one step, per device.
+
+  Attributes:
+    flops: of matrix products and convolutions.
+    arguments: bytes of what the step is given and gives back in their place.
+    temporaries: bytes of what it keeps meanwhile, at most.
+    code: bytes of the program.
+    accessed: bytes between memory and compute units, loops counted.
+    exchanged: kind of collective -> bytes sent per device.
+  """
+
+  flops: float
+  arguments: int
+  temporaries: int
+  code: int
+  accessed: float
+  exchanged: Mapping[str, float]
+
+  @property
+  def memory(self) -> int:
+    """Bytes that a device must have."""
+    return self.arguments + self.temporaries + self.code
+
+
+def flops(jaxpr: core.ClosedJaxpr) -> float:
+  """Operations of all products and convolutions, on all devices together.
+
+  A multiplication and an addition are two. Of branches the dearest counts; a
+  loop whose length depends on data counts once.
+  """
+  return _flops(jaxpr.jaxpr)
+
+
+def _flops(jaxpr) -> float:
+  total = 0.0
+  for eqn in jaxpr.eqns:
+    name = eqn.primitive.name
+    if name == 'dot_general':
+      total += _dot_flops(eqn)
+    elif name == 'conv_general_dilated':
+      total += _conv_flops(eqn)
+    elif name == 'cond':
+      total += max(_flops(branch.jaxpr) for branch in eqn.params['branches'])
+    else:
+      times = eqn.params['length'] if name == 'scan' else 1
+      total += times * sum(map(_flops, _inside(eqn.params)))
+  return total
+
+
+def _inside(params: Mapping[str, Any]) -> Iterator[Any]:
+  """The jaxprs that an equation runs."""
+  for value in params.values():
+    for x in value if isinstance(value, (tuple, list)) else (value,):
+      x = getattr(x, 'jaxpr', x)
+      if hasattr(x, 'eqns'):
+        yield x
+
+
+def _dot_flops(eqn) -> float:
+  (contracted, _), _ = eqn.params['dimension_numbers']
+  depth = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+  return 2.0 * eqn.outvars[0].aval.size * depth
+
+
+def _conv_flops(eqn) -> float:
+  numbers = eqn.params['dimension_numbers']
+  kernel = eqn.invars[1].aval.shape
+  depth = math.prod(kernel[axis] for axis in numbers.rhs_spec[1:])
+  return 2.0 * eqn.outvars[0].aval.size * depth
+
+
+# --- Programs as XLA writes them ---------------------------------------------
+
+_COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$')
+_INSTRUCTION = re.compile(
+  r'^\s+(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ([\w-]+)\((.*)$'
+)
+_ARRAY = re.compile(r'(\w+)\[([\d,]*)\](?:\{([^}]*)\})?')
+_CALLED = re.compile(
+  r'(?:calls=|body=|to_apply=|called_computations=\{)%?([\w.-]+)'
+)
+_BRANCHES = re.compile(
+  r'(?:branch_computations=\{([^}]*)\}|'
+  r'true_computation=%?([\w.-]+), false_computation=%?([\w.-]+))'
+)
+_COLLECTIVES = (
+  'all-gather',
+  'all-reduce',
+  'reduce-scatter',
+  'all-to-all',
+  'ragged-all-to-all',
+  'collective-permute',
+)
+# What is no work of its own.
+_FREE = (
+  'after-all',
+  'bitcast',
+  'call',
+  'conditional',
+  'constant',
+  'get-tuple-element',
+  'iota',
+  'opt-barrier',
+  'parameter',
+  'partition-id',
+  'replica-id',
+  'tuple',
+  'while',
+)
+
+
+class _Instruction(NamedTuple):
+  name: str
+  shape: str  # As it stands there: of a tuple, all of it.
+  op: str
+  rest: str  # Operands and attributes.
+
+
+class Traffic(NamedTuple):
+  """Bytes that a program moves on one device, with every loop as it runs.
+
+  Attributes:
+    accessed: between memory and compute units.
+    exchanged: kind of collective -> bytes that are sent.
+  """
+
+  accessed: float
+  exchanged: dict[str, float]
+
+
+def traffic(hlo: str) -> Traffic:
+  """Reads a program of one device, as `compiled.as_text()` gives it.
+
+  A fusion reads its operands and writes its output, and so does everything
+  else; what the compiler keeps on the chip (memory space 1) costs nothing. Of
+  branches the one with most traffic counts. Bytes of collectives are those of
+  rings, which every device sends once around.
+  """
+  computations, entry = _computations(hlo)
+  known: dict[str, Traffic] = {}
+
+  def of(name: str) -> Traffic:
+    if name not in known:
+      known[name] = _traffic_of(computations[name], computations, of)
+    return known[name]
+
+  return of(entry)
+
+
+def _computations(hlo: str) -> tuple[dict[str, list[_Instruction]], str]:
+  found, entry, current = {}, '', None
+  for line in hlo.splitlines():
+    if head := _COMPUTATION.match(line):
+      current = found.setdefault(head[2], [])
+      entry = head[2] if head[1] else entry
+    elif current is not None and (made := _INSTRUCTION.match(line)):
+      current.append(_Instruction(*made.groups()))
+  if not entry:
+    raise ValueError('Expected the text of a compiled program, found no ENTRY.')
+  return found, entry
+
+
+def _traffic_of(instructions, computations, of) -> Traffic:
+  shapes = {x.name: x.shape for x in instructions}
+  accessed, exchanged = 0.0, {}
+
+  def add(more: Traffic, times: float = 1) -> None:
+    nonlocal accessed
+    accessed += times * more.accessed
+    for kind, size in more.exchanged.items():
+      exchanged[kind] = exchanged.get(kind, 0.0) + times * size
+
+  for x in instructions:
+    kind = x.op.removesuffix('-start')
+    if kind in _COLLECTIVES:
+      add(Traffic(0.0, {kind: _sent(kind, x, shapes)}))
+    if x.op == 'while':
+      add(of(_CALLED.search(x.rest)[1]), _trips(x, computations))
+    elif x.op == 'conditional':
+      names = [name for match in _BRANCHES.findall(x.rest) for name in match]
+      names = [y.strip(' %') for name in names for y in name.split(',')]
+      add(max((of(y) for y in names if y), key=lambda y: y.accessed))
+    elif called := _CALLED.search(x.rest):
+      inside = of(called[1])
+      # A fusion's own reading and writing is that of its operands.
+      is_whole = x.op in ('call', 'async-start')
+      add(inside if is_whole else inside._replace(accessed=0.0))
+    if x.op not in _FREE and not x.op.endswith(('-done', '-update')):
+      accessed += _touched(x, shapes, computations)
+  return Traffic(accessed, exchanged)
+
+
+def _operands(x: _Instruction) -> list[str]:
+  return re.findall(r'%([\w.-]+)', x.rest.partition(')')[0])
+
+
+def _touched(x: _Instruction, shapes, computations) -> float:
+  """Bytes that an instruction reads and writes; of slices only the slice."""
+  operands = _operands(x)
+  read = [_bytes(shapes.get(y, '')) for y in operands]
+  if x.op in ('dynamic-slice', 'slice', 'gather'):
+    return 2 * _bytes(x.shape)
+  if x.op == 'dynamic-update-slice':
+    return 2 * read[1]
+  written = _bytes(x.shape)
+  if x.op == 'slice-start':  # ((operand), slice, context)
+    part = _ARRAY.findall(x.shape)[-2]
+    return _bytes(f'{part[0]}[{part[1]}]') + written - sum(read)
+  if x.op.endswith('-start'):
+    return written  # What it reads is repeated in what it gives.
+  if x.op == 'fusion':
+    read, written = _fused(
+      computations[_CALLED.search(x.rest)[1]], read, written
+    )
+  return written + sum(read)
+
+
+def _fused(inside, read: list[float], written: float):
+  """What a fusion reads and writes of its operands and its output.
+
+  A scan reads a layer of each stack, and writes one, within the fusions of its
+  body: the whole stack stands there as operand or output.
+  """
+  sizes = {x.name: _bytes(x.shape, everywhere=True) for x in inside}
+  read = list(read)
+  for x in inside:
+    if x.op != 'parameter':
+      continue
+    users = [y for y in inside if x.name in _operands(y)]
+    slices = [y for y in users if y.op == 'dynamic-slice']
+    updates = [
+      y
+      for y in users
+      if y.op == 'dynamic-update-slice' and _operands(y)[0] == x.name
+    ]
+    if users and len(slices) + len(updates) == len(users):
+      number = int(x.rest.partition(')')[0])
+      read[number] = min(read[number], sum(sizes[y.name] for y in slices))
+  updates = [x for x in inside if x.op == 'dynamic-update-slice']
+  if updates and sizes[updates[-1].name] == sizes[inside[-1].name]:
+    written = min(written, sizes.get(_operands(updates[-1])[1], written))
+  return read, written
+
+
+def _bytes(shape: str, *, everywhere: bool = False) -> float:
+  """Bytes of an array or tuple; of those in main memory unless `everywhere`."""
+  total = 0.0
+  for dtype, sizes, layout in _ARRAY.findall(shape):
+    if 'S(' in layout and not everywhere:
+      continue
+    bits = re.search(r'\d+', dtype)
+    number = math.prod(int(size) for size in sizes.split(',') if size)
+    total += number * (int(bits[0]) if bits else 8) / 8
+  return total
+
+
+def _trips(loop: _Instruction, computations) -> int:
+  """How often a loop runs; 1 where only its data know."""
+  if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest):
+    return int(known[1])
+  condition = re.search(r'condition=%?([\w.-]+)', loop.rest)[1]
+  bounds = [
+    int(x.rest.partition(')')[0])
+    for x in computations[condition]
+    if x.op == 'constant' and re.match(r'[su](32|64)\[\]', x.shape)
+  ]
+  return max(bounds, default=1)
+
+
+def _sent(kind: str, x: _Instruction, shapes: Mapping[str, str]) -> float:
+  given = sum(_bytes(shapes.get(y, ''), everywhere=True) for y in _operands(x))
+  count = _group(x.rest)
+  if kind == 'collective-permute':
+    return given
+  if count < 2:
+    return 0.0
+  share = (count - 1) / count
+  return given * {
+    'all-gather': count * share,  # Every device's part passes by.
+    'all-reduce': 2 * share,
+  }.get(kind, share)
+
+
+def _group(rest: str) -> int:
+  """Devices that exchange with each other."""
+  if listed := re.search(r'replica_groups=\{\{([\d,]+)\}', rest):
+    return len(listed[1].split(','))
+  if tiled := re.search(r'replica_groups=\[\d+,(\d+)\]<=', rest):
+    return int(tiled[1])
+  if mesh := re.search(
+    r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}', rest
+  ):
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+    # An axis, or a part of one: 'a':(2)4.
+    axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])
+    return math.prod(int(part or sizes[axis]) for axis, part in axes)
+  return 1
+
+
+# --- Verdicts ----------------------------------------------------------------
+
+
+def cost(traced: Any, compiled: Any, devices: int) -> Cost:
+  """What a step costs on each of its devices.
+
+  Args:
+    traced: from jax.jit(step).trace(...).
+    compiled: of the same.
+    devices: that it is compiled for.
+  """
+  memory = compiled.memory_analysis()
+  moved = traffic(compiled.as_text())
+  return Cost(
+    flops=flops(traced.jaxpr) / devices,
+    arguments=memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes,
+    temporaries=memory.temp_size_in_bytes,
+    code=memory.generated_code_size_in_bytes,
+    accessed=moved.accessed,
+    exchanged=moved.exchanged,
+  )
+
+
+class Bound(NamedTuple):
+  """Seconds that a step takes at least, by what it waits for."""
+
+  compute: float
+  memory: float
+  links: float
+
+  @property
+  def seconds(self) -> float:
+    """If all three went on at once and each at its published speed."""
+    return max(self)
+
+
+def bound(cost: Cost, chip: Chip) -> Bound:
+  """The roofline of a step on a chip."""
+  sent = sum(cost.exchanged.values())
+  return Bound(
+    compute=cost.flops / chip.flops,
+    memory=cost.accessed / chip.bandwidth,
+    links=sent / chip.links if sent else 0.0,
+  )
