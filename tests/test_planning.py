@@ -10,7 +10,7 @@ from vimonet_jax import plan, planning, sharding
 
 
 def _config(**changes):
-  return presets.load('tiny', 'smoke', mesh__fsdp=-1, **changes)
+  return presets.load('tiny', 'smoke', mesh__data=1, mesh__fsdp=-1, **changes)
 
 
 def test_a_step_for_what_is_here_is_planned(tmp_path, capsys):
