@@ -215,11 +215,12 @@ def test_recomputing_changes_nothing_whatever_dropout_a_file_asks_for(work):
   assert not _failing(work)
 
 
-def test_nothing_has_to_be_drawn_where_every_part_is_named(made, tmp_path):
-  settings = json.loads((made[1] / 'settings.json').read_text())
-  given = handout.Given(
+def _given(work: pathlib.Path, originals=None) -> handout.Given:
+  """Weights alone, all of them from the folder that both sides were given."""
+  settings = json.loads((work / 'settings.json').read_text())
+  return handout.Given(
     model=vimonet.Config.from_json(settings['model']),
-    base=[str(made[1] / 'weights')],
+    base=[str(work / 'weights')],
     fresh={},
     probe={},
     stages={},
@@ -227,8 +228,12 @@ def test_nothing_has_to_be_drawn_where_every_part_is_named(made, tmp_path):
     prompts={},
     max_new_tokens=1,
     eos_id=2,
-    originals={},
+    originals=originals or {},
   )
+
+
+def test_nothing_has_to_be_drawn_where_every_part_is_named(made, tmp_path):
+  given = _given(made[1])
   handout.write(str(tmp_path), given)
   assert {'llm', 'adapter', 'video'} <= set(os.listdir(tmp_path / 'torch'))
   found = json.loads((tmp_path / 'settings.json').read_text())['weights']
@@ -240,19 +245,7 @@ def test_an_adapter_beside_a_decoder_is_the_adapter(made, tmp_path):
   folder = tmp_path / 'theirs'
   shutil.copytree(made[1] / 'torch' / 'llm', folder)
   shutil.copytree(made[1] / 'torch' / 'adapter', folder, dirs_exist_ok=True)
-  settings = json.loads((made[1] / 'settings.json').read_text())
-  given = handout.Given(
-    model=vimonet.Config.from_json(settings['model']),
-    base=[str(made[1] / 'weights')],
-    fresh={},
-    probe={},
-    stages={},
-    forward=[],
-    prompts={},
-    max_new_tokens=1,
-    eos_id=2,
-    originals={'adapter': str(folder)},
-  )
+  given = _given(made[1], originals={'adapter': str(folder)})
   handout.write(str(tmp_path / 'work'), given)
   found = json.loads((tmp_path / 'work' / 'settings.json').read_text())
   found = found['checkpoints']['adapter']

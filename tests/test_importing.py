@@ -1,6 +1,7 @@
 """Weights go to transformers, peft and torch, and come back as they were."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -300,8 +301,9 @@ def test_a_run_begins_on_what_was_converted(run, converted):
 
   def check(*parts):
     config.base = {part: converted[part] for part in parts}
-    made = [pipeline._check_stage(config, x, mesh) for x in config.stage_names]
-    pipeline._check_frozen(config, made)
+    names = config.stage_names
+    paths = {x: pipeline._check_stage(config, x, mesh) for x in names}
+    pipeline._check_frozen(config, paths)
 
   check('llm', 'motion')
   with pytest.raises(ValueError, match='stage align .* none of motion; name'):
@@ -714,26 +716,18 @@ def test_the_scale_of_motionllm_is_its_own(run, tmp_path, capsys):
     tensors[f'{layer}lora_A'] = torch.randn(8, width)
     tensors[f'{layer}lora_B'] = torch.randn(2 * rows, 4)
   torch.save(tensors, tmp_path / 'lora.pth')
-  config = _config(instruct__lora__alpha=99.0)
-  importing.convert(
-    config,
+  convert = functools.partial(
+    _convert,
+    run._replace(config=_config(instruct__lora__alpha=99.0)),
     source=str(tmp_path / 'lora.pth'),
-    format='motionllm-lora',
-    output=str(tmp_path / 'out'),
-    statistics=None,
   )
+  convert(format='motionllm-lora', output=str(tmp_path / 'out'))
   assert 'alpha / rank is 16 / 64' in capsys.readouterr().out
   adapter = base.adapter(_with({'adapter': str(tmp_path / 'out')}))
   assert (adapter.rank, adapter.scale) == (8, 0.25)
   assert adapter.targets == ('q', 'k', 'v')
   # As lit-gpt's it would have another; the names are the same.
-  importing.convert(
-    config,
-    source=str(tmp_path / 'lora.pth'),
-    format='litgpt-lora',
-    output=str(tmp_path / 'other'),
-    statistics=None,
-  )
+  convert(format='litgpt-lora', output=str(tmp_path / 'other'))
   told = capsys.readouterr().out
   assert 'alpha 99 is --config.instruct.lora.alpha' in told
   assert '--format=motionllm-lora' in told

@@ -153,8 +153,7 @@ def test_a_layer_of_a_stack_is_read_alone_and_what_stays_on_the_chip_is_free():
     'collective-permute': 32 * row,
   }
   fusion = row + 4 + row  # The slice, its place, and what comes out.
-  condition_is_free = 0
-  wanted = fusion + row + 5 * row + 2 * row + condition_is_free
+  wanted = fusion + row + 5 * row + 2 * row
   assert found.accessed == 32 * wanted
 
 

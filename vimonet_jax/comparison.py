@@ -123,6 +123,7 @@ def _comparable(config) -> tuple[ml_collections.ConfigDict, list[str]]:
   config = copy.deepcopy(config)
   config.unlock()
   settings, changes = _settings(config), []
+  named = base.adapter(config)
   if config.data.name == 'synthetic':
     prompts = settings['prompts']
     counts = {'train': settings['records'], 'val': 2, 'test': 2 * prompts + 2}
@@ -149,7 +150,6 @@ def _comparable(config) -> tuple[ml_collections.ConfigDict, list[str]]:
       )
     for mix in stage.mixes.values():
       mix.rows = min(mix.rows, settings['rows'])
-    named = base.adapter(config)
     if stage.get('lora') and named:
       if not named.is_like(lora.LoraConfig(**stage.lora)):
         changes.append(

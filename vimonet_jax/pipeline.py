@@ -10,7 +10,7 @@ that the same command goes on after an interruption.
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import jax
 import tqdm
@@ -41,8 +41,10 @@ def run(config, workdir: str) -> int:
   claim.check(config, workdir)
   outcome.check_not_assembled(workdir)
   mesh = sharding.make_mesh(**config.mesh)
-  made = [_check_stage(config, name, mesh) for name in config.stage_names]
-  _check_frozen(config, made)
+  _check_frozen(
+    config,
+    {name: _check_stage(config, name, mesh) for name in config.stage_names},
+  )
   corpus = corpora.prepare(config, workdir)
   for name in config.stage_names:
     train_stage(config, workdir, name, corpus)
@@ -51,8 +53,12 @@ def run(config, workdir: str) -> int:
   return evaluation.run_report(config, workdir)
 
 
-def _check_stage(config, name: str, mesh) -> stages.Stage:
-  """A stage, or a ValueError for what would only fail in its turn."""
+def _check_stage(config, name: str, mesh) -> tuple[set[str], set[str]]:
+  """Raises a ValueError for settings that would only fail in their turn.
+
+  Returns:
+    Paths that the stage trains, and those that it keeps frozen.
+  """
   if name not in config:
     there = ', '.join(name for name in stages.NAMES if name in config)
     raise ValueError(
@@ -70,29 +76,34 @@ def _check_stage(config, name: str, mesh) -> stages.Stage:
   base.check(config, model, stage=name)
   made = stages.make(name, stage, model)
   shapes = sharding.unbox(made.abstract()[0])
-  trainable, _ = optimizer.split(shapes, made.trainable)
+  trainable, frozen = optimizer.split(shapes, made.trainable)
   jax.eval_shape(stages.make_optimizer(stage).init, trainable)
   _augment(config)
   for rows in [mix.rows for mix in stage.mixes.values()] or [stage.rows]:
     _share_of(rows, mesh)
-  return made
+  return set(trainable), set(frozen)
 
 
-def _check_frozen(config, made: Sequence[stages.Stage]) -> None:
-  """Raises a ValueError where a stage would keep random weights frozen."""
+def _check_frozen(
+  config, paths: Mapping[str, tuple[set[str], set[str]]]
+) -> None:
+  """Raises a ValueError where a stage would keep random weights frozen.
+
+  Args:
+    config: of the run.
+    paths: stage -> what it trains and what it keeps frozen, in their order.
+  """
   there = set(checkpoint.LazyWeights(base.weights(config)))
-  for stage in made:
-    shapes = sharding.unbox(stage.abstract()[0])
-    trainable, frozen = optimizer.split(shapes, stage.trainable)
-    parts = {base.part_of(path) for path in set(frozen) - there}
+  for name, (trainable, frozen) in paths.items():
+    parts = {base.part_of(path) for path in frozen - there}
     if lost := [part for part in base.PARTS if part in parts]:
       flags = ' '.join(f'--config.base.{part}=FOLDER' for part in lost)
       raise ValueError(
-        f'Expected weights for all that stage {stage.name} keeps frozen, found '
+        f'Expected weights for all that stage {name} keeps frozen, found '
         f'none of {", ".join(lost)}; name folders that --task=convert wrote '
         f'({flags}), or a configuration whose earlier stages train them.'
       )
-    there |= set(trainable)
+    there |= trainable
 
 
 # --- Training ----------------------------------------------------------------

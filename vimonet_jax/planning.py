@@ -15,12 +15,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from vimonet_jax import corpus as corpora
 from vimonet_jax import plan, sharding
-from vimonet_jax.data import records
-from vimonet_jax.models import vimonet
 from vimonet_jax.train import stages
 from vimonet_jax.train import step as step_lib
 
@@ -145,31 +142,6 @@ def _quiet() -> Iterator[None]:
     os.close(null)
 
 
-def batch_of(model: vimonet.Config, mix: Mapping[str, Any]) -> dict[str, Any]:
-  """Shapes of a batch of a mix, with the slots that the pipeline gives it."""
-  rows, length = mix['rows'], mix['length']
-
-  def shape(*sizes, dtype=jnp.int32):
-    return jax.ShapeDtypeStruct((rows, *sizes), dtype)
-
-  batch = {
-    'tokens': shape(length),
-    'loss_mask': shape(length, dtype=bool),
-    'segment_ids': shape(length),
-    'positions': shape(length),
-    'media_index': shape(length),
-  }
-  if 'motion' in mix['media']:
-    frames = records.MAX_MOTION_FRAMES
-    batch['motion'] = shape(1, frames, 263, dtype=jnp.float32)
-    batch['motion_length'] = shape(1)
-  if 'video' in mix['media']:
-    video = model.video
-    size = video.image_size
-    batch['frames'] = shape(1, video.frames, size, size, 3, dtype=jnp.uint8)
-  return batch
-
-
 def trace(config, name: str, mix: Mapping[str, Any], mesh: jax.sharding.Mesh):
   """The step of a stage on batches of a mix, as jax.jit(...).trace gives it."""
   stage_config = config[name]
@@ -189,9 +161,14 @@ def trace(config, name: str, mix: Mapping[str, Any], mesh: jax.sharding.Mesh):
   state, frozen = step_lib.layout(stage, tx, mesh, stored)
   step = step_lib.jit(stage, tx, state, frozen, mesh)
   rows = sharding.batch_sharding(mesh)
+  shapes = jax.eval_shape(
+    lambda: stages.example_batch(
+      model, mix['media'], rows=mix['rows'], length=mix['length']
+    )
+  )
   batch = {
-    key: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows)
-    for key, x in batch_of(model, mix).items()
+    name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows)
+    for name, x in shapes.items()
   }
   key = jax.eval_shape(lambda: jax.random.key(0))
   key = jax.ShapeDtypeStruct(

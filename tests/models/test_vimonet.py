@@ -213,7 +213,7 @@ def test_the_bank_has_motion_clips_first_and_each_clip_in_its_place():
     [bank[:, 4:8], bank[:, :4], bank[:, 16:], bank[:, 8:16]], axis=1
   )
   found = run(swapped, method='bank')  # Numbers up to some 30.
-  np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-4)
+  np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-5)
 
 
 def test_what_lies_beyond_a_clip_changes_nothing():

@@ -150,12 +150,12 @@ def _start(
     4. fresh parameters.
   Frozen parameters are in no checkpoint: 3 and 4 hold for them in every case.
   """
-  stored = checkpoint.LazyWeights(init).dtypes if init else {}
-  target, where = step_lib.layout(stage, tx, mesh, stored)
+  stored = checkpoint.LazyWeights(init)
+  target, where = step_lib.layout(stage, tx, mesh, stored.dtypes)
   wanted = {**target.trainables, **target.mutable, **where}
 
   # 3. and 4.
-  loaded = _load(init, init_patterns, wanted)
+  loaded = _load(init, stored.shapes, init_patterns, wanted)
   fresh = sorted(set(wanted) - set(loaded))
   if init and (lost := sorted(set(where) & set(fresh))):
     # Random and never trained: nobody wants that who names weights.
@@ -232,11 +232,10 @@ def check_base(folder: str, name: str, frozen: Mapping[str, Any]) -> None:
     log_lib.write_atomically(path, json.dumps({'frozen': found}))
 
 
-def _load(folders, patterns, wanted: Flat) -> Flat:
-  """Named weights for the paths that the stage has."""
+def _load(folders, stored: Mapping[str, Any], patterns, wanted: Flat) -> Flat:
+  """Named weights, of the shapes `stored`, for paths that the stage has."""
   if not folders:
     return {}
-  stored = checkpoint.LazyWeights(folders).shapes
   if unknown := sorted(set(stored) - set(wanted)):
     logging.info('Weights that this stage has no place for: %s', unknown)
   for path in set(stored) & set(wanted):

@@ -247,7 +247,7 @@ def tokens(
 
 def _init_tokens(config: vimonet.Config, key, *, media: tuple[str, ...]):
   """Variables of a model that has met a batch with these media."""
-  batch = _example_batch(config, media)
+  batch = example_batch(config, media)
 
   def reach_everything(module, batch):
     return module.logits(module(batch, deterministic=True))
@@ -255,20 +255,30 @@ def _init_tokens(config: vimonet.Config, key, *, media: tuple[str, ...]):
   return vimonet.Vimonet(config).init(key, batch, method=reach_everything)
 
 
-def _example_batch(config: vimonet.Config, media: Sequence[str]):
-  """The smallest batch with these media: one row, one clip of each."""
+def example_batch(
+  config: vimonet.Config, media: Sequence[str], *, rows: int = 1, length=8
+) -> dict[str, jax.Array]:
+  """A batch of the pipeline's shapes, with a clip of each medium in every row.
+
+  Args:
+    config: the model.
+    media: of `motion` and `video`.
+    rows: B.
+    length: tokens of a row, L.
+  """
   batch = {
-    name: jnp.zeros((1, 8), jnp.int32)
+    name: jnp.zeros((rows, length), jnp.int32)
     for name in ('tokens', 'positions', 'media_index')
   }
-  batch['segment_ids'] = jnp.ones((1, 8), jnp.int32)
+  batch['segment_ids'] = jnp.ones((rows, length), jnp.int32)
+  batch['loss_mask'] = jnp.zeros((rows, length), bool)
   if 'motion' in media:
     frames = config.max_motion_frames
-    batch['motion'] = jnp.zeros((1, 1, frames, 263), jnp.float32)
-    batch['motion_length'] = jnp.full((1, 1), frames, jnp.int32)
+    batch['motion'] = jnp.zeros((rows, 1, frames, 263), jnp.float32)
+    batch['motion_length'] = jnp.full((rows, 1), frames, jnp.int32)
   if 'video' in media:
     video = config.video
-    shape = (1, 1, video.frames, video.image_size, video.image_size, 3)
+    shape = (rows, 1, video.frames, video.image_size, video.image_size, 3)
     batch['frames'] = jnp.zeros(shape, jnp.uint8)
   return batch
 

@@ -57,9 +57,7 @@ def make_step(
     shape = (x.shape[0] // grad_accumulation, grad_accumulation)
     return jnp.swapaxes(x.reshape(*shape, *x.shape[1:]), 0, 1)
 
-  def step(
-    state: State, frozen: Flat, batch, key
-  ) -> tuple[State, Metrics]:
+  def step(state: State, frozen: Flat, batch, key) -> tuple[State, Metrics]:
     keys = jax.random.split(
       jax.random.fold_in(key, state.step), grad_accumulation
     )
