@@ -1,6 +1,5 @@
 """More weights than memory: written in parts, read one at a time."""
 
-import asyncio
 import os
 import pathlib
 import socket
@@ -13,13 +12,18 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+import tensorstore as ts
 from etils import epath
 
 from vimonet_jax import checkpoint, sharding
 
 _RNG = np.random.default_rng(0)
-# Bytes after which parts are written: each call is a part, or all are one.
-PIECES = {'every call': 16, 'one for all': 1 << 20}
+# Bytes of a file, and of a chunk in it.
+SIZES = {
+  'many files': (64, 16),
+  'many chunks': (1 << 20, 16),
+  'one': (1 << 20,) * 2,
+}
 
 
 def _normal(shape, dtype):
@@ -36,15 +40,20 @@ WEIGHTS = {
 OLD = {'old': np.arange(3.0), 'llm/head/kernel': np.zeros((2, 2), np.float32)}
 
 
-@pytest.fixture(params=PIECES.values(), ids=list(PIECES))
-def pieces(request, monkeypatch):
-  monkeypatch.setattr(checkpoint, '_PIECE_BYTES', request.param)
+@pytest.fixture(params=SIZES.values(), ids=list(SIZES))
+def sizes(request, monkeypatch):
+  for name, size in zip(('_FILE', '_CHUNK'), request.param, strict=True):
+    monkeypatch.setattr(checkpoint, f'{name}_BYTES', size)
 
 
 def _write(folder, flat):
   with checkpoint.weights_writer(str(folder)) as write:
-    for path, x in flat.items():
-      write({path: x})
+    _write_all(write, flat)
+
+
+def _write_all(write, flat):
+  for path, x in flat.items():
+    write(path, x)
 
 
 def _same(found, wanted):
@@ -59,16 +68,19 @@ def _names(folder):
   return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_is_written_in_parts_is_read_as_if_it_were_saved(tmp_path, pieces):
+def test_what_is_written_in_parts_is_read_as_if_it_were_saved(
+  tmp_path, sizes, caplog
+):
   _write(tmp_path / 'weights', WEIGHTS)
   _same(checkpoint.load_weights(str(tmp_path / 'weights')), WEIGHTS)
   _same(checkpoint.LazyWeights(str(tmp_path / 'weights')), WEIGHTS)
   found = checkpoint.load_weights(str(tmp_path / 'weights'), ['llm/blocks/.*'])
   assert len(found) == 2
   assert _names(tmp_path) == ['weights']
+  assert caplog.messages == []  # Such as what Orbax misses.
 
 
-def test_what_is_written_in_parts_arrives_in_shards(tmp_path, pieces):
+def test_what_is_written_in_parts_arrives_in_shards(tmp_path, sizes):
   _write(tmp_path / 'weights', WEIGHTS)
   mesh = sharding.make_mesh(1, 4, 2)
   path = 'llm/blocks/attn/q/kernel'
@@ -81,24 +93,22 @@ def test_what_is_written_in_parts_arrives_in_shards(tmp_path, pieces):
   _same(found, WEIGHTS)
 
 
-def test_the_folder_changes_when_all_is_written_and_not_before(
-  tmp_path, pieces
-):
+def test_the_folder_changes_when_all_is_written_and_not_before(tmp_path, sizes):
   folder = tmp_path / 'weights'
   with checkpoint.weights_writer(str(folder)) as write:
-    write(WEIGHTS)
+    _write_all(write, WEIGHTS)
     assert not folder.exists()
     with pytest.raises(FileNotFoundError):
       checkpoint.load_weights(str(folder))
   _write(folder, OLD)
   _same(checkpoint.load_weights(str(folder)), OLD)
   with checkpoint.weights_writer(str(folder)) as write:
-    write(WEIGHTS)
+    _write_all(write, WEIGHTS)
     _same(checkpoint.load_weights(str(folder)), OLD)
   _same(checkpoint.load_weights(str(folder)), WEIGHTS)
 
 
-def test_an_error_leaves_what_was_there(tmp_path, pieces):
+def test_an_error_leaves_what_was_there(tmp_path, sizes):
   folder = tmp_path / 'weights'
   _write(folder, OLD)
   path = 'llm/head/kernel'
@@ -110,7 +120,7 @@ def test_an_error_leaves_what_was_there(tmp_path, pieces):
   def write_all():
     with checkpoint.weights_writer(str(folder)) as write:
       for path, x in source():
-        write({path: x})
+        write(path, x)
 
   with pytest.raises(KeyError, match='the source broke off'):
     write_all()
@@ -121,10 +131,10 @@ def test_an_error_leaves_what_was_there(tmp_path, pieces):
   assert _names(tmp_path) == ['weights']
 
 
-def test_what_a_killed_writer_left_does_not_disturb(tmp_path, pieces):
+def test_what_a_killed_writer_left_does_not_disturb(tmp_path, sizes):
   folder = tmp_path / 'weights'
   killed = checkpoint.weights_writer(str(folder))
-  killed.__enter__()(WEIGHTS)  # And no more is heard of it.
+  _write_all(killed.__enter__(), WEIGHTS)  # And no more is heard of it.
   left = tmp_path / 'weights.parts.orbax-checkpoint-tmp' / 'state'
   left.mkdir(parents=True)
   (left / 'old').write_text('x')
@@ -252,7 +262,7 @@ jax.distributed.initialize(f'localhost:{port}', 2, index)
 from vimonet_jax import checkpoint
 with checkpoint.weights_writer(folder) as write:
   for i in range(3):
-    write({f'llm/blocks/w{i}': np.full((4, 8), i, np.float32)})
+    write(f'llm/blocks/w{i}', np.full((4, 8), i, np.float32))
 """
 
 
@@ -290,42 +300,121 @@ def test_several_processes_write_one_folder(tmp_path):
   assert os.listdir(tmp_path) == ['weights']
 
 
-def test_files_of_an_array_are_written_a_few_at_a_time(tmp_path, monkeypatch):
+# --- Rows of an array --------------------------------------------------------
+
+STACK = _normal((7, 4, 6), ml_dtypes.bfloat16)
+
+
+@pytest.mark.parametrize('rows', [1, 2, 3, 7])
+def test_rows_arrive_one_after_the_other(tmp_path, sizes, rows):
+  folder = tmp_path / 'weights'
+  with checkpoint.weights_writer(str(folder)) as write:
+    for start in range(0, 7, rows):
+      write('net/w', STACK[start : start + rows], start, of=7)
+  _same(checkpoint.load_weights(str(folder)), {'net/w': STACK})
+  files = [path for path in (folder / 'net/w/c').rglob('*') if path.is_file()]
+  assert len(files) == -(-7 // rows)
+
+
+def test_views_are_written_as_what_they_show(tmp_path, sizes):
+  flat = {'a': STACK.transpose(2, 0, 1), 'b': STACK[::-1], 'c': STACK[:0]}
+  _write(tmp_path / 'weights', flat)
+  _same(checkpoint.load_weights(str(tmp_path / 'weights')), flat)
+
+
+def test_rows_that_do_not_come_are_an_error_and_leave_what_was_there(tmp_path):
+  folder = str(tmp_path / 'weights')
+  _write(folder, OLD)
+
+  def most():
+    with checkpoint.weights_writer(folder) as write:
+      write('net/all', STACK)
+      write('net/some', STACK[:4], of=7)
+
+  with pytest.raises(ValueError, match=r'not all rows of net/some\.'):
+    most()
+  _same(checkpoint.load_weights(folder), OLD)
+
+
+def test_only_a_few_files_are_on_their_way_at_once(tmp_path, monkeypatch):
   """Else a slow disk has all of a stacked array in memory twice."""
-  handler = checkpoint.ocp.type_handlers.NumpyHandler
-  before = handler._open_and_write  # Of a later Orbax look for another way.
-  monkeypatch.setattr(checkpoint, '_PIECE_BYTES', 64)
-  x = np.arange(7 * 4 * 5, dtype=np.float32).reshape(7, 4, 5)
-  seen, flying = [], set()
+  monkeypatch.setattr(checkpoint, '_FILE_BYTES', 2 * STACK[0].nbytes)
+  flying, most = set(), []
+
+  class Writing:
+    """What TensorStore promises, kept only when it is asked for."""
+
+    def __init__(self, store, value):
+      self.done = store.write(value)
+      flying.add(self)
+      most.append(len(flying))
+
+    def result(self):
+      flying.discard(self)
+      return self.done.result()
 
   class Store:
-    """A TensorStore whose files take a while."""
-
-    chunk_layout = types.SimpleNamespace(
-      write_chunk=types.SimpleNamespace(shape=(2, 4, 5))
-    )
+    def __init__(self, store):
+      self.store = store
+      self.chunk_layout = store.chunk_layout
 
     def __getitem__(self, part):
-      async def write(value):
-        assert value.base is not None  # No copy of ours.
-        flying.add(part.start)
-        seen.append((part.start, part.stop, len(flying)))
-        await asyncio.sleep(0.01)
-        flying.remove(part.start)
+      return Store(self.store[part])
 
-      return types.SimpleNamespace(
-        write=lambda x, **unused: asyncio.ensure_future(write(x))
-      )
+    def write(self, value, **unused):
+      assert value.base is not None  # No copy of ours.
+      return Writing(self.store, value)
 
-  async def opened(*args, **kwargs):
-    return Store()
-
-  with checkpoint._part_by_part(), monkeypatch.context() as patch:
+  open_it = checkpoint.ts.open
+  with monkeypatch.context() as patch:
     patch.setattr(
-      checkpoint, 'ts', types.SimpleNamespace(open=opened, Spec=dict)
+      checkpoint,
+      'ts',
+      types.SimpleNamespace(
+        ChunkLayout=checkpoint.ts.ChunkLayout,
+        TensorStore=Store,
+        open=lambda *args, **options: types.SimpleNamespace(
+          result=lambda: Store(open_it(*args, **options).result())
+        ),
+      ),
     )
-    asyncio.run(handler._open_and_write(None, x, {}, None))
-  # Whole files of two rows, and what is left.
-  assert [(a, b) for a, b, _ in seen] == [(0, 2), (2, 4), (4, 6), (6, 7)]
-  assert max(count for *_, count in seen) == 3
-  assert handler._open_and_write is before
+    _write(tmp_path / 'weights', {'a': STACK, 'b': STACK})
+  assert len(most) == 8
+  assert max(most) == checkpoint._FLYING + 1
+  assert not flying
+  _same(
+    checkpoint.load_weights(str(tmp_path / 'weights')),
+    {'a': STACK, 'b': STACK},
+  )
+
+
+def test_a_device_reads_its_part_of_a_layer_and_not_the_rest(
+  tmp_path, monkeypatch
+):
+  """A host of a pod would else read all of a 7B model."""
+  monkeypatch.setattr(checkpoint, '_CHUNK_BYTES', 1 << 10)
+  x = np.arange(4 * 64 * 96, dtype=np.float32).reshape(4, 64, 96)
+  folder = tmp_path / 'weights'
+  with checkpoint.weights_writer(str(folder)) as write:
+    for i in range(4):
+      write('net/w', x[i : i + 1], i, of=4)
+  size = _bytes_read(folder, slice(0, 64))
+  part = _bytes_read(folder, slice(0, 16))
+  index = 0.05 * x.nbytes  # Of the chunks of a file.
+  assert size >= x.nbytes
+  assert part < x.nbytes / 4 + index
+
+
+def _bytes_read(folder, rows):
+  path = f'{folder / "net/w"}/'
+  spec = {'driver': 'zarr3', 'kvstore': {'driver': 'file', 'path': path}}
+  name = '/tensorstore/kvstore/file/bytes_read'
+
+  def so_far():
+    (metric,) = ts.experimental_collect_matching_metrics(name)
+    return metric['values'][0]['value']
+
+  array = ts.open(spec).result()
+  before = so_far()
+  array[:, rows].read().result()
+  return so_far() - before

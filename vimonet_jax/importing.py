@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import os
 import pathlib
 import re
@@ -197,6 +198,7 @@ _NAMES = {
   'projector': r'^((model\.)?mm_projector\.)?[02]\.weight$',
   'motion-projector': r'^linear_proj\.',
 }
+_IN_BYTES = {'unit': 'B', 'unit_scale': True}  # Of a bar of progress.
 # Of a LLaVA of transformers, whose Video-LLaVA has a plain CLIP as its tower.
 _HF_LLAVA = r'(^|\.)multi_modal_projector\.'
 
@@ -241,25 +243,24 @@ def convert(
   base.clear(output, reading.part)
 
   start, written = time.monotonic(), 0
-  arrays = mapping.to_ours(
-    reading.table,
-    found.shapes,
-    found.read,
-    dtype=jnp.dtype(reading.dtype),
+  pieces = mapping.to_ours(
+    reading.table, found.shapes, found.read, dtype=jnp.dtype(reading.dtype)
   )
-  number = sum(len(row.ours) for row in reading.table.rows)
   with (
     checkpoint.weights_writer(os.path.join(output, 'weights')) as write,
-    tqdm.tqdm(total=number, desc=format, dynamic_ncols=True) as bar,
+    tqdm.tqdm(
+      total=_bytes(reading), desc=format, dynamic_ncols=True, **_IN_BYTES
+    ) as bar,
   ):
-    for path, x in arrays:
-      write({path: x})
+    for path, x, first, of in pieces:
+      write(path, x, first, of=of)
       written += x.nbytes
       if path == 'motion/quantizer/codebook':
         rest = encoder_tables.codebook_state(x)
-        write({name: y for name, y in rest.items() if name != path})
-      bar.update()
-      del x  # Or it would be there while the next one is made.
+        for name in sorted(set(rest) - {path}):
+          write(name, rest[name])
+      bar.update(x.nbytes)
+      del x  # Or it would be there while others are made.
   if kept is not None:
     kept.save(os.path.join(output, 'statistics.npz'))
   if reading.part == 'llm' and words is not None:
@@ -291,6 +292,16 @@ def convert(
     print(reading.note)
   print(f'Name it with --config.base.{reading.part}={output}')
   return 0
+
+
+def _bytes(reading: Reading) -> int:
+  """Of all that a table's rows make."""
+  numbers = sum(
+    math.prod(reading.table.shapes[path])
+    for row in reading.table.rows
+    for path in row.ours
+  )
+  return numbers * jnp.dtype(reading.dtype).itemsize
 
 
 def original(config, part: str) -> str | None:

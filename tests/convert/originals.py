@@ -1,6 +1,6 @@
 """Weights as PyTorch names them, and the way through a table and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,12 +31,25 @@ def ours(
 ) -> dict[str, np.ndarray]:
   """Our arrays of tensors by their names."""
   shapes = {name: x.shape for name, x in tensors.items()}
-  return dict(mapping.to_ours(table, shapes, tensors.__getitem__, **options))
+  return whole(mapping.to_ours(table, shapes, tensors.__getitem__, **options))
 
 
 def read(table: mapping.Table, checkpoint: files.Checkpoint) -> dict:
   """Our arrays of a checkpoint file."""
-  return dict(mapping.to_ours(table, checkpoint.shapes, checkpoint.read))
+  return whole(mapping.to_ours(table, checkpoint.shapes, checkpoint.read))
+
+
+def whole(pieces: Iterable[mapping.Piece]) -> dict[str, np.ndarray]:
+  """Arrays put together from their pieces, each where it says it lies."""
+  flat = {}
+  for path, x, start, of in pieces:
+    if of is None or len(x) == of:
+      assert path not in flat
+      flat[path] = x
+      continue
+    stack = flat.setdefault(path, np.full((of, *x.shape[1:]), -99, x.dtype))
+    stack[start : start + len(x)] = x
+  return flat
 
 
 def theirs(

@@ -6,6 +6,7 @@ import os
 import pickle
 import stat
 import sys
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -93,6 +94,28 @@ def _shard(folder, stem, suffix):
   index = folder / f'{stem}.{suffix}.index.json'
   index.write_text(json.dumps({'metadata': {}, 'weight_map': weight_map}))
   return index
+
+
+def test_a_torch_file_is_mapped_anew_after_so_much(tmp_path, monkeypatch):
+  """All of it would count as memory; its pickle is slow to read each time."""
+  path = _save({name: torch.full((8,), k) for k, name in enumerate('abcdef')},
+               tmp_path / 'any.bin')  # fmt: skip
+  checkpoint = files.open_checkpoint(path)
+  opened, open_it = [], files._torch
+
+  def counted(shard):
+    tensors = open_it(shard)
+    opened.append(weakref.WeakValueDictionary(tensors))
+    return tensors
+
+  monkeypatch.setattr(files, '_MAPPED_BYTES', 100)
+  monkeypatch.setattr(files, '_torch', counted)
+  kept = []
+  for k, name in enumerate('abcdef'):
+    kept.append(checkpoint.read(name))
+    assert len(opened) == 1 + k // 2  # 64 bytes each.
+  assert [x.tolist() for x in kept] == [[k] * 8 for k in range(6)]
+  assert [len(x) for x in opened] == [0, 0, 6]
 
 
 @pytest.mark.parametrize(

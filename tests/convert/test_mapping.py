@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import time
 
 import ml_dtypes
 import numpy as np
@@ -107,6 +108,19 @@ def test_copies_are_whole_contiguous_and_nobody_elses(order):
     assert not np.shares_memory(copy, source)
 
 
+@pytest.mark.parametrize('dtype', [bool, np.float16, np.int32, np.float64])
+@pytest.mark.parametrize('rows', [8, 130, 257])
+@pytest.mark.parametrize('columns', [16, 20, 21])
+def test_numbers_are_turned_several_at_a_time(dtype, rows, columns):
+  x = np.arange(rows * 2 * columns).reshape(rows, 2 * columns) % 251
+  x = (x % 2 if dtype is bool else x).astype(dtype)
+  for source in (x, x[:, columns:], x[:, ::2], x[::-1], x.byteswap()):
+    into = np.zeros((source.shape[1], 3, rows), dtype)
+    mapping._copy(into[:, 1], source.T)
+    assert into[:, 1].tobytes() == source.T.tobytes()
+    assert not into[:, ::2].any()  # Nothing beside it.
+
+
 def test_all_that_is_wrong_is_in_one_error_and_nothing_is_read():
   shapes = {name: x.shape for name, x in toy().items()}
   del shapes['1.a'], shapes['2.b']
@@ -170,19 +184,48 @@ def test_other_spellings_of_a_name_are_read_under_their_own():
   assert originals.bits(found) == originals.bits(wanted)
 
 
-def test_rows_are_read_when_their_turn_comes():
-  tensors, seen = toy(), set()
+@pytest.mark.parametrize(
+  ('limit', 'starts'),
+  [
+    (4, [0, 1, 2]),  # Less than a layer.
+    (4 * 6 * 4 * 2, [0, 2]),
+    (4 * 6 * 4 * 3 - 1, [0, 2]),
+    (4 * 6 * 4 * 3, [0]),
+  ],
+)
+def test_stacks_come_in_pieces_of_whole_layers(monkeypatch, limit, starts):
+  tensors = toy()
+  wanted = originals.ours(TOY, tensors)
+  monkeypatch.setattr(mapping, '_PIECE_BYTES', limit)
+  shapes = {name: x.shape for name, x in tensors.items()}
+  pieces = list(mapping.to_ours(TOY, shapes, tensors.__getitem__))
+  found = [piece for piece in pieces if piece.path == 'toy/up/kernel']
+  assert [piece.start for piece in found] == starts
+  assert {piece.of for piece in found} == {3}
+  assert [piece.path for piece in pieces][0] == 'toy/table'
+  assert pieces[0].of is None
+  assert originals.bits(originals.whole(pieces)) == originals.bits(wanted)
+
+
+def test_only_the_next_pieces_are_made_while_one_is_used(monkeypatch):
+  """Else a checkpoint would be read into memory while the disk is written."""
+  monkeypatch.setattr(mapping, '_PIECE_BYTES', 1)
+  monkeypatch.setattr(mapping.os, 'cpu_count', lambda: 2)
+  tensors, seen = toy(), []
 
   def read(name):
-    seen.add(name)
+    seen.append(name)
     return tensors[name]
 
-  shapes = {name: x.shape for name, x in tensors.items()}
-  arrays = mapping.to_ours(TOY, shapes, read)
-  next(arrays)
-  assert seen == {'table.weight'}
-  next(arrays)
-  assert seen == {'table.weight', *(f'{i}.up.weight' for i in range(3))}
+  pieces = mapping.to_ours(
+    TOY, {name: x.shape for name, x in tensors.items()}, read
+  )
+  next(pieces)
+  time.sleep(0.1)  # Would be enough for all of them.
+  assert set(seen) == {'table.weight', '0.up.weight', '1.up.weight'}
+  next(pieces)
+  time.sleep(0.1)
+  assert set(seen) == {'table.weight', *(f'{i}.up.weight' for i in range(3))}
 
 
 @pytest.mark.parametrize('dtype', [np.float16, ml_dtypes.bfloat16])

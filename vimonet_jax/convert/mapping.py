@@ -10,8 +10,10 @@ forwards (`to_ours`) and backwards (`to_theirs`). Nothing is moved before every
 name and shape on the other side is as the table expects.
 """
 
+import collections
 import concurrent.futures
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,9 +27,11 @@ from vimonet_jax import sharding
 
 # Names of each kind that an error lists before it only counts.
 _LISTED = 20
-# Columns of a transposed matrix that are copied at once: 45 million numbers of
-# two bytes took 0.06 s so and 0.30 s in one go.
-_COLUMNS = 64
+# Columns of a transposed matrix that are copied at once. 45 million numbers of
+# two bytes took 0.11 s so, 0.22 s number by number, and more in one go.
+_COLUMNS = 128
+# Of layers that are made together; a matrix of a 7B model has up to 90 MB.
+_PIECE_BYTES = 32 << 20
 
 Arrays = tuple[Any, ...]
 
@@ -224,17 +228,32 @@ def _listed(what: str, names: Sequence[str]) -> str:
   return '\n  '.join(lines + ([f'and {more} more'] if more > 0 else []))
 
 
+class Piece(NamedTuple):
+  """Some layers of one of our arrays, or all of it.
+
+  Attributes:
+    path: of the array.
+    x: of these layers, contiguous and in memory of its own.
+    start: the first of them.
+    of: how many layers the array has; None where `x` is all of it.
+  """
+
+  path: str
+  x: np.ndarray
+  start: int = 0
+  of: int | None = None
+
+
 def to_ours(
   table: Table,
   shapes: Mapping[str, Sequence[int]],
   read: Callable[[str], np.ndarray],
   *,
   dtype: Any = None,
-) -> Iterator[tuple[str, np.ndarray]]:
-  """Our arrays, one row of the table after the other.
+) -> Iterator[Piece]:
+  """Our arrays, one row of the table after the other, stacks in pieces.
 
-  While nobody keeps what was given, one stacked array is in memory (three for
-  fused queries, keys and values), and a layer of it per thread.
+  While a piece is used the next ones are being made, one in each thread.
 
   Args:
     table: the format.
@@ -246,43 +265,60 @@ def to_ours(
     ConversionError: see `check`; before anything is read.
   """
   names = check(table, shapes)
+
+  def tensor(name: str) -> np.ndarray:
+    x = read(names[name])
+    return x if dtype is None else x.astype(dtype, copy=False)
+
+  itemsize = np.dtype(dtype or np.float32).itemsize
   workers = min(4, os.cpu_count() or 1)
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    making = collections.deque()
     for row in table.rows:
-      yield from _row_to_ours(table, row, names, read, dtype, pool)
+      for layers in _parts(table, row, itemsize):
+        making.append(pool.submit(_pieces, table, row, layers, tensor))
+        if len(making) > workers:
+          yield from making.popleft().result()
+    while making:
+      yield from making.popleft().result()
 
 
-def _row_to_ours(table, row, names, read, dtype, pool):
-  def layer(i: int) -> Arrays:
-    theirs = []
-    for name in row.theirs:
-      x = read(names[name.format(i=i)])
-      theirs.append(x if dtype is None else x.astype(dtype, copy=False))
-    return row.transform.forward(*theirs)
+def _parts(table: Table, row: Row, itemsize: int) -> Iterator[range]:
+  """Layers of a row that are made together, at most `_PIECE_BYTES` or one."""
+  layers = table.layers(row)
+  largest = max(math.prod(table.shapes[path]) for path in row.ours) // layers
+  step = max(1, _PIECE_BYTES // (largest * itemsize))
+  for start in range(0, layers, step):
+    yield range(start, min(start + step, layers))
 
-  first = layer(0)
-  for path, x in zip(row.ours, first, strict=True):
-    found, wanted = x.shape, table.shapes[path]
-    if tuple(wanted[1:] if row.is_stacked else wanted) != found:
-      raise ConversionError(
-        f'Expected {path} of shape {list(wanted)} for {table.name}, found '
-        f'{list(found)} a layer; the sizes in config.model are others.'
-      )
-  if not row.is_stacked:
-    yield from zip(row.ours, map(_contiguous, first), strict=True)
-    return
-  stacks = [np.empty(table.shapes[path], x.dtype) for path, x in
-            zip(row.ours, first, strict=True)]  # fmt: skip
 
-  def fill(i: int, arrays: Arrays | None = None) -> None:
-    for stack, x in zip(stacks, arrays or layer(i), strict=True):
-      _copy(stack[i], x)
-
-  fill(0, first)
-  for _ in pool.map(fill, range(1, table.layers(row))):
-    pass
-  for path in row.ours:
-    yield path, stacks.pop(0)
+def _pieces(
+  table: Table,
+  row: Row,
+  layers: range,
+  tensor: Callable[[str], np.ndarray],
+) -> list[Piece]:
+  """Some layers of each array that a row makes."""
+  made = []
+  for i in layers:
+    made.append(
+      row.transform.forward(*(tensor(name.format(i=i)) for name in row.theirs))
+    )
+    for path, x in zip(row.ours, made[-1], strict=True):
+      wanted = table.shapes[path][1 if row.is_stacked else 0 :]
+      if tuple(wanted) != x.shape:
+        raise ConversionError(
+          f'Expected {path} of shape {list(wanted)} for {table.name}, found '
+          f'{list(x.shape)}; the sizes in config.model are others.'
+        )
+  pieces = []
+  for path, xs in zip(row.ours, zip(*made, strict=True), strict=True):
+    if row.is_stacked:
+      of = table.layers(row)
+      pieces.append(Piece(path, _stacked(xs), layers.start, of))
+    else:
+      pieces.append(Piece(path, _contiguous(xs[0])))
+  return pieces
 
 
 def names_of(table: Table, row: Row) -> list[str]:
@@ -322,10 +358,15 @@ def to_theirs(
       yield name.format(i=i), _contiguous(x)
 
 
-def _contiguous(x: np.ndarray) -> np.ndarray:
-  y = np.empty(x.shape, x.dtype)
-  _copy(y, x)
+def _stacked(xs: Sequence[np.ndarray]) -> np.ndarray:
+  y = np.empty((len(xs), *xs[0].shape), xs[0].dtype)
+  for i, x in enumerate(xs):
+    _copy(y[i, ...], x)
   return y
+
+
+def _contiguous(x: np.ndarray) -> np.ndarray:
+  return _stacked([x])[0, ...]
 
 
 def _copy(target: np.ndarray, source: np.ndarray) -> None:
@@ -342,4 +383,20 @@ def _copy(target: np.ndarray, source: np.ndarray) -> None:
   else:
     for start in range(0, source.shape[last], _COLUMNS):
       part = ..., slice(start, start + _COLUMNS)
-      np.copyto(target[part], source[part])
+      _transpose(target[part], source[part].T)
+
+
+def _transpose(target: np.ndarray, source: np.ndarray) -> None:
+  """target[...] = source.T, in words of eight bytes where numbers fit in."""
+  together = 8 // source.itemsize
+  rows, columns = source.shape
+  is_dense = source.strides[-1] == source.itemsize
+  if together < 2 or columns % together or not is_dense:
+    np.copyto(target, source.T)
+    return
+  unsigned = np.dtype(f'u{source.itemsize}')
+  words = np.ascontiguousarray(source.view(np.uint64).T)
+  split = words.view(unsigned).reshape(-1, rows, together).swapaxes(1, 2)
+  # Splits an axis, which makes no copy whatever the strides are.
+  into = target.view(unsigned).reshape(-1, together, rows)
+  np.copyto(into, split)

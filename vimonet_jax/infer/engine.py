@@ -81,7 +81,7 @@ def save(
   with checkpoint.weights_writer(os.path.join(folder, _WEIGHTS)) as write:
     for name in lora.kept(params) if adapter.rank else params:
       x = lora.merged(params, name, adapter) if adapter.rank else params[name]
-      write({name: np.asarray(x)})
+      write(name, np.asarray(x))
       del x
   if not is_writer:
     return
