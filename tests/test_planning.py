@@ -53,6 +53,29 @@ def test_a_plan_that_cannot_be_made_says_why(tmp_path, changes, sentence):
   assert not list(tmp_path.iterdir())
 
 
+def test_the_compilers_words_on_what_is_too_large_are_read():
+  # As libtpu 0.0.52 says it of a 7B model on one v5e chip.
+  message = (
+    'RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, '
+    'the total memory required for HLO temporaries (16.25G) exceeds available '
+    'HBM (15.75G). HLO module: jit_step.'
+  )
+  sizes = {'used': 16.25 * 2**30, 'limit': 15.75 * 2**30}
+  assert planning.too_large(message) == sizes
+  assert planning.too_large('other words') == {'used': None, 'limit': None}
+
+
+def test_a_step_that_is_too_large_for_a_tpu_is_an_answer(tmp_path, capsys):
+  pytest.importorskip('libtpu', reason='needs libtpu to compile for TPUs')
+  config = presets.load('vicuna7b', '', mesh__data=1, mesh__fsdp=-1)
+  config.plan.topology, config.plan.rows = 'v5e:1x1', 1
+  assert planning.run(config, str(tmp_path)) == 1
+  found = json.loads((tmp_path / 'plan.json').read_text())
+  assert not found['fits']
+  assert found['used'] > found['limit'] > 15 * 2**30
+  assert 'It does not fit: it would take 16.' in capsys.readouterr().out
+
+
 def test_a_step_for_a_tpu_that_is_not_there_is_planned(tmp_path, capsys):
   pytest.importorskip('libtpu', reason='needs libtpu to compile for TPUs')
   config = _config(plan__topology='v5e:2x2', plan__rows=8, plan__stage='align')

@@ -32,7 +32,10 @@ SETTINGS = {
   'rows': 0,
 }  # fmt: skip
 # What the compiler says of a program that is too large for the chip.
-_TOO_LARGE = re.compile(r'Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm')
+_TOO_LARGE = 'CompileTimeHbmOom'
+_SIZES = re.compile(
+  r'\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)'
+)
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
@@ -194,10 +197,9 @@ def _planned(config, name: str, mix, mesh) -> dict[str, Any]:
     with _quiet() if platform == 'tpu' else contextlib.nullcontext():
       compiled = traced.lower(lowering_platforms=(platform,)).compile()
   except jax.errors.JaxRuntimeError as e:
-    if not (told := _TOO_LARGE.search(str(e))):
+    if _TOO_LARGE not in str(e):
       raise
-    used, limit = (float(told[i]) * _UNITS[told[i + 1]] for i in (1, 3))
-    return {**found, 'fits': False, 'used': used, 'limit': limit}
+    return {**found, 'fits': False, **too_large(str(e))}
   cost = plan.cost(traced, compiled, devices)
   found |= {
     'fits': chip is None or cost.memory <= chip.memory,
@@ -217,6 +219,15 @@ def _planned(config, name: str, mix, mesh) -> dict[str, Any]:
   return found
 
 
+def too_large(message: str) -> dict[str, float | None]:
+  """Bytes a chip that the compiler says it would need, and those there are."""
+  told = _SIZES.search(message)
+  if not told:
+    return {'used': None, 'limit': None}
+  used, limit = (float(told[i]) * _UNITS[told[i + 1]] for i in (1, 3))
+  return {'used': used, 'limit': limit}
+
+
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
   mesh = ' x '.join(f'{name} {size}' for name, size in found['mesh'].items())
   yield (
@@ -225,9 +236,9 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     f'({found["topology"]}; {mesh})\n'
   )
   if 'cost' not in found:
-    yield (
-      f'Does not fit: {_gib(found["used"])} of {_gib(found["limit"])} a chip.'
-    )
+    sizes = 'more' if found['used'] is None else f'{_gib(found["used"])}'
+    there = '' if found['limit'] is None else f' of {_gib(found["limit"])}'
+    yield f'It does not fit: it would take {sizes}{there} a chip.'
     return
   cost = found['cost']
   yield f'arguments       {_gib(cost["arguments"]):>14} a chip'
