@@ -310,7 +310,7 @@ def test_rows_arrive_one_after_the_other(tmp_path, sizes, rows):
   folder = tmp_path / 'weights'
   with checkpoint.weights_writer(str(folder)) as write:
     for start in range(0, 7, rows):
-      write('net/w', STACK[start : start + rows], start, of=7)
+      write('net/w', STACK[start : start + rows], of=7)
   _same(checkpoint.load_weights(str(folder)), {'net/w': STACK})
   files = [path for path in (folder / 'net/w/c').rglob('*') if path.is_file()]
   assert len(files) == -(-7 // rows)
@@ -334,6 +334,75 @@ def test_rows_that_do_not_come_are_an_error_and_leave_what_was_there(tmp_path):
   with pytest.raises(ValueError, match=r'not all rows of net/some\.'):
     most()
   _same(checkpoint.load_weights(folder), OLD)
+
+
+@pytest.mark.parametrize(
+  'rows',
+  [STACK[:4], STACK[4:].astype(np.float32), STACK[4:, :1], STACK[0, 0]],
+  ids=['too many', 'other numbers', 'narrower', 'fewer axes'],
+)
+def test_rows_of_another_array_are_refused(tmp_path, rows):
+  def write_all():
+    with checkpoint.weights_writer(str(tmp_path / 'weights')) as write:
+      write('a', STACK[:4], of=7)
+      write('a', rows, of=7)
+
+  with pytest.raises(ValueError, match=r'3 more rows of a, which is bfloat16'):
+    write_all()
+
+
+def test_an_array_is_written_once(tmp_path):
+  def write_twice():
+    with checkpoint.weights_writer(str(tmp_path / 'weights')) as write:
+      write('a', STACK)
+      write('a', STACK)
+
+  with pytest.raises(ValueError, match='Expected at most 0 more rows of a'):
+    write_twice()
+
+
+def test_what_was_on_its_way_at_an_error_is_not_in_the_next_folder(tmp_path):
+  """TensorStore writes on, and makes folders anew that were removed."""
+  folder = tmp_path / 'weights'
+  x = np.ones((3, 2048, 2048), np.float32)
+
+  def broken():
+    with checkpoint.weights_writer(str(folder)) as write:
+      write('w', x[:1], of=3)
+      write('w', x[1:2], of=3)
+      raise KeyError('the source broke off')
+
+  for _ in range(3):
+    with pytest.raises(KeyError, match='the source broke off'):
+      broken()
+    _write(folder, {'other': np.ones(3)})
+    assert sorted(path.name for path in folder.iterdir()) == [
+      '_CHECKPOINT_METADATA',
+      '_METADATA',
+      'other',
+    ]
+
+
+def test_names_may_lie_in_one_another(tmp_path):
+  flat = {'a': STACK, 'a/b': STACK[0], 'a/c': STACK[1], 'c': np.ones(())}
+  _write(tmp_path / 'weights', flat)
+  _same(checkpoint.load_weights(str(tmp_path / 'weights')), flat)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'wanted'),
+  [
+    ((1, 4096, 11008), [1, 1024, 688]),
+    ((2, 9), [2, 9]),
+    ((1, 4099, 11009), [1, 4099, 11009]),  # Prime numbers.
+    ((32001, 4096), [10667, 64]),
+  ],
+)
+def test_a_chunk_is_small_where_sides_can_be_divided(shape, wanted):
+  chunk = checkpoint._chunk(shape, 2)
+  for side, part in zip(shape, chunk, strict=True):
+    assert side % part == 0
+  assert chunk == wanted
 
 
 def test_only_a_few_files_are_on_their_way_at_once(tmp_path, monkeypatch):
@@ -378,9 +447,12 @@ def test_only_a_few_files_are_on_their_way_at_once(tmp_path, monkeypatch):
         ),
       ),
     )
-    _write(tmp_path / 'weights', {'a': STACK, 'b': STACK})
+    with checkpoint.weights_writer(str(tmp_path / 'weights')) as write:
+      for name in 'ab':
+        write(name, STACK)
+        assert not flying  # Or the whole array stayed in memory.
   assert len(most) == 8
-  assert max(most) == checkpoint._FLYING + 1
+  assert max(most) == checkpoint._FLYING
   assert not flying
   _same(
     checkpoint.load_weights(str(tmp_path / 'weights')),
@@ -397,7 +469,7 @@ def test_a_device_reads_its_part_of_a_layer_and_not_the_rest(
   folder = tmp_path / 'weights'
   with checkpoint.weights_writer(str(folder)) as write:
     for i in range(4):
-      write('net/w', x[i : i + 1], i, of=4)
+      write('net/w', x[i : i + 1], of=4)
   size = _bytes_read(folder, slice(0, 64))
   part = _bytes_read(folder, slice(0, 16))
   index = 0.05 * x.nbytes  # Of the chunks of a file.

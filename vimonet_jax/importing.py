@@ -252,8 +252,8 @@ def convert(
       total=_bytes(reading), desc=format, dynamic_ncols=True, **_IN_BYTES
     ) as bar,
   ):
-    for path, x, first, of in pieces:
-      write(path, x, first, of=of)
+    for path, x, of in pieces:
+      write(path, x, of=of)
       written += x.nbytes
       if path == 'motion/quantizer/codebook':
         rest = encoder_tables.codebook_state(x)

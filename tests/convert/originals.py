@@ -40,15 +40,15 @@ def read(table: mapping.Table, checkpoint: files.Checkpoint) -> dict:
 
 
 def whole(pieces: Iterable[mapping.Piece]) -> dict[str, np.ndarray]:
-  """Arrays put together from their pieces, each where it says it lies."""
-  flat = {}
-  for path, x, start, of in pieces:
-    if of is None or len(x) == of:
-      assert path not in flat
-      flat[path] = x
-      continue
-    stack = flat.setdefault(path, np.full((of, *x.shape[1:]), -99, x.dtype))
-    stack[start : start + len(x)] = x
+  """Arrays put together from their pieces."""
+  flat, lengths = {}, {}
+  for path, x, of in pieces:
+    assert (path in flat) <= (of is not None)
+    flat.setdefault(path, []).append(x)
+    lengths[path] = of
+  for path, xs in flat.items():
+    flat[path] = xs[0] if len(xs) == 1 else np.concatenate(xs)
+    assert lengths[path] in (None, len(flat[path]))
   return flat
 
 

@@ -46,7 +46,7 @@ _WRAPPERS = ('net', 'state_dict', 'model')
 # Read from a torch file before it is mapped anew: what was mapped counts as
 # memory of ours, and its pickle takes 40 ms for a hundred tensors.
 _MAPPED_BYTES = 1 << 29
-# Of a torch file that cannot be mapped, and is read anew for every tensor.
+# Of a torch file that cannot be mapped, and is in memory while it is read.
 _OLD_BYTES = 1 << 28
 
 
@@ -97,18 +97,14 @@ def open_checkpoint(
         )
       owner[name], shapes[name] = shard, shape
       size += int(np.prod(shape, dtype=np.int64)) * itemsize
-  readers = {
-    shard: functools.partial(_read_safetensors, shard)
-    if shard.suffix in _SAFETENSORS
-    else _TorchReader(shard)
-    for shard in shards
-  }
-  return Checkpoint(
-    path=path,
-    shapes=shapes,
-    read=lambda name: readers[owner[name]](name),
-    size=size,
-  )
+  torch_reader = _TorchReader()
+
+  def read(name: str) -> np.ndarray:
+    is_safe = owner[name].suffix in _SAFETENSORS
+    reader = _read_safetensors if is_safe else torch_reader
+    return reader(owner[name], name)
+
+  return Checkpoint(path=path, shapes=shapes, read=read, size=size)
 
 
 def beside(path: str | os.PathLike, name: str) -> pathlib.Path | None:
@@ -217,17 +213,18 @@ def _read_safetensors(shard: pathlib.Path, name: str) -> np.ndarray:
 
 
 class _TorchReader:
-  """Keeps the file open for `_MAPPED_BYTES`; may be called from any thread."""
+  """Keeps one file open, for `_MAPPED_BYTES`; for any thread."""
 
-  def __init__(self, shard: pathlib.Path):
-    self._shard, self._lock = shard, threading.Lock()
-    self._tensors, self._left = {}, 0
+  def __init__(self):
+    self._lock = threading.Lock()
+    self._shard, self._tensors, self._left = None, {}, 0
 
-  def __call__(self, name: str) -> np.ndarray:
+  def __call__(self, shard: pathlib.Path, name: str) -> np.ndarray:
     with self._lock:
-      if self._left <= 0:
+      if shard != self._shard or self._left <= 0:
         self._tensors = {}  # What others still use of them stays mapped.
-        self._tensors, self._left = _torch(self._shard), _MAPPED_BYTES
+        self._tensors = _torch(shard)
+        self._shard, self._left = shard, _MAPPED_BYTES
       tensor = self._tensors[name]
       self._left -= tensor.nbytes
     return to_numpy(tensor)

@@ -229,18 +229,16 @@ def _listed(what: str, names: Sequence[str]) -> str:
 
 
 class Piece(NamedTuple):
-  """Some layers of one of our arrays, or all of it.
+  """The next layers of one of our arrays, or all of it.
 
   Attributes:
     path: of the array.
     x: of these layers, contiguous and in memory of its own.
-    start: the first of them.
     of: how many layers the array has; None where `x` is all of it.
   """
 
   path: str
   x: np.ndarray
-  start: int = 0
   of: int | None = None
 
 
@@ -253,7 +251,7 @@ def to_ours(
 ) -> Iterator[Piece]:
   """Our arrays, one row of the table after the other, stacks in pieces.
 
-  While a piece is used the next ones are being made, one in each thread.
+  While a piece is used as many more are being made as there are threads.
 
   Args:
     table: the format.
@@ -286,8 +284,8 @@ def to_ours(
 def _parts(table: Table, row: Row, itemsize: int) -> Iterator[range]:
   """Layers of a row that are made together, at most `_PIECE_BYTES` or one."""
   layers = table.layers(row)
-  largest = max(math.prod(table.shapes[path]) for path in row.ours) // layers
-  step = max(1, _PIECE_BYTES // (largest * itemsize))
+  numbers = max(math.prod(table.shapes[path]) for path in row.ours)
+  step = max(1, _PIECE_BYTES * layers // max(1, numbers * itemsize))
   for start in range(0, layers, step):
     yield range(start, min(start + step, layers))
 
@@ -314,8 +312,7 @@ def _pieces(
   pieces = []
   for path, xs in zip(row.ours, zip(*made, strict=True), strict=True):
     if row.is_stacked:
-      of = table.layers(row)
-      pieces.append(Piece(path, _stacked(xs), layers.start, of))
+      pieces.append(Piece(path, _stacked(xs), table.layers(row)))
     else:
       pieces.append(Piece(path, _contiguous(xs[0])))
   return pieces
@@ -390,8 +387,9 @@ def _transpose(target: np.ndarray, source: np.ndarray) -> None:
   """target[...] = source.T, in words of eight bytes where numbers fit in."""
   together = 8 // source.itemsize
   rows, columns = source.shape
-  is_dense = source.strides[-1] == source.itemsize
-  if together < 2 or columns % together or not is_dense:
+  is_plain = source.strides[-1] == source.itemsize
+  is_plain &= source.dtype == target.dtype
+  if together < 2 or columns % together or not is_plain:
     np.copyto(target, source.T)
     return
   unsigned = np.dtype(f'u{source.itemsize}')
