@@ -1,7 +1,7 @@
 """The embedded default: grow a ViMoNet from nothing on two CPU cores.
 
     python -m vimonet_jax.main --config=configs/tiny.py
-    python -m vimonet_jax.main --config=configs/tiny.py:smoke   # two minutes
+    python -m vimonet_jax.main --config=configs/tiny.py:smoke   # a few minutes
 
 Builds VIMOS-Synth, trains the five stages one after another, evaluates on the
 held-out split and writes report.html. Run it again after an interruption: it
@@ -56,7 +56,7 @@ def _stage(steps, trainable, learning_rates, mixes, **changes):
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
-  """The tiny preset, or its two-minute version for `smoke`."""
+  """The tiny preset, or its version of a few minutes for `smoke`."""
   if arg not in ('', 'smoke'):
     raise ValueError(
       f"Expected configs/tiny.py or configs/tiny.py:smoke, found ':{arg}'."

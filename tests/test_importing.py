@@ -24,6 +24,7 @@ from vimonet_jax import (
   sharding,
 )
 from vimonet_jax import corpus as corpora
+from vimonet_jax.convert import mapping
 from vimonet_jax.data import records, text, tokenizer
 from vimonet_jax.infer import engine
 from vimonet_jax.models import lora, vimonet
@@ -580,6 +581,42 @@ def test_a_folder_that_is_converted_anew_is_none_until_it_is_done(
     base.folders(config)
   _convert(run, **command)
   assert base.folders(config)
+
+
+def test_a_folder_keeps_its_weights_until_all_of_the_new_ones_are_read(
+  run, exported, converted, tmp_path, monkeypatch
+):
+  folder = shutil.copytree(converted['llm'], tmp_path / 'llm')
+  before = checkpoint.fingerprint(
+    checkpoint.load_weights(str(folder / 'weights'))
+  )
+  command = {
+    'source': os.path.join(exported, 'llm'),
+    'format': 'llama',
+    'output': str(folder),
+  }
+  pieces_of = mapping.to_ours
+
+  def some(*args, **options):
+    yield next(pieces_of(*args, **options))
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(mapping, 'to_ours', some)
+    with pytest.raises(KeyboardInterrupt):
+      _convert(run, **command)
+  assert base.folders(_with({'llm': str(folder)}))
+  assert (folder / 'tokenizer.model').exists()
+  after = checkpoint.fingerprint(
+    checkpoint.load_weights(str(folder / 'weights'))
+  )
+  assert after == before
+  _convert(run, **command)
+  assert sorted(os.listdir(folder)) == [
+    'tokenizer.model',
+    'weights',
+    'weights.json',
+  ]
 
 
 def test_the_folder_of_another_part_is_left_alone(

@@ -102,19 +102,36 @@ def test_a_wrong_command_ends_with_a_sentence(arguments, sentence):
   assert 'Traceback' not in output
 
 
-def test_a_configuration_that_is_not_there_ends_with_a_sentence():
+@pytest.mark.parametrize(
+  ('arguments', 'sentence'),
+  [
+    ([], 'Expected --config, e.g. --config=configs/tiny.py, found none.'),
+    (['--config='], f'to name a file, found no name in {ROOT}; correct it'),
+    (['--config'], f'to name a file, found no name in {ROOT}; correct it'),
+    (
+      ['--config=configs/tinny.py:smoke', '--config.seed=5'],
+      f'to name a file, found no configs/tinny.py in {ROOT}; correct it',
+    ),
+    (
+      ['--config=configs/tiny.py:smok'],
+      "\nExpected configs/tiny.py or configs/tiny.py:smoke, found ':smok'.\n",
+    ),
+    (
+      [CONFIG, '--config.instruct.step=9'],
+      "Expected settings of the configuration, found 'step' Did you mean "
+      '"steps" instead of "step"? among --config.instruct.step=9; its file',
+    ),
+  ],
+)
+def test_a_wrong_configuration_ends_with_a_sentence(arguments, sentence):
   found = subprocess.run(
-    [
-      *(sys.executable, '-m', 'vimonet_jax.main'),
-      *('--config=configs/tinny.py:smoke', '--config.seed=5'),
-    ],
+    [sys.executable, '-m', 'vimonet_jax.main', *arguments],
     cwd=ROOT,
     capture_output=True,
     text=True,
   )
   assert found.returncode == 1
-  wanted = f'to name a file, found no configs/tinny.py in {ROOT}; correct it'
-  assert wanted in found.stderr
+  assert sentence in found.stdout + found.stderr
   assert 'Traceback' not in found.stderr
 
 
@@ -142,9 +159,7 @@ def test_ctrl_c_is_heard_wherever_it_falls():
 
 
 def test_where_it_failed_is_told_on_request_and_a_bug_always_is():
-  _, output = _run(
-    CONFIG, '--workdir=value', '--verbosity=1', program=FAILING
-  )
+  _, output = _run(CONFIG, '--workdir=value', '--verbosity=1', program=FAILING)
   assert 'Traceback' in output
   _, output = _run(CONFIG, '--workdir=bug', program=FAILING)
   assert 'Traceback' in output

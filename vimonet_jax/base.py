@@ -91,8 +91,8 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
   os.replace(f'{path}.part', path)
 
 
-def clear(folder: str, part: str) -> None:
-  """Readies a folder for new weights; until they are there, it has none.
+def ready(folder: str, part: str) -> None:
+  """Makes a folder for new weights where it is missing; changes nothing in it.
 
   Raises:
     ValueError: it has those of another part, or files of somebody else.
@@ -116,7 +116,10 @@ def clear(folder: str, part: str) -> None:
         f'Expected --output to be a new folder or one of config.base.{part}, '
         f'found {folder} with weights for config.base.{found}; choose another.'
       )
-  # What tells that it is complete goes first.
+
+
+def clear(folder: str) -> None:
+  """Takes away what tells that a folder is complete, and what lies beside."""
   for name in (_FILE, *_BESIDE):
     path = os.path.join(folder, name)
     if os.path.exists(path):

@@ -225,8 +225,9 @@ def convert(
   """
   if not source or not output:
     raise ValueError(
-      'Expected --source=CHECKPOINT and --output=FOLDER, found '
-      f'source={source!r} and output={output!r}.'
+      'Expected --source=CHECKPOINT, --format=FORMAT and --output=FOLDER, '
+      f'found {source!r}, {format!r} and {output!r}; README.md, '
+      "'From PyTorch and back', has examples."
     )
   found = files.open_checkpoint(source, prefer=_PREFERRED.get(format, ()))
   _check_format(format, found)
@@ -240,7 +241,7 @@ def convert(
   words = files.beside(source, 'tokenizer.model')
   if reading.part == 'llm':
     _check_tokenizer(words, model.llm.vocab_size)
-  base.clear(output, reading.part)
+  base.ready(output, reading.part)
 
   start, written = time.monotonic(), 0
   pieces = mapping.to_ours(
@@ -261,6 +262,7 @@ def convert(
           write(name, rest[name])
       bar.update(x.nbytes)
       del x  # Or it would be there while others are made.
+    base.clear(output)  # All is read: what was there may go.
   if kept is not None:
     kept.save(os.path.join(output, 'statistics.npz'))
   if reading.part == 'llm' and words is not None:

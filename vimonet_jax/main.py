@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -204,26 +205,37 @@ def main(argv: list[str]) -> int:
 
 def parse(argv: list[str]) -> list[str]:
   """absl's parser; a file or setting that there is not is one sentence, too."""
-  for flag, after in zip(argv[1:], [*argv[2:], ''], strict=True):
+  for flag, after in zip(argv[1:], [*argv[2:], ''], strict=False):
     name, has_value, value = flag.partition('=')
     path = (value if has_value else after).partition(':')[0]
-    if name in ('--config', '-config') and path and not os.path.isfile(path):
-      print(
-        f'\nExpected --config to name a file, found no {path} in '
-        f'{os.getcwd()}; correct it, or start in the folder that has configs/.',
-        file=sys.stderr,
+    if name in ('--config', '-config') and not os.path.isfile(path):
+      _refuse(
+        f'Expected --config to name a file, found no {path or "name"} in '
+        f'{os.getcwd()}; correct it, or start in the folder that has configs/.'
       )
-      sys.exit(1)
   try:
-    return app.parse_flags_with_usage(argv)
+    return flags.FLAGS(argv)
   except (AttributeError, KeyError) as error:
     settings = [x for x in argv[1:] if x.startswith('--config.')]
-    print(
-      f'\nExpected settings of the configuration, found {error} among '
-      f'{" ".join(settings)}; its file lists those that there are.',
-      file=sys.stderr,
+    told = error
+    while isinstance(told, Exception):  # Some carry another one as their text.
+      told = told.args[0]
+    told = ' '.join(str(told).split())
+    _refuse(
+      f'Expected settings of the configuration, found {told} among '
+      f'{" ".join(settings)}; its file lists those that there are.'
     )
-    sys.exit(1)
+  except flags.Error as error:
+    *_, last = str(error).strip().splitlines()
+    kind, _, told = last.strip().partition(': ')
+    if kind == 'ValueError':  # Raised by the configuration's file.
+      _refuse(told)
+    return app.parse_flags_with_usage(argv)  # As absl says it.
+
+
+def _refuse(sentence: str) -> NoReturn:
+  print(f'\n{sentence}', file=sys.stderr)
+  sys.exit(1)
 
 
 if __name__ == '__main__':
