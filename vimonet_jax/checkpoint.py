@@ -316,7 +316,7 @@ class _RowsWriter:
     self._flying: collections.deque = collections.deque()
 
   def write(self, path: str, x: np.ndarray, *, of: int | None = None) -> None:
-    """See `weights_writer`."""
+    """See `Write`."""
     if path not in self.dtypes:
       self._begin(path, x, of)
     shape, start = self._wanted[path], self._rows[path]
@@ -335,8 +335,7 @@ class _RowsWriter:
 
   def finish(self) -> list[str]:
     """Waits for what is on its way; paths of which rows are missing."""
-    while self._flying:
-      self._flying.popleft().result()
+    self._wait()
     return [
       path
       for path, shape in self._wanted.items()
@@ -384,16 +383,19 @@ class _RowsWriter:
       return
     rows = array.chunk_layout.write_chunk.shape[0]
     for first in range(0, len(x), rows):
-      while len(self._flying) >= _FLYING:
-        self._flying.popleft().result()
+      self._wait(_FLYING - 1)
       part = x[first : first + rows]
       place = slice(start + first, start + first + len(part))
       self._flying.append(
         array[place].write(part, can_reference_source_data_indefinitely=True)
       )
     if len(x) > rows:  # A part that is on its way holds all of it in memory.
-      while self._flying:
-        self._flying.popleft().result()
+      self._wait()
+
+  def _wait(self, number: int = 0) -> None:
+    """Until no more than that are on their way."""
+    while len(self._flying) > number:
+      self._flying.popleft().result()
 
 
 def _chunk(shape: Sequence[int], itemsize: int) -> list[int]:
