@@ -16,6 +16,7 @@ INSTALL = [
   'orbax-checkpoint>=0.12',
   'pillow',
   'pycocoevalcap',  # BLEU, ROUGE-L and CIDEr; none of them needs Java
+  'qwix>=0.1.8',  # int8 and NF4 of frozen kernels
   'scipy',
   'sentencepiece',
   'tensorboardX',

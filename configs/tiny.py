@@ -50,6 +50,9 @@ def _stage(steps, trainable, learning_rates, mixes, **changes):
     'schedule': 'cosine',
     'clip': 1.0,
     'mixes': mixes,
+    # '', 'int8' or 'nf4': what the decoder's kernels are rounded to where they
+    # are frozen; see models/quantize.py.
+    'quantize': '',
     'checkpoint_steps': 100,
     **changes,
   })  # fmt: skip

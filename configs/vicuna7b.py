@@ -63,6 +63,9 @@ def _stage(steps, trainable, learning_rates, mixes, **changes):
     # Decoder and tower in bfloat16, as they were converted, and the VQ-VAE in
     # float32; what is trained is float32 in any case [VL: bf16].
     'frozen_dtype': '',
+    # '', 'int8' or 'nf4': what the decoder's frozen kernels are rounded to, to
+    # half or a quarter of the memory; see models/quantize.py.
+    'quantize': '',
     'checkpoint_steps': 200,
     **changes,
   })  # fmt: skip

@@ -28,8 +28,9 @@ FLOORS = (
     'data.tokenizer data.text data.video data.captions '
     'data.motion_files data.sources data.dataset data.builder data.views '
     'data.augment data.packing data.batches',
-    'models.dtypes models.lora models.attention models.llama '
-    'models.clip_video models.motion_vqvae models.translators models.vimonet',
+    'models.dtypes models.quantize models.lora models.attention '
+    'models.llama models.clip_video models.motion_vqvae '
+    'models.translators models.vimonet',
   ),
   (
     'sharding checkpoint convert.files convert.mapping '

@@ -248,7 +248,10 @@ def test_an_assembled_model_is_the_one_that_was_trained(
     asking.check(dataclasses.replace(record, turns=turns))
 
 
-def test_a_stage_is_trained_on_what_was_converted(run, converted, tmp_path):
+@pytest.mark.parametrize('quantize', ['', 'int8'])
+def test_a_stage_is_trained_on_what_was_converted(
+  run, converted, tmp_path, quantize
+):
   config = _config(
     stage_names=('align',),
     data__train=4,
@@ -257,6 +260,7 @@ def test_a_stage_is_trained_on_what_was_converted(run, converted, tmp_path):
     data__processes=1,
     align__steps=1,
     align__frozen_dtype='',
+    align__quantize=quantize,
     model__llm__dtype='bfloat16',
   )
   for name in set(config.align.mixes) - {'motion'}:

@@ -32,7 +32,15 @@ PARTS = (
 _FILE = 'weights.json'
 _BESIDE = ('tokenizer.model', 'statistics.npz')
 # What decides how a network runs and not what it is.
-_FREE = ('lora', 'dtype', 'remat', 'unroll', 'keep_class_token', 'ema_decay')
+_FREE = (
+  'lora',
+  'quantize',
+  'dtype',
+  'remat',
+  'unroll',
+  'keep_class_token',
+  'ema_decay',
+)
 
 
 class Manifest(NamedTuple):

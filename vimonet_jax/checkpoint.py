@@ -17,7 +17,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import grain.python as grain
@@ -438,6 +438,7 @@ def load_weights(
   patterns: Sequence[str] | None = None,
   *,
   shardings: Mapping[str, jax.sharding.Sharding] | None = None,
+  change: Callable[[str, Any], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
   """Reads weights, in which later folders override earlier ones.
 
@@ -447,6 +448,8 @@ def load_weights(
       None reads everything. What matches none is not read from disk.
     shardings: where arrays go, by path; each device reads its own part. Paths
       without one become NumPy arrays.
+    change: makes of a path and its array what is kept in their place. Of all
+      that is changed at most some gigabytes, or one array, are there together.
 
   Returns:
     path -> array, each with the dtype it was written with.
@@ -467,8 +470,8 @@ def load_weights(
   flat = {}
   for folder in dict.fromkeys(source.values()):
     paths = [path for path in source if source[path] == folder]
-    flat.update(
-      _read(folder, {path: shapes[path] for path in paths}, shardings)
+    flat |= _read(
+      folder, {path: shapes[path] for path in paths}, shardings, change
     )
   return {path: flat[path] for path in sorted(flat)}
 
@@ -520,16 +523,26 @@ class LazyWeights(Mapping):
     return len(self._owner)
 
 
+Mark = tuple[str, tuple[int, ...], str, int]
+
+
 def fingerprint(flat: Mapping[str, jax.Array]) -> str:
   """A word that changes with any path, shape, dtype or bit of the arrays.
 
   Only whole numbers are added, so it is the same however arrays are sharded,
   and nothing leaves the devices but a number an array.
   """
-  rows = [
-    (path, flat[path].shape, str(flat[path].dtype), int(_bits(flat[path])))
-    for path in sorted(flat)
-  ]
+  return fingerprint_of(mark(path, flat[path]) for path in flat)
+
+
+def mark(path: str, x: jax.Array) -> Mark:
+  """What a fingerprint needs to know of an array, which may then go."""
+  return path, x.shape, str(x.dtype), int(_bits(x))
+
+
+def fingerprint_of(marks: Iterable[Mark]) -> str:
+  """The fingerprint of arrays that were never there together."""
+  rows = sorted(marks)
   return hashlib.blake2s(repr(rows).encode(), digest_size=8).hexdigest()
 
 
@@ -584,16 +597,30 @@ def _complete(folder: str) -> epath.Path:
   return root if root.exists() or not _newer(root).exists() else _newer(root)
 
 
-def _read(folder: str, entries: Mapping[str, Any], shardings) -> dict[str, Any]:
-  flat, group, size = {}, {}, 0
+def _read(
+  folder: str, entries: Mapping[str, Any], shardings, change=None
+) -> dict[str, Any]:
+  flat = {}
+  for group in _groups(entries):
+    found = _read_together(folder, group, shardings)
+    for path in group:
+      x = found.pop(path)  # Or what is changed would be there twice.
+      flat |= change(path, x) if change else {path: x}
+      del x
+  return flat
+
+
+def _groups(entries: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+  """Arrays that are read together."""
+  group, size = {}, 0
   for path, entry in entries.items():
     bytes_of_entry = math.prod(entry.shape) * jnp.dtype(entry.dtype).itemsize
     if group and size + bytes_of_entry > _READ_BYTES:
-      flat |= _read_together(folder, group, shardings)
+      yield group
       group, size = {}, 0
     group[path] = entry
     size += bytes_of_entry
-  return flat | _read_together(folder, group, shardings)
+  yield group
 
 
 def _read_together(folder: str, entries, shardings) -> dict[str, Any]:

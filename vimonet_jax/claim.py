@@ -100,7 +100,8 @@ def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:
   return {
     name: x
     for name, x in flat.items()
-    if name not in _FREE
+    if x != ''  # As if it were not there, so that settings can be added.
+    and name not in _FREE
     and name.split('.')[0] not in _FREE_GROUPS
     and name.split('.')[-1] not in _FREE_ENDS
   }

@@ -218,11 +218,14 @@ def _bar(name: str, things: Sequence) -> Iterator:
     yield things[i]
 
 
-def model(config, *, vocab_size: int, adapters=None) -> vimonet.Config:
+def model(
+  config, *, vocab_size: int, adapters=None, quantize: str = ''
+) -> vimonet.Config:
   """The model that reads this data; see stages.model_config."""
   return stages.model_config(
     config.model,
     vocab_size=vocab_size,
     image_size=config.data.image_size,
     adapters=adapters,
+    quantize=quantize,
   )

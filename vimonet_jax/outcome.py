@@ -85,6 +85,7 @@ def gather(config, workdir: str) -> Outcome:
     adapters=config[name].get('lora'),
   )
   base.check(config, model, stage=name)
+  # What the stage rounded in its own memory is here as it was.
   stage = stages.make(name, config[name], model)
   wanted, state = stage.abstract()
   folders = weights(config, workdir, config.stage_names)
@@ -99,7 +100,7 @@ def gather(config, workdir: str) -> Outcome:
   loop.check_base(
     os.path.join(workdir, name),
     name,
-    found.only(frozen, dtype=stage.frozen_dtype),
+    checkpoint.fingerprint(found.only(frozen, dtype=stage.frozen_dtype)),
   )
   pair = os.path.join(workdir, 'statistics.npz')
   return Outcome(

@@ -28,6 +28,7 @@ from vimonet_jax.data import (
 from vimonet_jax.eval import benchmarks
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.infer import engine
+from vimonet_jax.models import quantize
 from vimonet_jax.train import loop, optimizer, stages
 
 
@@ -66,12 +67,12 @@ def _check_stage(config, name: str, mesh) -> tuple[set[str], set[str]]:
       f'({there}), found {name!r}; correct it or use another --config.'
     )
   stage = config[name]
-  adapters = stage.get('lora')
   words = base.file(config, 'llm', 'tokenizer.model')
   model = corpora.model(
     config,
     vocab_size=tokenizer.Tokenizer.load(words).vocab_size if words else 1,
-    adapters=adapters,
+    adapters=stage.get('lora'),
+    quantize=stage.get('quantize', ''),
   )
   base.check(config, model, stage=name)
   made = stages.make(name, stage, model)
@@ -81,7 +82,7 @@ def _check_stage(config, name: str, mesh) -> tuple[set[str], set[str]]:
   _augment(config)
   for rows in [mix.rows for mix in stage.mixes.values()] or [stage.rows]:
     _share_of(rows, mesh)
-  return set(trainable), set(frozen)
+  return set(trainable), set(quantize.made_of(frozen))
 
 
 def _check_frozen(
@@ -114,6 +115,7 @@ def _stage_model(config, name: str, corpus: corpora.Corpus):
     config,
     vocab_size=corpus.layout.tokenizer.vocab_size,
     adapters=config[name].get('lora'),
+    quantize=config[name].get('quantize', ''),
   )
 
 

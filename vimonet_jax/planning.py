@@ -152,6 +152,7 @@ def trace(config, name: str, mix: Mapping[str, Any], mesh: jax.sharding.Mesh):
     config,
     vocab_size=config.text.vocab_size,
     adapters=stage_config.get('lora'),
+    quantize=stage_config.get('quantize', ''),
   )
   stage = stages.make(name, stage_config, model)
   tx = stages.make_optimizer(stage_config)

@@ -147,8 +147,8 @@ def test_weights_are_read_straight_into_their_shards(tiny_model, monkeypatch):
   read, asked_for = {}, {}
   load = checkpoint.load_weights
 
-  def spy(folder, patterns, *, shardings):
-    read.update(load(folder, patterns, shardings=shardings))
+  def spy(folder, patterns, *, shardings, change):
+    read.update(load(folder, patterns, shardings=shardings, change=change))
     asked_for.update(shardings)
     return dict(read)
 
@@ -229,11 +229,37 @@ def test_every_part_of_a_published_model_has_a_place():
     motion_feature='codebook',
   )
   mesh = jax.sharding.AbstractMesh((1, 4, 2), sharding.AXES)
-  found = engine._shardings(model, mesh)
-  assert found['llm/blocks/mlp/up/kernel'].spec == (
+  found = engine._layout(model, mesh)
+  assert found['llm/blocks/mlp/up/kernel'].sharding.spec == (
     jax.sharding.PartitionSpec(None, 'fsdp', 'tensor')
   )
-  assert found['motion/quantizer/codebook'].is_fully_replicated
+  assert found['motion/quantizer/codebook'].sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize('kind', ['int8', 'nf4'])
+def test_the_decoder_is_quantised_while_it_is_read(tiny_model, kind):
+  folder = f'{tiny_model.workdir}/model'
+  alone = engine.Engine.load(folder, quantize=kind)
+  meshed = engine.Engine.load(
+    folder,
+    quantize=kind,
+    mesh=sharding.make_mesh(2, 2, 1, devices=jax.devices()[:4]),
+  )
+  kept, cut = _flat(alone), _flat(meshed)
+  name = 'llm/blocks/mlp/up/kernel'
+  assert {f'{name}/qvalue', f'{name}/scale'} < set(kept) == set(cut)
+  assert name not in kept
+  for path, x in kept.items():
+    np.testing.assert_array_equal(x, cut[path])
+    if path in tiny_model.params:
+      np.testing.assert_array_equal(x, tiny_model.params[path])
+  assert cut[f'{name}/qvalue'].sharding.spec == (
+    jax.sharding.PartitionSpec(None, 'fsdp', 'tensor')
+  )
+  answers = [
+    x.answer([_record(), _record()], max_new_tokens=4) for x in (alone, meshed)
+  ]
+  assert answers[0] == answers[1]
 
 
 def test_a_preset_says_how_long_an_answer_can_be(asking, monkeypatch):

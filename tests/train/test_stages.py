@@ -67,6 +67,16 @@ def _part(path):
   return f'{root}/{second}' if root in ('motion', 'translators') else root
 
 
+def test_a_stage_that_trains_the_decoder_cannot_quantise_it():
+  llm = dataclasses.replace(small.CONFIG.llm, quantize='int8')
+  model = dataclasses.replace(small.CONFIG, llm=llm)
+  with pytest.raises(ValueError, match='set --config.language.quantize=..'):
+    stages.tokens('language', model, ('llm/.*',), media=())
+  stage = stages.tokens('instruct', model, ('llm/.*/lora_.*',), media=())
+  kept = {path for path in stage.abstract()[0] if '/kernel/' in path}
+  assert len(kept) == 14  # Seven projections.
+
+
 @functools.cache
 def _smoke():
   return presets.load('tiny', 'smoke')

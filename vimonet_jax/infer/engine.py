@@ -23,6 +23,7 @@ from vimonet_jax import checkpoint, sharding
 from vimonet_jax.data import batches, packing, records, text, tokenizer
 from vimonet_jax.infer import generate
 from vimonet_jax.models import lora, vimonet
+from vimonet_jax.models import quantize as quantizing
 from vimonet_jax.motion import features
 
 # Prompts and caches are padded to a multiple of this, rows to a power of eight:
@@ -187,6 +188,7 @@ class Engine:
     *,
     mesh: jax.sharding.Mesh | None = None,
     dtype: str | None = None,
+    quantize: str = '',
   ) -> 'Engine':
     """Reads what `save` wrote, every array straight into its shards.
 
@@ -199,6 +201,8 @@ class Engine:
       mesh: from sharding.make_mesh; None for one device.
       dtype: one of dtypes.NAMES, what decoder and video tower compute in and
         are kept in; None for what their configurations say.
+      quantize: of quantize.KINDS, what the decoder's kernels are rounded to
+        while they are read; '' keeps them.
 
     Raises:
       FileNotFoundError: there is no finished model in the folder.
@@ -214,15 +218,27 @@ class Engine:
       )
       model = dataclasses.replace(model, llm=llm, video=video)
       bundle = bundle._replace(model=model)
+    if quantize:
+      llm = dataclasses.replace(bundle.model.llm, quantize=quantize)
+      model = dataclasses.replace(bundle.model, llm=llm)
+      bundle = bundle._replace(model=model)
     mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
-    shardings = _shardings(bundle.model, mesh)
+    wanted = _layout(bundle.model, mesh)
+    parts = quantizing.made_of(wanted)
+
+    def keep(name, x):
+      if parts[name] != [name]:
+        return quantizing.like(name, x, wanted)
+      return {name: _cast(name, x, bundle.model)}
+
     path = os.path.join(folder, _WEIGHTS)
     try:
       params = checkpoint.load_weights(
         path,
         # What the model does not have would have no place, and so is not read.
-        ['|'.join(map(re.escape, shardings))],
-        shardings=shardings,
+        ['|'.join(map(re.escape, parts))],
+        shardings={name: wanted[x[0]].sharding for name, x in parts.items()},
+        change=keep,
       )
     except FileNotFoundError:
       raise
@@ -231,7 +247,7 @@ class Engine:
         f'{path}: expected weights that can be read, found {_short(e)}; copy '
         'the folder again.'
       ) from e
-    return cls(bundle, _cast(params, bundle.model))
+    return cls(bundle, params)
 
   def answer(
     self,
@@ -379,10 +395,10 @@ def _mesh_of(params: Mapping[str, jax.Array]) -> jax.sharding.Mesh:
 
 
 @functools.cache
-def _shardings(
+def _layout(
   model: vimonet.Config, mesh: jax.sharding.Mesh
-) -> dict[str, jax.sharding.Sharding]:
-  """The place of everything that a model with both media has, by path."""
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Shape and place of everything that a model with both media has."""
   video, rows = model.video, jax.ShapeDtypeStruct((1, 1), jnp.int32)
   batch = dict.fromkeys(
     ('tokens', 'positions', 'segment_ids', 'media_index', 'motion_length'), rows
@@ -399,22 +415,21 @@ def _shardings(
   abstract = jax.eval_shape(init, jax.random.key(0), batch)
   # The codebook's state has no logical names: it is small.
   state = sharding.flatten(abstract.get('codebook', {}))
-  return {
+  places = {
     **sharding.state_shardings(abstract['params'], mesh),
     **dict.fromkeys(state, sharding.replicated(mesh)),
   }
+  return {
+    path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places[path])
+    for path, x in {**sharding.unbox(abstract['params']), **state}.items()
+  }
 
 
-def _cast(
-  params: dict[str, jax.Array], model: vimonet.Config
-) -> dict[str, jax.Array]:
-  """Decoder and video tower but for norms and biases, in place."""
+def _cast(path: str, x: jax.Array, model: vimonet.Config) -> jax.Array:
+  """Decoder and video tower are cast, but for norms and biases."""
   dtypes = {'llm': model.llm.dtype, 'video': model.video.dtype}
-  for path, x in params.items():
-    dtype = dtypes.get(path.partition('/')[0], x.dtype)
-    if not path.endswith(('/scale', '/bias')):
-      params[path] = jax.device_put(x.astype(dtype), x.sharding)
-  return params
+  dtype = dtypes.get(path.partition('/')[0], x.dtype)
+  return x if path.endswith(('/scale', '/bias')) else x.astype(dtype)
 
 
 @functools.cache

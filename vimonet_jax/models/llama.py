@@ -19,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vimonet_jax.models import attention, dtypes, lora
+from vimonet_jax.models import attention, dtypes, lora, quantize
 
 PROJECTIONS = ('q', 'k', 'v', 'o', 'gate', 'up', 'down')
 
@@ -47,6 +47,8 @@ class Config:
     rope_theta: base of the rotary wavelengths.
     lora: the adapters and the projections that have them, out of
       PROJECTIONS.
+    quantize: what the projections' kernels are kept in, of quantize.KINDS;
+      embeddings and head stay as they are.
     dtype: of activations, one of dtypes.NAMES; parameters are made in float32.
     remat: a key of REMAT.
     unroll: blocks per iteration of the scan; `layers` leaves no loop. The
@@ -63,6 +65,7 @@ class Config:
   norm_eps: float = 1e-5
   rope_theta: float = 1e4
   lora: 'lora.LoraConfig' = lora.LoraConfig()
+  quantize: str = ''
   dtype: str = 'float32'
   remat: str = 'none'
   unroll: int = 1
@@ -74,6 +77,7 @@ class Config:
         f'and heads={self.heads}; change one of them.'
       )
     dtypes.check(self.dtype)
+    quantize.check(self.quantize)
     if self.remat not in REMAT:
       raise ValueError(
         f'Expected remat to be one of {", ".join(REMAT)}, found {self.remat!r}.'
@@ -134,6 +138,7 @@ def _projection(
     names=names,
     stddev=gain / math.sqrt(fan_in),
     lora=config.lora if has_adapter else lora.LoraConfig(),
+    quantize=config.quantize,
     dtype=config.dtype,
   )
 

@@ -15,6 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vimonet_jax.models import quantize
+
 
 @dataclasses.dataclass(frozen=True)
 class LoraConfig:
@@ -54,6 +56,7 @@ class LoraDense(nn.Module):
     stddev: deviation of the fresh kernel's normal distribution.
     lora: the adapter; its `targets` are for the caller to look at.
     dtype: dtype of the computation. Parameters are made in float32.
+    quantize: what the kernel is kept in, of quantize.KINDS.
   """
 
   features: tuple[int, ...]
@@ -61,6 +64,7 @@ class LoraDense(nn.Module):
   stddev: float
   lora: LoraConfig = LoraConfig()
   dtype: Any = jnp.float32
+  quantize: str = ''
 
   @nn.compact
   def __call__(self, x: jax.Array, *, deterministic: bool = True) -> jax.Array:
@@ -81,14 +85,12 @@ class LoraDense(nn.Module):
     # the CPU backend needs up to 40 % more time.
     fan_in = math.prod(inputs)
     x = x.astype(self.dtype).reshape(-1, fan_in)
-    kernel = matrix(
-      'kernel',
-      nn.initializers.normal(self.stddev),
-      (*inputs, *self.features),
-      self.names,
-      fan_in,
-    )
-    y = x @ kernel
+    init = nn.initializers.normal(self.stddev)
+    if self.quantize:
+      y = quantize.dot(x, self.param('kernel', self._quantised, init, inputs))
+    else:
+      shape = (*inputs, *self.features)
+      y = x @ matrix('kernel', init, shape, self.names, fan_in)
     if rank := self.lora.rank:
       a_shape, b_shape = (*inputs, rank), (rank, *self.features)
       a_names = (*self.names[:num_inputs], 'rank')
@@ -99,6 +101,23 @@ class LoraDense(nn.Module):
         x = nn.Dropout(self.lora.dropout)(x, deterministic=deterministic)
       y += self.lora.scale * (x @ lora_a @ lora_b)
     return y.reshape(*batch, *self.features)
+
+  def _quantised(self, key, init, inputs):
+    kind, kernel = self.quantize, init(key, (*inputs, *self.features))
+    made = quantize.quantize(
+      kernel, kind, quantize.scale_shape(kind, inputs, self.features)
+    )
+    return {
+      part: nn.LogicallyPartitioned(
+        x,
+        # One scale for a whole axis is not divided.
+        tuple(
+          name if size > 1 else None
+          for name, size in zip(self.names, x.shape, strict=True)
+        ),
+      )
+      for part, x in made.items()
+    }
 
 
 def _kaiming_uniform(key, shape, dtype):

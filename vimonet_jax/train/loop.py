@@ -17,7 +17,14 @@ import logging
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+  Callable,
+  Collection,
+  Iterable,
+  Iterator,
+  Mapping,
+  Sequence,
+)
 from typing import Any
 
 import jax
@@ -26,6 +33,7 @@ import optax
 from etils import epath
 
 from vimonet_jax import checkpoint, sharding
+from vimonet_jax.models import quantize
 from vimonet_jax.train import log as log_lib
 from vimonet_jax.train import optimizer
 from vimonet_jax.train import step as step_lib
@@ -155,7 +163,9 @@ def _start(
   wanted = {**target.trainables, **target.mutable, **where}
 
   # 3. and 4.
-  loaded = _load(init, stored.shapes, init_patterns, wanted)
+  loaded, marks = _load(
+    init, stored.shapes, init_patterns, wanted, where, stage.frozen_dtype
+  )
   fresh = sorted(set(wanted) - set(loaded))
   if init and (lost := sorted(set(where) & set(fresh))):
     # Random and never trained: nobody wants that who names weights.
@@ -170,11 +180,9 @@ def _start(
     return {path: made[path].astype(wanted[path].dtype) for path in fresh}
 
   # Under jit, what is loaded is never initialised, and nothing is ever whole.
-  flat = {path: x.astype(wanted[path].dtype) for path, x in loaded.items()}
-  flat |= jax.jit(
+  flat = loaded | jax.jit(
     make, out_shardings={path: wanted[path].sharding for path in fresh}
   )(jax.random.key(seed))
-  del loaded
   trainables = {path: flat[path] for path in target.trainables}
   state = step_lib.State(
     step=jax.device_put(jnp.zeros((), jnp.int32), target.step.sharding),
@@ -186,7 +194,8 @@ def _start(
     mutable={path: flat[path] for path in target.mutable},
   )
   frozen = {path: flat[path] for path in where}
-  check_base(root, stage.name, frozen)
+  marks += [checkpoint.mark(path, frozen[path]) for path in {*fresh} & {*where}]
+  check_base(root, stage.name, checkpoint.fingerprint_of(marks))
   source = f'{len(wanted) - len(fresh)} named and {len(fresh)} fresh arrays'
 
   # 1. and 2.
@@ -206,19 +215,20 @@ def _start(
   return state, frozen, source
 
 
-def check_base(folder: str, name: str, frozen: Mapping[str, Any]) -> None:
+def check_base(folder: str, name: str, found: str) -> None:
   """Refuses to go on upon other frozen weights than a run began with.
 
   Args:
     folder: of the stage; in a new one the weights are remembered.
     name: of the stage.
-    frozen: what it keeps frozen, as it keeps it.
+    found: fingerprint of what it keeps frozen, in the dtypes that it keeps it
+      in, before quantisation.
 
   Raises:
     ValueError: these are others.
   """
   root = epath.Path(folder).absolute()
-  path, found = root / 'base.json', checkpoint.fingerprint(frozen)
+  path = root / 'base.json'
   if path.exists():
     known = json.loads(path.read_text())['frozen']
     if known != found:
@@ -232,23 +242,62 @@ def check_base(folder: str, name: str, frozen: Mapping[str, Any]) -> None:
     log_lib.write_atomically(path, json.dumps({'frozen': found}))
 
 
-def _load(folders, stored: Mapping[str, Any], patterns, wanted: Flat) -> Flat:
-  """Named weights, of the shapes `stored`, for paths that the stage has."""
+def _load(
+  folders,
+  stored: Mapping[str, Any],
+  patterns,
+  wanted: Flat,
+  frozen: Collection[str],
+  frozen_dtype: str | None,
+) -> tuple[Flat, list[checkpoint.Mark]]:
+  """Named weights for paths that the stage has, as it keeps them.
+
+  Args:
+    folders: of weights.
+    stored: path -> shape of what lies there.
+    patterns: of what to take; None takes all.
+    wanted: what the stage has.
+    frozen: which of it no step changes.
+    frozen_dtype: of those; None as they are stored.
+
+  Returns:
+    path -> array, and for `check_base` what was read of the frozen ones, before
+    any of it is quantised, which no two kinds of chips do alike.
+  """
   if not folders:
-    return {}
-  if unknown := sorted(set(stored) - set(wanted)):
+    return {}, []
+  takers = quantize.made_of(wanted)
+  if unknown := sorted(set(stored) - set(takers)):
     logging.info('Weights that this stage has no place for: %s', unknown)
-  for path in set(stored) & set(wanted):
-    if stored[path] != wanted[path].shape:
+  for path in set(stored) & set(takers):
+    shape = wanted[takers[path][0]].shape
+    if stored[path] != shape:
       raise ValueError(
-        f'Expected {path} of shape {wanted[path].shape}, found {stored[path]} '
+        f'Expected {path} of shape {shape}, found {stored[path]} '
         f'in {", ".join(map(str, folders))}; use weights of the same model.'
       )
   if patterns is None:
-    patterns = [re.escape(path) for path in stored if path in wanted]
-  shardings = {path: x.sharding for path, x in wanted.items()}
-  found = checkpoint.load_weights(folders, patterns, shardings=shardings)
-  return {path: x for path, x in found.items() if path in wanted}
+    patterns = [re.escape(path) for path in stored if path in takers]
+  marks = []
+
+  def keep(path, x):
+    if path not in takers:
+      return {}
+    first = takers[path][0]
+    is_whole = first == path
+    dtype = wanted[path].dtype if is_whole else frozen_dtype or x.dtype
+    x = x.astype(dtype)
+    if first in frozen:
+      marks.append(checkpoint.mark(path, x))
+    return {path: x} if is_whole else quantize.like(path, x, wanted)
+
+  shardings = {
+    path: wanted[parts[0]].sharding for path, parts in takers.items()
+  }
+  found = checkpoint.load_weights(
+    folders, patterns, shardings=shardings, change=keep
+  )
+  return found, marks
 
 
 def _next(iterator: Iterator, step: int) -> Mapping[str, Any]:

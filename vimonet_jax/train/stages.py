@@ -21,7 +21,14 @@ import optax
 from flax import traverse_util
 
 from vimonet_jax import sharding
-from vimonet_jax.models import clip_video, llama, lora, motion_vqvae, vimonet
+from vimonet_jax.models import (
+  clip_video,
+  llama,
+  lora,
+  motion_vqvae,
+  quantize,
+  vimonet,
+)
 from vimonet_jax.train import losses, optimizer
 
 Flat = dict[str, Any]
@@ -58,6 +65,7 @@ def model_config(
   vocab_size: int,
   image_size: int,
   adapters: Mapping[str, Any] | None = None,
+  quantize: str = '',
 ) -> vimonet.Config:
   """The model that the `model` part of a configuration describes.
 
@@ -66,6 +74,7 @@ def model_config(
     vocab_size: of the tokenizer.
     image_size: of the frames, pixels.
     adapters: fields of lora.LoraConfig; None for a decoder without.
+    quantize: what the decoder's kernels are kept in, of quantize.KINDS.
   """
   llm, video, motion_fields = (
     dict(config[name]) for name in ('llm', 'video', 'motion')
@@ -74,6 +83,7 @@ def model_config(
     llm=llama.Config(
       vocab_size=vocab_size,
       lora=lora.LoraConfig(**(adapters or {})),
+      quantize=quantize,
       **llm,
     ),
     video=clip_video.Config(image_size=image_size, **video),
@@ -210,6 +220,12 @@ def tokens(
   init_variables = functools.partial(_init_tokens, media=tuple(media))
   shapes = _abstract(functools.partial(init_variables, config))()[0]
   trained = optimizer.match(trainable, list(shapes))
+  if rounded := [path for path in trained if quantize.source(path) != path]:
+    raise ValueError(
+      f'Expected stage {name} to keep the kernels frozen that it quantises, '
+      f'found that it trains {rounded[0]} and {len(rounded) - 1} more; set '
+      f"--config.{name}.quantize=''."
+    )
   config = dataclasses.replace(
     config, train_video_tower=any(p.startswith('video/') for p in trained)
   )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from vimonet_jax import sharding
+from vimonet_jax.models import quantize
 from vimonet_jax.train import optimizer
 
 Flat = dict[str, Any]
@@ -121,7 +122,11 @@ def layout(
 
   def place(path, x, dtype=None):
     # None, and numbers that may not be rounded, stay as they are.
-    is_free = dtype is not None and jnp.issubdtype(x.dtype, jnp.floating)
+    is_free = (
+      dtype is not None
+      and jnp.issubdtype(x.dtype, jnp.floating)
+      and quantize.source(path) == path
+    )
     return jax.ShapeDtypeStruct(
       x.shape,
       dtype if is_free else x.dtype,
