@@ -143,6 +143,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       'rope_theta': 1e4,
       'dtype': 'bfloat16',
       'remat': 'full',
+      'attention': 'auto',
     },
     # LanguageBind_Video_merge: CLIP ViT-L/14 with attention over 8 frames. The
     # features are those of block 23 of 24 without class tokens [MLLM]: 2048 a

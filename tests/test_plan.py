@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import pallas
 from jax.sharding import PartitionSpec
 
 from vimonet_jax import plan, sharding
@@ -171,3 +172,32 @@ def test_a_step_takes_as_long_as_what_it_waits_for():
   alone = plan.bound(cost._replace(exchanged={}), chip._replace(links=0.0))
   assert alone == (2.0, 1.0, 0.0)
   np.testing.assert_allclose(alone.seconds, 2.0)
+
+
+def test_a_kernel_counts_as_often_as_its_grid_and_on_every_device():
+  def kernel(x, y, out):
+    out[...] = x[...] @ y[...]
+
+  tile = pallas.BlockSpec((8, 8), lambda i, j: (0, 0))
+
+  def product(x, y):
+    return pallas.pallas_call(
+      kernel,
+      jax.ShapeDtypeStruct((8, 8), jnp.float32),
+      grid=(3, 5),
+      in_specs=[tile, tile],
+      out_specs=tile,
+      interpret=True,
+    )(x, y)
+
+  x = jnp.zeros((8, 8))
+  one = 15 * 2 * 8**3
+  assert plan.flops(jax.make_jaxpr(product)(x, x)) == one
+  mesh = sharding.make_mesh(devices=jax.devices()[:4], fsdp=4)
+  rows = PartitionSpec('fsdp')
+  with sharding.use(mesh):
+    everywhere = jax.shard_map(
+      product, in_specs=rows, out_specs=rows, check_vma=False
+    )
+    x = jnp.zeros((32, 8))
+    assert plan.flops(jax.make_jaxpr(everywhere)(x, x)) == 4 * one

@@ -37,6 +37,7 @@ _FREE = (
   'quantize',
   'dtype',
   'remat',
+  'attention',
   'unroll',
   'keep_class_token',
   'ema_decay',

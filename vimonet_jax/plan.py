@@ -94,9 +94,20 @@ def _flops(jaxpr) -> float:
     elif name == 'cond':
       total += max(_flops(branch.jaxpr) for branch in eqn.params['branches'])
     else:
-      times = eqn.params['length'] if name == 'scan' else 1
+      times = _times(name, eqn.params)
       total += times * sum(map(_flops, _inside(eqn.params)))
   return total
+
+
+def _times(name: str, params: Mapping[str, Any]) -> int:
+  """How often what is inside an equation runs, on all devices together."""
+  if name == 'scan':
+    return params['length']
+  if name == 'shard_map':
+    return params['mesh'].size
+  if name == 'pallas_call':
+    return math.prod(params['grid_mapping'].grid)
+  return 1
 
 
 def _inside(params: Mapping[str, Any]) -> Iterator[Any]:

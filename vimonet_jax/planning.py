@@ -191,8 +191,9 @@ def _planned(config, name: str, mix, mesh) -> dict[str, Any]:
   found = {'tokens': mix['rows'] * mix['length']}
   # What the model itself needs, without what is computed again.
   plain = config.copy_and_resolve_references()
-  plain.model.llm.remat = 'none'
-  plain.model.video.remat = False
+  with plain.unlocked():
+    plain.model.llm.update({'remat': 'none', 'attention': 'xla'})
+    plain.model.video.remat = False
   needed = plan.flops(trace(plain, name, mix, mesh).jaxpr) / devices
   try:
     with _quiet() if platform == 'tpu' else contextlib.nullcontext():

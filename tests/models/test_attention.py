@@ -1,7 +1,13 @@
+import functools
+import types
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import special
 
+from vimonet_jax import sharding
 from vimonet_jax.models import attention
 
 
@@ -67,3 +73,114 @@ def test_bfloat16_scores_are_rounded_nowhere():
   q, k = (np.asarray(x[0, :, 0], np.float64) for x in (q, k))
   want = special.softmax(q @ k.T / np.sqrt(128), axis=-1)
   np.testing.assert_allclose(found, want, rtol=1e-5)
+
+
+def _rows(length=256, kv_heads=2, dtype=jnp.float32):
+  """Packed rows with padding: queries, keys, values, gradients and ids."""
+  keys = jax.random.split(jax.random.key(0), 4)
+  heads = (4, kv_heads, kv_heads, 4)
+  arrays = [
+    jax.random.normal(key, (4, length, n, 128), dtype)
+    for key, n in zip(keys, heads, strict=True)
+  ]
+  ends = np.array([[100, 220], [10, 256], [256, 256], [1, 130]])
+  place = np.arange(length)
+  ids = 1 + (place >= ends[:, :1]) - 2 * (place >= ends[:, 1:])
+  ids = np.maximum(ids, 0).astype(np.int32)
+  positions = np.zeros_like(ids)
+  for row, out in zip(ids, positions, strict=True):
+    for segment in (1, 2):
+      out[row == segment] = np.arange(np.sum(row == segment))
+  return arrays, jnp.asarray(ids), jnp.asarray(positions)
+
+
+def _with_gradients(function, arrays, ids):
+  """Outputs where there are tokens, and gradients that come from there."""
+  *inputs, g = arrays
+  is_token = (ids > 0)[:, :, None, None]
+  y, pull = jax.vjp(lambda *x: function(*x) * is_token, *inputs)
+  return y, *pull(g)
+
+
+@pytest.mark.parametrize('kv_heads', [2, 4])
+@pytest.mark.parametrize('shape', [None, (1, 2, 2), (2, 2, 1)])
+def test_splash_attends_as_the_reference(monkeypatch, kv_heads, shape):
+  """The kernel itself, run by its interpreter, on devices and in rows."""
+  arrays, ids, positions = _rows(kv_heads=kv_heads)
+  mask = attention.mask(positions, ids, positions, ids)
+  monkeypatch.setattr(
+    attention,
+    '_splash',
+    functools.partial(attention._splash, interpret=True),
+  )
+
+  def run(backend):
+    return _with_gradients(
+      lambda q, k, v: attention.attend_within(q, k, v, mask, ids, backend),
+      arrays,
+      ids,
+    )
+
+  want = run('xla')
+  if shape is None:
+    found = jax.jit(run, static_argnums=0)('splash')
+  else:
+    mesh = sharding.make_mesh(*shape, devices=jax.devices()[:4])
+    with sharding.use(mesh):
+      found = jax.jit(run, static_argnums=0)('splash')
+  for x, y in zip(found, want, strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-5)
+
+
+def test_what_cudnn_is_asked_for_is_the_reference(monkeypatch):
+  """Its mask and scale, computed by XLA in its place."""
+  arrays, ids, positions = _rows()
+  mask = attention.mask(positions, ids, positions, ids)
+  asked, ask = [], jax.nn.dot_product_attention
+
+  def stand_in(*args, implementation, **options):
+    asked.append(implementation)
+    return ask(*args, implementation='xla', **options)
+
+  monkeypatch.setattr(jax.nn, 'dot_product_attention', stand_in)
+
+  def run(backend):
+    return _with_gradients(
+      lambda q, k, v: attention.attend_within(q, k, v, mask, ids, backend),
+      arrays,
+      ids,
+    )
+
+  for x, y in zip(run('cudnn'), run('xla'), strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-5)
+  assert asked == ['cudnn']
+
+
+@pytest.mark.parametrize(
+  ('platform', 'length', 'head_dim', 'dtype', 'want'),
+  [
+    ('tpu', 2560, 128, 'bfloat16', 'splash'),
+    ('tpu', 512, 128, 'float32', 'splash'),
+    ('tpu', 160, 128, 'bfloat16', 'xla'),
+    ('tpu', 512, 64, 'bfloat16', 'xla'),
+    ('cuda', 160, 64, 'bfloat16', 'cudnn'),
+    ('cuda', 512, 128, 'float32', 'xla'),
+    ('cuda', 512, 256, 'bfloat16', 'xla'),
+    ('cpu', 512, 128, 'bfloat16', 'xla'),
+  ],
+)
+def test_the_fastest_is_what_the_mesh_can_run(
+  monkeypatch, platform, length, head_dim, dtype, want
+):
+  device = types.SimpleNamespace(platform=platform)
+  mesh = types.SimpleNamespace(abstract_device=device)
+  monkeypatch.setattr(jax.sharding, 'get_abstract_mesh', lambda: mesh)
+  q = jax.ShapeDtypeStruct((1, length, 2, head_dim), jnp.dtype(dtype))
+  assert attention._fastest(q) == want
+
+
+def test_without_a_mesh_it_is_what_jax_runs_on():
+  q = jax.ShapeDtypeStruct((1, 512, 2, 128), jnp.dtype('bfloat16'))
+  assert attention._fastest(q) == 'xla'
+  with pytest.raises(ValueError, match="of auto, xla, cudnn, splash, found 'f"):
+    attention.check('flash')

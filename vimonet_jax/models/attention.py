@@ -1,4 +1,4 @@
-"""Attention of the decoder: masks, rotary positions and the cache.
+"""Attention of the decoder: masks, back ends, rotary positions and the cache.
 
     B rows in a batch   L tokens in a row   S keys or slots of a cache
     N heads             K kv heads          H head size
@@ -11,6 +11,22 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention as splash
+from jax.sharding import PartitionSpec
+
+# Who computes attention within a row; `auto` takes the last one that can.
+BACKENDS = ('auto', 'xla', 'cudnn', 'splash')
+# Of rows that splash attention cuts; lanes of a TPU.
+_BLOCKS = (512, 256, 128)
+
+
+def check(backend: str) -> None:
+  """Raises a ValueError unless `backend` is one of BACKENDS."""
+  if backend not in BACKENDS:
+    raise ValueError(
+      f'Expected attention to be one of {", ".join(BACKENDS)}, found '
+      f'{backend!r}.'
+    )
 
 
 def mask(
@@ -46,7 +62,7 @@ def attend(
   """Softmax attention, each kv head for N / K query heads -> [B, L, N, H].
 
   Scores and softmax are float32. A query that sees nothing gets the mean of
-  all values, which is finite. Other back ends enter here.
+  all values, which is finite.
   """
   N, H = q_BLNH.shape[2:]
   repeats = N // k_BSKH.shape[2]
@@ -63,6 +79,104 @@ def attend(
   scores_BNLS = jnp.where(mask_BLS[:, None], scores_BNLS, -1e30)
   weights_BNLS = jax.nn.softmax(scores_BNLS).astype(v_BSNH.dtype)
   return jnp.einsum('bnls,bsnh->blnh', weights_BNLS, v_BSNH)
+
+
+def attend_within(
+  q_BLNH: jax.Array,
+  k_BLKH: jax.Array,
+  v_BLKH: jax.Array,
+  mask_BLL: jax.Array,
+  segment_ids_BL: jax.Array,
+  backend: str = 'auto',
+) -> jax.Array:
+  """`attend` for rows that see themselves, as fast as the devices can.
+
+  Args:
+    q_BLNH: queries.
+    k_BLKH: keys of the same tokens.
+    v_BLKH: their values.
+    mask_BLL: from `mask`, where positions of a segment ascend.
+    segment_ids_BL: that it was made from.
+    backend: one of BACKENDS. `xla` is what the others are compared with, and
+      writes all scores to memory. `cudnn` is FlashAttention on GPUs from Ampere
+      on, in 16 bits. `splash` runs on TPUs and needs rows that are a multiple
+      of 128, and heads of 128.
+
+  Returns:
+    [B, L, N, H]. Of padding, only that it is finite is promised.
+  """
+  if backend == 'auto':
+    backend = _fastest(q_BLNH)
+  if backend == 'xla':
+    return attend(q_BLNH, k_BLKH, v_BLKH, mask_BLL)
+  if backend == 'cudnn':
+    return jax.nn.dot_product_attention(
+      q_BLNH,
+      k_BLKH,
+      v_BLKH,
+      mask=mask_BLL[:, None],
+      is_causal=True,  # It skips what lies above the diagonal.
+      implementation='cudnn',
+    )
+  return _splash(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL)
+
+
+def _fastest(q_BLNH: jax.Array) -> str:
+  """The back end for the devices of the mesh, which need not be there."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  platform = device.platform if device else jax.default_backend()
+  L, _, H = q_BLNH.shape[1:]
+  if platform == 'tpu' and L % _BLOCKS[-1] == 0 and H % 128 == 0:
+    return 'splash'
+  if platform in ('gpu', 'cuda') and q_BLNH.dtype.itemsize == 2:
+    return 'cudnn' if H % 8 == 0 and H <= 128 else 'xla'
+  return 'xla'
+
+
+def _splash(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, *, interpret=False):
+  """Each device its own rows and heads; scores never leave a chip."""
+  repeats = q_BLNH.shape[2] // k_BLKH.shape[2]
+  k_BLNH = jnp.repeat(k_BLKH, repeats, axis=2)
+  v_BLNH = jnp.repeat(v_BLKH, repeats, axis=2)
+  # It has no factor of its own.
+  q_BLNH = (q_BLNH / math.sqrt(q_BLNH.shape[-1])).astype(q_BLNH.dtype)
+
+  def attend_here(q_BLNH, k_BLNH, v_BLNH, segment_ids_BL):
+    kernel = _splash_kernel(*q_BLNH.shape[1:3], interpret)
+    heads_first = (jnp.swapaxes(x, 1, 2) for x in (q_BLNH, k_BLNH, v_BLNH))
+    ids = splash.SegmentIds(segment_ids_BL, segment_ids_BL)
+    return jnp.swapaxes(jax.vmap(kernel)(*heads_first, ids), 1, 2)
+
+  mesh = jax.sharding.get_abstract_mesh()
+  if not mesh.empty:
+    rows = ('data', 'fsdp')
+    heads = PartitionSpec(rows, None, 'tensor', None)
+    attend_here = jax.shard_map(
+      attend_here,
+      in_specs=(heads, heads, heads, PartitionSpec(rows, None)),
+      out_specs=heads,
+      check_vma=False,
+    )
+  return attend_here(q_BLNH, k_BLNH, v_BLNH, segment_ids_BL)
+
+
+def _splash_kernel(length: int, heads: int, interpret: bool):
+  block = next(size for size in _BLOCKS if length % size == 0)
+  causal = splash.CausalMask((length, length))
+  return splash.make_splash_mha(
+    splash.MultiHeadMask([causal] * heads),
+    block_sizes=splash.BlockSizes(
+      block_q=block,
+      block_kv=block,
+      block_q_dkv=block,
+      block_kv_dkv=block,
+      block_q_dq=block,
+      block_kv_dq=block,
+    ),
+    head_shards=1,
+    q_seq_shards=1,
+    interpret=interpret,
+  )
 
 
 class Rotary(NamedTuple):

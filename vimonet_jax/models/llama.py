@@ -51,6 +51,7 @@ class Config:
       embeddings and head stay as they are.
     dtype: of activations, one of dtypes.NAMES; parameters are made in float32.
     remat: a key of REMAT.
+    attention: who computes it, of attention.BACKENDS, where no cache is read.
     unroll: blocks per iteration of the scan; `layers` leaves no loop. The
       parameters are stacked either way.
   """
@@ -68,6 +69,7 @@ class Config:
   quantize: str = ''
   dtype: str = 'float32'
   remat: str = 'none'
+  attention: str = 'auto'
   unroll: int = 1
 
   def __post_init__(self):
@@ -78,6 +80,7 @@ class Config:
       )
     dtypes.check(self.dtype)
     quantize.check(self.quantize)
+    attention.check(self.attention)
     if self.remat not in REMAT:
       raise ValueError(
         f'Expected remat to be one of {", ".join(REMAT)}, found {self.remat!r}.'
@@ -167,12 +170,19 @@ class Attention(nn.Module):
     q_BLNH = attention.rotate(q_BLNH, context.turn)
     k_BLKH = attention.rotate(k_BLKH, context.turn)
     if cache is None:
-      k_BSKH, v_BSKH = k_BLKH, v_BLKH
+      out_BLNH = attention.attend_within(
+        q_BLNH,
+        k_BLKH,
+        v_BLKH,
+        context.mask_BLS,
+        context.segment_ids_BL,
+        self.config.attention,
+      )
     else:
       cache = attention.write(cache, k_BLKH, v_BLKH, layer, context.slots_BL)
       k_BSKH = cache.k[layer].astype(q_BLNH.dtype)
       v_BSKH = cache.v[layer].astype(q_BLNH.dtype)
-    out_BLNH = attention.attend(q_BLNH, k_BSKH, v_BSKH, context.mask_BLS)
+      out_BLNH = attention.attend(q_BLNH, k_BSKH, v_BSKH, context.mask_BLS)
     out_BLNH = nn.with_logical_constraint(out_BLNH, names)
     return self.o(out_BLNH, deterministic=deterministic), cache
 
@@ -202,12 +212,14 @@ class Context(NamedTuple):
   Attributes:
     turn: rotary angles of the tokens.
     mask_BLS: see `attention.mask`.
+    segment_ids_BL: of the row; None where a cache is read.
     slots_BL: where the tokens go in a cache; None without one.
   """
 
   turn: attention.Rotary
   mask_BLS: jax.Array
-  slots_BL: jax.Array | None
+  segment_ids_BL: jax.Array | None = None
+  slots_BL: jax.Array | None = None
 
 
 class Block(nn.Module):
@@ -338,7 +350,7 @@ class Llama(nn.Module):
     context = Context(
       turn=self._turn(positions_BL),
       mask_BLS=attention.mask(positions_BL, segment_ids_BL, *keys),
-      slots_BL=None,
+      segment_ids_BL=segment_ids_BL,
     )
     (x_BLD, _), _ = self._run(x_BLD, None, context, deterministic)
     return self.norm(x_BLD)
