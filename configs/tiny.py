@@ -50,6 +50,8 @@ def _stage(steps, trainable, learning_rates, mixes, **changes):
     'schedule': 'cosine',
     'clip': 1.0,
     'mixes': mixes,
+    # Into how many parts a batch is cut that one step sees one after another.
+    'grad_accumulation': 1,
     # '', 'int8' or 'nf4': what the decoder's kernels are rounded to where they
     # are frozen; see models/quantize.py.
     'quantize': '',
@@ -231,9 +233,12 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   # Of --task=plan; see vimonet_jax/planning.py.
   config.plan = ml_collections.ConfigDict({
     'topology': '',
+    'step': 'train',
     'stage': '',
     'mix': '',
     'rows': 0,
+    'length': 0,
+    'search': False,
   })  # fmt: skip
   if arg == 'smoke':
     _make_smoke(config)

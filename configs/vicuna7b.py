@@ -60,6 +60,8 @@ def _stage(steps, trainable, learning_rates, mixes, **changes):
     # None of them clips. Cheap insurance for 1e-3 in bfloat16 [ours].
     'clip': 1.0,
     'mixes': mixes,
+    # Into how many parts a batch is cut that one step sees one after another.
+    'grad_accumulation': 1,
     # Decoder and tower in bfloat16, as they were converted, and the VQ-VAE in
     # float32; what is trained is float32 in any case [VL: bf16].
     'frozen_dtype': '',
@@ -237,9 +239,12 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   # Of --task=plan; see vimonet_jax/planning.py.
   config.plan = ml_collections.ConfigDict({
     'topology': '',
+    'step': 'train',
     'stage': '',
     'mix': '',
     'rows': 0,
+    'length': 0,
+    'search': False,
   })  # fmt: skip
   if arg == 'motion':
     config.eval.corruptions = ()

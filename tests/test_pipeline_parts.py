@@ -50,6 +50,7 @@ def test_rows_have_to_divide_among_shards():
     ('align.trainable', ('translator/.*',), 'translator/'),
     ('align.learning_rates', (('llm/.*', 1.0),), 'translators/'),
     ('motion.rows', 3, 'rows that divide'),
+    ('align.grad_accumulation', 3, '2 shards times grad_accumulation=3 and'),
     ('instruct.schedule', 'sine', 'sine'),
   ],
 )

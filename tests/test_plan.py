@@ -158,6 +158,47 @@ def test_a_layer_of_a_stack_is_read_alone_and_what_stays_on_the_chip_is_free():
   assert found.accessed == 32 * wanted
 
 
+NESTED = """HloModule step, is_scheduled=true
+
+%layer (q0: s8[32,64,8], q1: s32[]) -> s8[64,8] {
+  %q0 = s8[32,64,8]{2,1,0} parameter(0)
+  %q1 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  %one = s8[1,64,8]{2,1,0} dynamic-slice(%q0, %q1, %zero, %zero)
+  ROOT %same = s8[64,8]{1,0} bitcast(%one)
+}
+
+%again (r0: s8[32,64,8]) -> s8[32,64,8] {
+  %r0 = s8[32,64,8]{2,1,0} parameter(0)
+  ROOT %turned = s8[32,64,8]{2,1,0:T(8,128)} copy(%r0)
+}
+
+%product (p0: s8[32,64,8], p1: s32[], p2: bf16[4,64]) -> bf16[4,8] {
+  %p0 = s8[32,64,8]{2,1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %p2 = bf16[4,64]{1,0} parameter(2)
+  %turned.2 = s8[32,64,8]{2,1,0:T(8,128)} fusion(%p0), kind=kLoop, calls=%again
+  %kernel = s8[64,8]{1,0} fusion(%turned.2, %p1), kind=kLoop, calls=%layer
+  ROOT %y = bf16[4,8]{1,0} convolution(%p2, %kernel), dim_labels=bf_io->bf
+}
+
+ENTRY %main (x: s8[32,64,8], i: s32[], h: bf16[4,64]) -> bf16[4,8] {
+  %x = s8[32,64,8]{2,1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %h = bf16[4,64]{1,0} parameter(2)
+  ROOT %out = bf16[4,8]{1,0} fusion(%x, %i, %h), kind=kOutput, calls=%product
+}
+"""
+
+
+def test_a_layer_is_read_alone_however_deep_in_fusions_it_is_taken():
+  layer, place, rows, out = 64 * 8, 4, 4 * 64 * 2, 4 * 8 * 2
+  assert plan.traffic(NESTED).accessed == layer + place + rows + out
+  # A kernel of all layers would be read whole.
+  whole = NESTED.replace('dynamic-slice(%q0', 'concatenate(%q0')
+  assert plan.traffic(whole).accessed == 32 * layer + place + rows + out
+
+
 def test_a_text_without_a_program_says_so():
   with pytest.raises(ValueError, match='found no ENTRY'):
     plan.traffic('HloModule nothing')

@@ -24,7 +24,7 @@ def test_a_step_for_what_is_here_is_planned(tmp_path, capsys):
   # Nobody knows the speed of this machine.
   assert 'bound' not in found
   told = capsys.readouterr().out
-  assert told.startswith('align, motion: 8 rows of ')
+  assert told.startswith('align, motion: rows of 160 on 8 x cpu (8 here)\n')
   assert 'It fits.' in told
 
 
@@ -33,8 +33,8 @@ def test_products_are_those_of_the_papers_second_stage():
   config = presets.load('vicuna7b', '')
   config.model.llm.remat = 'none'
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  mix = {**config.instruct.mixes.motion, 'rows': 1, 'length': 512}
-  found = plan.flops(planning.trace(config, 'instruct', mix, mesh).jaxpr)
+  step = planning.Step('train', 'instruct', 'motion', ('motion',), 1, 512)
+  found = plan.flops(planning.trace(config, step, mesh).jaxpr)
   known = 4 * 6_738_415_616 * 512
   assert abs(found / known - 1) < 0.15
 
@@ -43,6 +43,12 @@ def test_products_are_those_of_the_papers_second_stage():
   ('changes', 'sentence'),
   [
     ({'plan__rows': 3}, 'rows that divide among 8 shards .* found 3; set'),
+    (
+      {'plan__rows': 8, 'instruct__grad_accumulation': 2},
+      '8 shards of the mesh times grad_accumulation=2, found 8; set',
+    ),
+    ({'plan__step': 'think'}, "to be train or decode, found 'think'"),
+    ({'plan__search': True}, 'chips of known memory .* found cpu; name a'),
     ({'plan__stage': 'motion'}, "among language, video, align, .*'motion'"),
     ({'plan__mix': 'smell'}, "config.plan.mix among .*, found 'smell'"),
   ],
@@ -51,6 +57,118 @@ def test_a_plan_that_cannot_be_made_says_why(tmp_path, changes, sentence):
   with pytest.raises(ValueError, match=sentence):
     planning.run(_config(**changes), str(tmp_path))
   assert not list(tmp_path.iterdir())
+
+
+def test_a_token_of_an_answer_is_planned(tmp_path, capsys):
+  config = _config(plan__step='decode', plan__rows=8, plan__length=96)
+  assert planning.run(config, str(tmp_path)) == 0
+  found = json.loads((tmp_path / 'plan.json').read_text())
+  assert (found['tokens'], found['length']) == (8, 96)
+  llm = config.model.llm
+  # Two a weight and token, and scores and sums over the cache.
+  kernels = llm.width * (4 * llm.heads * llm.head_dim + 3 * llm.mlp_width)
+  head = llm.width * config.text.vocab_size
+  attended = 2 * llm.heads * llm.head_dim * 96
+  wanted = 2 * (llm.layers * (kernels + attended) + head)
+  # On eight devices, a row each.
+  assert found['model_flops'] == wanted
+  # All weights of the model, and the cache.
+  cache = 2 * llm.layers * 96 * llm.kv_heads * llm.head_dim * 4
+  assert found['cost']['arguments'] > cache + llm.layers * kernels * 4 / 8
+  assert capsys.readouterr().out.startswith('decode, both: rows of 96 on 8 x ')
+
+
+def test_a_batch_is_planned_in_its_parts(tmp_path):
+  changes = {'plan__stage': 'align', 'plan__mix': 'motion'}
+  sizes = {}
+  for rows, parts in ((64, 1), (64, 4)):
+    config = _config(
+      plan__rows=rows, align__grad_accumulation=parts, **changes
+    )
+    assert planning.run(config, str(tmp_path)) == 0
+    found = json.loads((tmp_path / 'plan.json').read_text())
+    assert (found['rows'], found['parts']) == (rows, parts)
+    sizes[rows, parts] = found
+  whole, cut = sizes[64, 1], sizes[64, 4]
+  assert cut['cost']['temporaries'] < 0.6 * whole['cost']['temporaries']
+  assert cut['model_flops'] == pytest.approx(whole['model_flops'], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+  'known',
+  [None, (25.0, 3.0), (0.0, 3.0), (25.0, 0.5), (0.0, 40.0), (60.0, 3.0)],
+)
+@pytest.mark.parametrize('most', [0, 1, 2, 3, 17, 400])
+def test_the_most_rows_are_found_in_few_trials(known, most):
+  """Where what a program keeps besides its rows is not known beforehand."""
+  asked = []
+
+  def used(rows):
+    asked.append(rows)
+    return 100.0 + 25.0 + 3.0 * rows
+
+  room = 125.0 + 3.0 * most + 1.0
+  rows, seen = planning.most_rows(
+    used, 100.0, room, known and planning.Memory(*known)
+  )
+  assert rows == most
+  assert len(asked) == len(set(asked)) <= 4
+  if len(asked) > 1:
+    assert seen == pytest.approx(planning.Memory(25.0, 3.0))
+  if known == (25.0, 3.0):
+    assert len(asked) == 1
+
+
+def test_a_search_takes_the_mesh_with_most_tokens_a_second(
+  tmp_path, capsys, monkeypatch
+):
+  """With a stand-in for what takes minutes: the compiler."""
+  chip = plan.Chip('chip', 1e12, 2.0**30, 1e11, 1e10)
+  monkeypatch.setitem(plan.CHIPS, jax.devices()[0].device_kind, chip)
+  compiled = []
+
+  def planned(config, step, mesh):
+    del config
+    shards = mesh.shape['data'] * mesh.shape['fsdp']
+    rows = step.rows // shards
+    compiled.append((mesh.shape['fsdp'], rows))
+    used = 3.1e8 + rows * 6e7
+    found = {
+      'mesh': dict(mesh.shape), 'rows': step.rows, 'parts': 1, 'used': used,
+      'limit': chip.memory, 'fits': used <= chip.memory,
+    }  # fmt: skip
+    if found['fits']:
+      # Shards of the weights have to be sent for.
+      seconds = 1.0 + 0.1 * mesh.shape['fsdp']
+      found['bound'] = {
+        'compute': seconds, 'memory': 0.1, 'links': 0.0, 'seconds': seconds,
+        'mfu': 0.5, 'tokens_per_second': step.rows * step.length / seconds,
+      }  # fmt: skip
+      cost = plan.Cost(1e12, 2**28, 2**28, 2**20, 1e9, {})
+      found |= {'cost': cost._asdict(), 'model_flops': 1e12}
+    return found
+
+  monkeypatch.setattr(planning, '_planned', planned)
+  config = _config(plan__search=True, plan__stage='align')
+  assert planning.run(config, str(tmp_path)) == 0
+  found = json.loads((tmp_path / 'plan.json').read_text())
+  most = int((chip.memory - planning._RESERVED - 3.1e8) // 6e7)
+  assert [x['mesh']['fsdp'] for x in found['tried']] == [1, 2, 4, 8]
+  assert {x['rows'] for x in found['tried']} == {8 * most}
+  assert (found['mesh']['fsdp'], found['rows']) == (1, 8 * most)
+  # What one mesh has shown is not found out again.
+  assert len(compiled) == 3 + 3
+  told = capsys.readouterr().out
+  assert 'data 8 x fsdp 1 x tensor 1' in told
+  assert 'It fits.' in told
+
+  # Where no mesh has room for the weights, nothing is compiled.
+  compiled.clear()
+  tiny = chip._replace(memory=2.0**28 + 1000)
+  monkeypatch.setitem(plan.CHIPS, jax.devices()[0].device_kind, tiny)
+  assert planning.run(config, str(tmp_path)) == 1
+  assert not compiled
+  assert 'It does not fit' in capsys.readouterr().out
 
 
 def test_the_compilers_words_on_what_is_too_large_are_read():

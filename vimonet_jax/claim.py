@@ -24,7 +24,7 @@ _FREE = (
   'data.read_threads',
 )
 _FREE_GROUPS = ('base', 'eval', 'mesh', 'parity', 'plan')
-_FREE_ENDS = ('checkpoint_steps',)
+_FREE_ENDS = ('checkpoint_steps', 'grad_accumulation')
 
 
 def check(config, workdir: str, *, must_exist: bool = False) -> None:

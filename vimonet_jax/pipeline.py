@@ -81,7 +81,7 @@ def _check_stage(config, name: str, mesh) -> tuple[set[str], set[str]]:
   jax.eval_shape(stages.make_optimizer(stage).init, trainable)
   _augment(config)
   for rows in [mix.rows for mix in stage.mixes.values()] or [stage.rows]:
-    _share_of(rows, mesh)
+    _share_of(rows, mesh, stage.get('grad_accumulation', 1))
   return set(trainable), set(quantize.made_of(frozen))
 
 
@@ -136,19 +136,27 @@ def train_stage(
     seed=config.seed,
     mesh=mesh,
     init=outcome.weights(config, workdir, before),
+    grad_accumulation=stage.get('grad_accumulation', 1),
     checkpoint_steps=stage.checkpoint_steps,
     evaluate=_probe(config, name, corpus, model),
   )
 
 
-def _share_of(rows: int, mesh: jax.sharding.Mesh) -> int:
-  """Rows of this process, of those that all of them make."""
+def _share_of(rows: int, mesh: jax.sharding.Mesh, parts: int = 1) -> int:
+  """Rows of this process, of those that all of them make.
+
+  Args:
+    rows: of a batch.
+    mesh: among which they are divided.
+    parts: of the batch, which are divided one after another.
+  """
   shards = mesh.shape['data'] * mesh.shape['fsdp']
   processes = jax.process_count()
-  if rows % shards or rows % processes:
+  if rows % (shards * parts) or rows % processes:
+    times = f' times grad_accumulation={parts}' * (parts > 1)
     raise ValueError(
-      f'Expected rows that divide among {shards} shards and {processes} '
-      f'processes, found {rows}; change the rows or the mesh.'
+      f'Expected rows that divide among {shards} shards{times} and '
+      f'{processes} processes, found {rows}; change the rows or the mesh.'
     )
   return rows // processes
 

@@ -272,37 +272,71 @@ def _touched(x: _Instruction, shapes, computations) -> float:
   if x.op.endswith('-start'):
     return written  # What it reads is repeated in what it gives.
   if x.op == 'fusion':
-    read, written = _fused(
-      computations[_CALLED.search(x.rest)[1]], read, written
-    )
+    called = _CALLED.search(x.rest)[1]
+    read, written = _fused(called, computations, read, written)
   return written + sum(read)
 
 
-def _fused(inside, read: list[float], written: float):
+def _fused(name: str, computations, read: list[float], written: float):
   """What a fusion reads and writes of its operands and its output.
 
   A scan reads a layer of each stack, and writes one, within the fusions of its
   body: the whole stack stands there as operand or output.
   """
+  inside = computations[name]
   sizes = {x.name: _bytes(x.shape, everywhere=True) for x in inside}
   read = list(read)
   for x in inside:
-    if x.op != 'parameter':
-      continue
-    users = [y for y in inside if x.name in _operands(y)]
-    slices = [y for y in users if y.op == 'dynamic-slice']
-    updates = [
-      y
-      for y in users
-      if y.op == 'dynamic-update-slice' and _operands(y)[0] == x.name
-    ]
-    if users and len(slices) + len(updates) == len(users):
+    if x.op == 'parameter':
       number = int(x.rest.partition(')')[0])
-      read[number] = min(read[number], sum(sizes[y.name] for y in slices))
+      read[number] *= _share_read(x.name, name, computations, 1.0)
   updates = [x for x in inside if x.op == 'dynamic-update-slice']
   if updates and sizes[updates[-1].name] == sizes[inside[-1].name]:
     written = min(written, sizes.get(_operands(updates[-1])[1], written))
   return read, written
+
+
+# What has the same elements as its operand.
+_SAME = ('bitcast', 'convert', 'copy', 'reshape', 'transpose')
+
+
+def _share_read(value: str, name: str, computations, of_root: float) -> float:
+  """The share of a value that the output of its computation depends on.
+
+  Args:
+    value: an instruction.
+    name: of its computation, which is a fusion's.
+    computations: all of them.
+    of_root: the share of the computation's output that somebody reads.
+  """
+  inside = computations[name]
+  sizes = {x.name: _bytes(x.shape, everywhere=True) for x in inside}
+  users = [x for x in inside if value in _operands(x)]
+  share = of_root if inside[-1].name == value else 0.0
+  for x in users:
+    operands = _operands(x)
+    if x.op == 'dynamic-slice' and operands[0] == value:
+      share += sizes[x.name] / sizes[value] if sizes[value] else 1.0
+    elif x.op == 'dynamic-update-slice' and operands[0] == value:
+      pass  # It stays where it is.
+    elif x.op in _SAME:
+      share += _share_read(x.name, name, computations, of_root)
+    elif x.op == 'fusion':
+      called = _CALLED.search(x.rest)[1]
+      of_output = _share_read(x.name, name, computations, of_root)
+      parameters = {
+        int(y.rest.partition(')')[0]): y.name
+        for y in computations[called]
+        if y.op == 'parameter'
+      }
+      share += sum(
+        _share_read(parameters[i], called, computations, of_output)
+        for i, operand in enumerate(operands)
+        if operand == value
+      )
+    else:
+      return 1.0
+  return min(share, 1.0)
 
 
 def _bytes(shape: str, *, everywhere: bool = False) -> float:

@@ -1,23 +1,29 @@
-"""The task `plan`: what a stage's step costs on chips that need not be there.
+"""The task `plan`: what a step costs on chips that need not be there.
 
     python -m vimonet_jax.main --config=configs/vicuna7b.py --task=plan \\
       --config.plan.topology=v5e:4x4
 
 compiles the step that `--task=pipeline` would run, for that TPU topology (with
-the package libtpu, which needs no TPU) or for the devices that are there.
+the package libtpu, which needs no TPU) or for the devices that are there. With
+--config.plan.search=true it looks for the mesh and the most rows that fit.
 """
 
 import contextlib
+import dataclasses
 import json
+import math
 import os
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from vimonet_jax import corpus as corpora
 from vimonet_jax import plan, sharding
+from vimonet_jax.infer import engine
+from vimonet_jax.models import attention, vimonet
 from vimonet_jax.train import stages
 from vimonet_jax.train import step as step_lib
 
@@ -25,11 +31,17 @@ from vimonet_jax.train import step as step_lib
 SETTINGS = {
   # A TPU topology as libtpu names it, e.g. v5e:4x4; empty: what is there.
   'topology': '',
+  # `train`, or `decode` for a token of an answer to every row.
+  'step': 'train',
   # Empty: the last stage, and the mix with the longest rows and most media.
   'stage': '',
   'mix': '',
-  # Of a batch, on all devices together; 0 as the mix has it.
+  # Of a batch, on all devices together, and of a row or its cache; 0 as the mix
+  # has it.
   'rows': 0,
+  'length': 0,
+  # Look for the mesh and the rows instead.
+  'search': False,
 }  # fmt: skip
 # What the compiler says of a program that is too large for the chip.
 _TOO_LARGE = 'CompileTimeHbmOom'
@@ -37,6 +49,29 @@ _SIZES = re.compile(
   r'\(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)'
 )
 _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """What is planned.
+
+  Attributes:
+    kind: `train` or `decode`.
+    stage: whose settings count.
+    mix: name of its rows.
+    media: of `motion` and `video`, what a row holds.
+    rows: of a batch, on all devices together.
+    length: of a row, or of its cache.
+    parts: of the batch, one after another (grad_accumulation).
+  """
+
+  kind: str
+  stage: str
+  mix: str
+  media: tuple[str, ...]
+  rows: int
+  length: int
+  parts: int = 1
 
 
 def run(config, workdir: str, *, output: str | None = None) -> int:
@@ -54,31 +89,32 @@ def run(config, workdir: str, *, output: str | None = None) -> int:
     ValueError: a setting names nothing that there is.
   """
   settings = {**SETTINGS, **dict(config.get('plan') or {})}
-  name, mix = _stage_and_mix(config, settings)
+  step = _step(config, settings)
   # Nothing is computed; a TPU in the machine is left alone.
   devices = _devices(settings['topology'])
-  mesh = sharding.make_mesh(**config.mesh, devices=devices)
-  mix_config = dict(config[name].mixes[mix])
-  if settings['rows']:
-    mix_config['rows'] = settings['rows']
-  shards = mesh.shape['data'] * mesh.shape['fsdp']
-  if mix_config['rows'] % shards:
-    raise ValueError(
-      f'Expected rows that divide among {shards} shards of the mesh, found '
-      f'{mix_config["rows"]}; set --config.plan.rows or --config.mesh.'
-    )
-  found = _planned(config, name, mix_config, mesh)
-  found = {
+  about = {
     'topology': settings['topology'] or f'{len(devices)} here',
     'devices': len(devices),
     'chip': devices[0].device_kind,
-    'mesh': dict(mesh.shape),
-    'stage': name,
-    'mix': mix,
-    'rows': mix_config['rows'],
-    'length': mix_config['length'],
-    **found,
+    'step': step.kind,
+    'stage': step.stage,
+    'mix': step.mix,
+    'length': step.length,
+    'quantize': config[step.stage].get('quantize', ''),
   }
+  if settings['search']:
+    print(f'{_title(about)}\n\n{_row(None)}', flush=True)
+    tried = []
+    for found in _search(config, step, devices):
+      tried.append(found)
+      print(_row(found), flush=True)
+    fitting = [x for x in tried if x['fits']]
+    best = max(fitting, key=_worth, default=tried[-1])
+    found = {**about, **best, 'tried': tried}
+  else:
+    mesh = sharding.make_mesh(**config.mesh, devices=devices)
+    _check_rows(step, mesh)
+    found = {**about, **_planned(config, step, mesh)}
   folder = output or workdir
   os.makedirs(folder, exist_ok=True)
   path = os.path.join(folder, 'plan.json')
@@ -87,6 +123,36 @@ def run(config, workdir: str, *, output: str | None = None) -> int:
   print('\n'.join(_lines(found)))
   print(f'\n{os.path.abspath(path)}')
   return 0 if found['fits'] else 1
+
+
+def _step(config, settings: Mapping[str, Any]) -> Step:
+  kind = settings['step']
+  if kind not in ('train', 'decode'):
+    raise ValueError(
+      f'Expected config.plan.step to be train or decode, found {kind!r}.'
+    )
+  name, mix = _stage_and_mix(config, settings)
+  of = config[name].mixes[mix]
+  parts = config[name].get('grad_accumulation', 1) if kind == 'train' else 1
+  return Step(
+    kind,
+    name,
+    mix,
+    tuple(of.media),
+    settings['rows'] or of.rows,
+    settings['length'] or of.length,
+    1 if settings['search'] else parts,
+  )
+
+
+def _check_rows(step: Step, mesh: jax.sharding.Mesh) -> None:
+  shards = mesh.shape['data'] * mesh.shape['fsdp']
+  if step.rows % (shards * step.parts):
+    times = f' times grad_accumulation={step.parts}' * (step.parts > 1)
+    raise ValueError(
+      f'Expected rows that divide among {shards} shards of the mesh{times}, '
+      f'found {step.rows}; set --config.plan.rows or --config.mesh.'
+    )
 
 
 def _stage_and_mix(config, settings: Mapping[str, Any]) -> tuple[str, str]:
@@ -145,16 +211,22 @@ def _quiet() -> Iterator[None]:
     os.close(null)
 
 
-def trace(config, name: str, mix: Mapping[str, Any], mesh: jax.sharding.Mesh):
-  """The step of a stage on batches of a mix, as jax.jit(...).trace gives it."""
-  stage_config = config[name]
+def trace(config, step: Step, mesh: jax.sharding.Mesh):
+  """The step as jax.jit(...).trace gives it."""
+  of_kind = {'train': _trace_train, 'decode': _trace_decode}[step.kind]
+  return of_kind(config, step, mesh)
+
+
+def _state(config, step: Step, mesh: jax.sharding.Mesh):
+  """Stage, optimizer, and what both keep, as shapes where they lie."""
+  stage_config = config[step.stage]
   model = corpora.model(
     config,
     vocab_size=config.text.vocab_size,
     adapters=stage_config.get('lora'),
     quantize=stage_config.get('quantize', ''),
   )
-  stage = stages.make(name, stage_config, model)
+  stage = stages.make(step.stage, stage_config, model)
   tx = stages.make_optimizer(stage_config)
   # As --task=convert keeps them.
   dtypes = {'llm': model.llm.dtype, 'video': model.video.dtype}
@@ -162,12 +234,16 @@ def trace(config, name: str, mix: Mapping[str, Any], mesh: jax.sharding.Mesh):
     path: dtypes.get(path.split('/')[0], 'float32')
     for path in stage.abstract()[0]
   }
-  state, frozen = step_lib.layout(stage, tx, mesh, stored)
-  step = step_lib.jit(stage, tx, state, frozen, mesh)
+  return model, stage, tx, step_lib.layout(stage, tx, mesh, stored)
+
+
+def _trace_train(config, step: Step, mesh: jax.sharding.Mesh):
+  model, stage, tx, (state, frozen) = _state(config, step, mesh)
+  run = step_lib.jit(stage, tx, state, frozen, mesh, step.parts)
   rows = sharding.batch_sharding(mesh)
   shapes = jax.eval_shape(
     lambda: stages.example_batch(
-      model, mix['media'], rows=mix['rows'], length=mix['length']
+      model, step.media, rows=step.rows, length=step.length
     )
   )
   batch = {
@@ -180,21 +256,82 @@ def trace(config, name: str, mix: Mapping[str, Any], mesh: jax.sharding.Mesh):
   )
   # Nothing may be computed in here: the mesh may be of devices not there.
   with sharding.use(mesh):
-    return step.trace(state, frozen, batch, key)
+    return run.trace(state, frozen, batch, key)
 
 
-def _planned(config, name: str, mix, mesh) -> dict[str, Any]:
+def _served(config, step: Step, mesh: jax.sharding.Mesh):
+  """Model without adapters, and what an engine keeps, as shapes."""
+  model = corpora.model(
+    config,
+    vocab_size=config.text.vocab_size,
+    quantize=config[step.stage].get('quantize', ''),
+  )
+  cache = jax.eval_shape(
+    lambda: attention.init_cache(model.llm, step.rows, step.length)
+  )
+  spec = jax.sharding.PartitionSpec
+  where = spec(None, ('data', 'fsdp'), None, 'tensor')
+
+  def place(x, spec):
+    return jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=jax.sharding.NamedSharding(mesh, spec)
+    )
+
+  return (
+    model,
+    engine.layout(model, mesh),
+    attention.Cache(
+      place(cache.k, where),
+      place(cache.v, where),
+      place(cache.length, spec(('data', 'fsdp'))),
+    ),
+  )
+
+
+def _trace_decode(config, step: Step, mesh: jax.sharding.Mesh):
+  model, weights, cache = _served(config, step, mesh)
+  network = vimonet.Vimonet(model)
+
+  def decode(weights, tokens_B, is_active_B, cache):
+    variables = engine.variables(weights)
+    logits_BV, cache = network.apply(
+      variables, tokens_B, is_active_B, cache, method='decode'
+    )
+    return jnp.argmax(logits_BV, axis=-1), cache
+
+  rows = sharding.batch_sharding(mesh)
+  where = jax.tree.map(lambda x: x.sharding, (weights, cache))
+  run = jax.jit(
+    decode,
+    in_shardings=(where[0], rows, rows, where[1]),
+    out_shardings=(rows, where[1]),
+    donate_argnums=3,
+    # Encoders lie beside it for the next question.
+    keep_unused=True,
+  )
+  tokens = jax.ShapeDtypeStruct((step.rows,), jnp.int32, sharding=rows)
+  active = jax.ShapeDtypeStruct((step.rows,), bool, sharding=rows)
+  with sharding.use(mesh):
+    return run.trace(weights, tokens, active, cache)
+
+
+def _planned(config, step: Step, mesh) -> dict[str, Any]:
   devices = mesh.devices.size
-  traced = trace(config, name, mix, mesh)
+  traced = trace(config, step, mesh)
   chip = plan.CHIPS.get(mesh.devices.flat[0].device_kind)
   platform = mesh.devices.flat[0].platform
-  found = {'tokens': mix['rows'] * mix['length']}
+  found = {
+    'mesh': dict(mesh.shape),
+    'rows': step.rows,
+    'parts': step.parts,
+    'tokens': step.rows * (step.length if step.kind == 'train' else 1),
+  }
   # What the model itself needs, without what is computed again.
   plain = config.copy_and_resolve_references()
   with plain.unlocked():
     plain.model.llm.update({'remat': 'none', 'attention': 'xla'})
     plain.model.video.remat = False
-  needed = plan.flops(trace(plain, name, mix, mesh).jaxpr) / devices
+  needed = plan.flops(trace(plain, step, mesh).jaxpr) / devices
   try:
     with _quiet() if platform == 'tpu' else contextlib.nullcontext():
       compiled = traced.lower(lowering_platforms=(platform,)).compile()
@@ -221,6 +358,153 @@ def _planned(config, name: str, mix, mesh) -> dict[str, Any]:
   return found
 
 
+# --- Search ------------------------------------------------------------------
+
+# Compilations of one mesh, which take minutes each.
+_TRIALS = 4
+# Of a chip's memory that the compiler will not give away.
+_RESERVED = 2**28
+
+
+def _search(config, step: Step, devices) -> Iterator[dict[str, Any]]:
+  """Plans of all meshes that may fit, each with the most rows that do.
+
+  Whatever the mesh, a row takes about the same memory: what was seen so far
+  tells which number of rows is worth compiling.
+  """
+  chip = plan.CHIPS.get(devices[0].device_kind)
+  if chip is None:
+    raise ValueError(
+      f'Expected chips of known memory to search for what fits, found '
+      f'{devices[0].device_kind}; name a --config.plan.topology, or plan one '
+      'mesh at a time.'
+    )
+  room, known = chip.memory - _RESERVED, None
+  for mesh in _meshes(config, devices):
+    shards = mesh.shape['data'] * mesh.shape['fsdp']
+    smallest = {
+      'mesh': dict(mesh.shape), 'rows': shards, 'parts': 1, 'limit': chip.memory
+    }  # fmt: skip
+    kept = _resident(config, dataclasses.replace(step, rows=shards), mesh)
+    if kept > room:
+      yield {**smallest, 'fits': False, 'used': kept}
+      continue
+    tried = {}
+
+    def used(rows, mesh=mesh, tried=tried, shards=shards):
+      of = dataclasses.replace(step, rows=rows * shards)
+      tried[rows] = _planned(config, of, mesh)
+      # What does not fit takes more than there is, whatever the compiler says.
+      least = 0 if tried[rows]['fits'] else room + 1
+      return max(least, tried[rows]['used'] or 0)
+
+    rows, known = most_rows(used, kept, room, known)
+    if rows:
+      yield tried[rows]
+    else:
+      fewest = tried[min(tried)]
+      yield {**smallest, 'fits': False, 'used': fewest['used']}
+
+
+class Memory(NamedTuple):
+  """How the memory of a program grows.
+
+  Attributes:
+    fixed: bytes that it takes besides its arguments, without any row.
+    a_row: bytes of a row.
+  """
+
+  fixed: float
+  a_row: float
+
+
+def most_rows(
+  used: Callable[[int], float],
+  kept: float,
+  room: float,
+  known: Memory | None = None,
+) -> tuple[int, Memory | None]:
+  """The most rows that fit, in few trials, where memory grows evenly.
+
+  Args:
+    used: rows -> bytes, which is dear to ask.
+    kept: bytes of what there is without any row.
+    room: bytes that there are.
+    known: of the same program on another mesh.
+
+  Returns:
+    Rows, 0 where not even one fits, and what was seen of the memory.
+  """
+  seen: dict[int, float] = {}
+  best, too_many, rows = 0, math.inf, 1
+  if known:
+    rows = max(1, int((room - kept - known.fixed) // known.a_row))
+  for _ in range(_TRIALS):
+    seen[rows] = used(rows)
+    if seen[rows] <= room:
+      best = max(best, rows)
+    else:
+      too_many = min(too_many, rows)
+    if len(seen) > 1:
+      (x, low), (y, high) = sorted(seen.items())[-2:]
+      a_row = max(1.0, (high - low) / (y - x))
+      known = Memory(high - kept - y * a_row, a_row)
+    if known is None:
+      # What one row takes is mostly not the row's.
+      guess, is_sure = 2, False
+    else:
+      guess = int((room - kept - known.fixed) // known.a_row)
+      told = kept + known.fixed + rows * known.a_row
+      is_sure = abs(told - seen[rows]) < 0.01 * room
+      if not is_sure:  # Another mesh told wrong.
+        guess = rows + (1 if seen[rows] <= room else -1) * max(1, rows // 4)
+    guess = min(guess, too_many - 1)
+    if guess <= best:
+      if is_sure or best + 1 >= too_many:
+        break
+      guess = best + 1
+    rows = guess
+  return best, known
+
+
+def _meshes(config, devices) -> Iterator[jax.sharding.Mesh]:
+  """Copies of the weights against shards of them; `tensor` is the user's."""
+  tensor = max(1, config.mesh.tensor)
+  if len(devices) % tensor:
+    raise ValueError(
+      f'Expected config.mesh.tensor to divide {len(devices)} devices, found '
+      f'{tensor}.'
+    )
+  rest = len(devices) // tensor
+  for fsdp in range(1, rest + 1):
+    if rest % fsdp == 0:
+      yield sharding.make_mesh(rest // fsdp, fsdp, tensor, devices=devices)
+
+
+def _resident(config, step: Step, mesh: jax.sharding.Mesh) -> float:
+  """Bytes a device of weights, optimizer and cache, without compiling."""
+  kept = (
+    _state(config, step, mesh)[3]
+    if step.kind == 'train'
+    else _served(config, step, mesh)[1:]
+  )
+  return sum(
+    math.prod(x.sharding.shard_shape(x.shape)) * _bits(x.dtype) / 8
+    for x in jax.tree.leaves(kept)
+  )
+
+
+def _bits(dtype: Any) -> int:
+  """NumPy keeps four bits in a byte; chips do not."""
+  name = jnp.dtype(dtype).name
+  return 4 if name in ('int4', 'uint4') else 8 * jnp.dtype(dtype).itemsize
+
+
+def _worth(found: Mapping[str, Any]) -> tuple[float, int]:
+  """Tokens a second; of equals the mesh with fewer shards of the weights."""
+  return found['bound']['tokens_per_second'], -found['mesh']['fsdp']
+
+
 def too_large(message: str) -> dict[str, float | None]:
   """Bytes a chip that the compiler says it would need, and those there are."""
   told = _SIZES.search(message)
@@ -230,13 +514,42 @@ def too_large(message: str) -> dict[str, float | None]:
   return {'used': used, 'limit': limit}
 
 
-def _lines(found: Mapping[str, Any]) -> Iterator[str]:
-  mesh = ' x '.join(f'{name} {size}' for name, size in found['mesh'].items())
-  yield (
-    f'{found["stage"]}, {found["mix"]}: {found["rows"]} rows of '
-    f'{found["length"]} on {found["devices"]} x {found["chip"]} '
-    f'({found["topology"]}; {mesh})\n'
+def _title(found: Mapping[str, Any]) -> str:
+  what = found['stage'] if found['step'] == 'train' else 'decode'
+  bits = f', {found["quantize"]}' if found['quantize'] else ''
+  return (
+    f'{what}, {found["mix"]}{bits}: rows of {found["length"]} on '
+    f'{found["devices"]} x {found["chip"]} ({found["topology"]})'
   )
+
+
+def _mesh(found: Mapping[str, Any]) -> str:
+  return ' x '.join(f'{name} {size}' for name, size in found['mesh'].items())
+
+
+def _row(found: Mapping[str, Any] | None) -> str:
+  """A line of the table of a search; its head for None."""
+  columns = '{:32}{:>6}{:>12}{:>10}{:>12}{:>6}'.format
+  if found is None:
+    return columns('mesh', 'rows', 'GiB a chip', 's/step', 'tokens/s', 'MFU')
+  used = '' if found['used'] is None else f'{found["used"] / 2**30:.2f}'
+  if not found['fits']:
+    return columns(_mesh(found), found['rows'], used, 'too large', '', '')
+  bound = found['bound']
+  return columns(
+    _mesh(found),
+    found['rows'],
+    used,
+    f'{bound["seconds"]:.3f}',
+    f'{bound["tokens_per_second"]:,.0f}',
+    f'{bound["mfu"]:.0%}',
+  )
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+  parts = f' in {found["parts"]} parts' if found['parts'] > 1 else ''
+  yield f'{_title(found)}'
+  yield f'{found["rows"]} rows{parts}; {_mesh(found)}\n'
   if 'cost' not in found:
     sizes = 'more' if found['used'] is None else f'{_gib(found["used"])}'
     there = '' if found['limit'] is None else f' of {_gib(found["limit"])}'

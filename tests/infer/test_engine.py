@@ -229,7 +229,7 @@ def test_every_part_of_a_published_model_has_a_place():
     motion_feature='codebook',
   )
   mesh = jax.sharding.AbstractMesh((1, 4, 2), sharding.AXES)
-  found = engine._layout(model, mesh)
+  found = engine.layout(model, mesh)
   assert found['llm/blocks/mlp/up/kernel'].sharding.spec == (
     jax.sharding.PartitionSpec(None, 'fsdp', 'tensor')
   )

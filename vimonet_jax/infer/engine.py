@@ -175,11 +175,7 @@ class Engine:
       )
     )
     self._mesh = _mesh_of(params)
-    codebook = {p: params.pop(p) for p in [*params] if p.startswith(_CODEBOOK)}
-    self._variables = {
-      'params': traverse_util.unflatten_dict(params, sep='/'),
-      'codebook': traverse_util.unflatten_dict(codebook, sep='/'),
-    }
+    self._variables = variables(params)
 
   @classmethod
   def load(
@@ -223,13 +219,13 @@ class Engine:
       model = dataclasses.replace(bundle.model, llm=llm)
       bundle = bundle._replace(model=model)
     mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
-    wanted = _layout(bundle.model, mesh)
+    wanted = layout(bundle.model, mesh)
     parts = quantizing.made_of(wanted)
 
     def keep(name, x):
       if parts[name] != [name]:
         return quantizing.like(name, x, wanted)
-      return {name: _cast(name, x, bundle.model)}
+      return {name: x.astype(_kept(name, x.dtype, bundle.model))}
 
     path = os.path.join(folder, _WEIGHTS)
     try:
@@ -375,6 +371,16 @@ class Engine:
     ]
 
 
+def variables(params: Mapping[str, Any]) -> dict[str, Any]:
+  """Parameters by path, and the codebook's state, as the network takes them."""
+  codebook = {p: x for p, x in params.items() if p.startswith(_CODEBOOK)}
+  params = {p: x for p, x in params.items() if p not in codebook}
+  return {
+    'params': traverse_util.unflatten_dict(params, sep='/'),
+    'codebook': traverse_util.unflatten_dict(codebook, sep='/'),
+  }
+
+
 def round_up(length: int) -> int:
   """The length of rows and caches that hold so many tokens."""
   return -(-length // _LENGTH_STEP) * _LENGTH_STEP
@@ -395,10 +401,13 @@ def _mesh_of(params: Mapping[str, jax.Array]) -> jax.sharding.Mesh:
 
 
 @functools.cache
-def _layout(
+def layout(
   model: vimonet.Config, mesh: jax.sharding.Mesh
 ) -> dict[str, jax.ShapeDtypeStruct]:
-  """Shape and place of everything that a model with both media has."""
+  """Shape, dtype and place of everything that a model with both media has.
+
+  The dtypes are those that `Engine.load` makes of weights in float32.
+  """
   video, rows = model.video, jax.ShapeDtypeStruct((1, 1), jnp.int32)
   batch = dict.fromkeys(
     ('tokens', 'positions', 'segment_ids', 'media_index', 'motion_length'), rows
@@ -420,16 +429,19 @@ def _layout(
     **dict.fromkeys(state, sharding.replicated(mesh)),
   }
   return {
-    path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places[path])
+    path: jax.ShapeDtypeStruct(
+      x.shape, _kept(path, x.dtype, model), sharding=places[path]
+    )
     for path, x in {**sharding.unbox(abstract['params']), **state}.items()
   }
 
 
-def _cast(path: str, x: jax.Array, model: vimonet.Config) -> jax.Array:
-  """Decoder and video tower are cast, but for norms and biases."""
-  dtypes = {'llm': model.llm.dtype, 'video': model.video.dtype}
-  dtype = dtypes.get(path.partition('/')[0], x.dtype)
-  return x if path.endswith(('/scale', '/bias')) else x.astype(dtype)
+def _kept(path: str, dtype: Any, model: vimonet.Config) -> Any:
+  """Decoder and video tower as they compute, but for norms and biases."""
+  if path.endswith(('/scale', '/bias')) or jnp.issubdtype(dtype, jnp.integer):
+    return dtype
+  computing = {'llm': model.llm.dtype, 'video': model.video.dtype}
+  return jnp.dtype(computing.get(path.partition('/')[0], dtype))
 
 
 @functools.cache
