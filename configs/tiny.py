@@ -214,6 +214,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'per_domain': 120,
     'max_new_tokens': 24,
     'rows': 64,
+    # The decoder's kernels when it is asked: '', 'int8' or 'nf4'; chat, too.
+    'quantize': '',
     # Input and level. Training knows joints that drift, as in L2 (noisy_share),
     # and none that shake, as in L2w. The protocol asks for five seeds of noise;
     # one on all questions costs as much time as there is.

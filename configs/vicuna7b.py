@@ -225,6 +225,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'per_domain': 120,
     'max_new_tokens': 200,  # [MLLM]
     'rows': 16,
+    # The decoder's kernels when it is asked: '', 'int8' or 'nf4'; chat, too.
+    'quantize': '',
     'corruptions': (('motion', 'L2'), ('both', 'L2')),
     'probe_per_domain': 0,
   })  # fmt: skip

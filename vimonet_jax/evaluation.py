@@ -58,7 +58,9 @@ def evaluate(config, workdir: str) -> None:
   # Before the engine: weights need not be in memory twice.
   settings = _settings(config, workdir)
   lines = eval_run.predict(
-    engine.Engine.load(os.path.join(workdir, 'model')),
+    engine.Engine.load(
+      os.path.join(workdir, 'model'), quantize=config.eval.get('quantize', '')
+    ),
     items,
     held_out,
     _predictions(workdir, items),
@@ -111,8 +113,11 @@ def _predictions(workdir: str, items: Sequence[benchmarks.Item]) -> str:
 
 def _settings(config, workdir: str) -> eval_run.Settings:
   weights = os.path.join(workdir, 'model', 'weights')
+  found = checkpoint.fingerprint(checkpoint.LazyWeights(weights))
+  # Rounded weights are other weights.
+  bits = config.eval.get('quantize', '')
   return eval_run.Settings(
-    fingerprint=checkpoint.fingerprint(checkpoint.LazyWeights(weights)),
+    fingerprint=f'{found}-{bits}' if bits else found,
     config_hash=claim.digest(config),
     max_new_tokens=config.eval.max_new_tokens,
   )

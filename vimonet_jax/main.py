@@ -84,6 +84,7 @@ def _chat(config, workdir: str) -> int:
     unit=_UNIT.value,
     sampling=_SAMPLING.value,
     seed=config.seed,
+    quantize=config.get('eval', {}).get('quantize', ''),
   )
 
 

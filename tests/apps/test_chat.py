@@ -397,3 +397,13 @@ def test_real_files_are_answered(ask, name):
   assert code == 0
   assert out.strip()
   assert err.count('\n') == (not is_video)
+
+
+def test_the_decoder_may_be_quantised_for_it(ask, files):
+  shown = {'video': files / 'images', 'quantize': 'int8'}
+  code, out, _ = ask(**shown)
+  assert code == 0
+  assert out.endswith('\n')
+  shown['quantize'] = 'int9'
+  sentence = _sentence(*ask(**shown))
+  assert "quantize to be int8, nf4 or '', found 'int9'" in sentence

@@ -167,12 +167,17 @@ def test_the_evaluation_may_be_run_again_with_other_settings(
       '--task=eval',
       '--config.eval.max_new_tokens=2',
       '--config.eval.per_domain=1',
+      '--config.eval.quantize=int8',
     )
   )
   assert 'vimos-synth test' in output
   assert (workdir / 'scores.json').read_bytes() != scores
   predictions = (workdir / 'predictions' / 'vimos-synth.jsonl').read_text()
   assert '"max_new_tokens": 2}' in predictions
+  # Weights that were rounded are others.
+  rounded = [line for line in predictions.splitlines() if '-int8"' in line]
+  assert rounded
+  assert all('"max_new_tokens": 2}' in line for line in rounded)
   for task in ('report', 'pipeline'):
     _finish(_start(workdir, cache, f'--task={task}'))
   assert (workdir / 'scores.json').read_bytes() == scores

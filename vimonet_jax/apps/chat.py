@@ -42,6 +42,7 @@ def run(
   unit: str | None = None,
   sampling: str = 'greedy',
   seed: int = 0,
+  quantize: str = '',
 ) -> int:
   """Answers one question, or all that the user types.
 
@@ -54,6 +55,7 @@ def run(
     fps, up, unit: of the motion file, where it does not say; see readers.read.
     sampling: one of generate.PRESETS.
     seed: of what is drawn.
+    quantize: the decoder's kernels, for less memory; see engine.Engine.load.
 
   Returns:
     The exit code: 0, or 1 after one sentence that says what is wrong.
@@ -82,7 +84,7 @@ def run(
       frames = _read_video(video, tower)
     name = ' and '.join(path for path in (motion, video) if path)
     record = records.Record(name, 'chat', 'test', motion=clip, frames=frames)
-    asked = engine.Engine.load(folder)
+    asked = engine.Engine.load(folder, quantize=quantize)
     asked.check(record)
   except (ValueError, OSError, ImportError) as e:
     _say(e)

@@ -30,7 +30,7 @@ def check(kind: str) -> None:
   if kind not in KINDS:
     raise ValueError(
       f"Expected quantize to be {', '.join(filter(None, KINDS))} or '', found "
-      f'{kind!r}.'
+      f'{kind!r}; choose one of them.'
     )
 
 
