@@ -1,0 +1,212 @@
+"""Contestants side by side: each in a process of its own, by turns.
+
+A machine is fast now and slow a minute later, so nobody is measured alone: all
+get ready first and then repeat, one after another, round after round, while the
+others wait. What is compared is medians.
+
+A script has both ends in it:
+
+    def main():
+      if args.side:
+        race.serve(lambda: {'seconds': step(), 'work': tokens})
+      else:
+        race.show(race.run({'ours': [...], 'theirs': [...]}, rounds=10), ...)
+"""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+ROOT = pathlib.Path(__file__).parents[2]
+_MARK = 'race:'
+_PACKAGES = (
+  'jax', 'flax', 'torch', 'transformers', 'peft', 'grain', 'numpy'
+)  # fmt: skip
+
+
+def serve(
+  repeat: Callable[[], Mapping[str, Any]], *, warm_up: int = 2, **about: Any
+) -> None:
+  """The contestant's end: repeats whenever it is asked to.
+
+  Args:
+    repeat: does the work once; `seconds` and `work`, and whatever else is to be
+      in the file.
+    warm_up: repetitions before the first that counts.
+    **about: told once, e.g. how long it took to get ready.
+  """
+  for _ in range(warm_up):
+    repeat()
+  _say(about)
+  for _ in sys.stdin:
+    _say(repeat())
+
+
+def _say(fields: Mapping[str, Any]) -> None:
+  print(f'\n{_MARK}{json.dumps(dict(fields))}', flush=True)
+
+
+class _Contestant:
+  def __init__(self, name: str, command: Sequence[str]):
+    self.name = name
+    # Libraries may print whatever they like.
+    self._process = subprocess.Popen(
+      [sys.executable, *command],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+      cwd=ROOT,
+      env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'},
+    )
+
+  def listen(self) -> dict[str, Any]:
+    for line in self._process.stdout:
+      if line.startswith(_MARK):
+        return json.loads(line.removeprefix(_MARK))
+    raise RuntimeError(
+      f'Expected {self.name} to go on, found that it ended with exit code '
+      f'{self._process.wait()}; see what it says above.'
+    )
+
+  def repeat(self) -> dict[str, Any]:
+    self._process.stdin.write('go\n')
+    self._process.stdin.flush()
+    return self.listen()
+
+  def end(self) -> None:
+    self._process.stdin.close()
+    self._process.terminate()
+    self._process.wait()
+
+
+def run(
+  commands: Mapping[str, Sequence[str]], *, rounds: int
+) -> dict[str, dict[str, Any]]:
+  """Runs all of them by turns.
+
+  Args:
+    commands: name -> arguments of Python.
+    rounds: repetitions of each that count.
+
+  Returns:
+    name -> about, and repeats, what it said each time.
+  """
+  contestants, found = [], {}
+  try:
+    # Getting ready is not a race: compilers would share the processors.
+    for name, command in commands.items():
+      contestants.append(_Contestant(name, command))
+      found[name] = {'about': contestants[-1].listen(), 'repeats': []}
+      print(f'{name} is ready', file=sys.stderr)
+    for i in range(rounds):
+      # Nobody is always the first after the other.
+      order = contestants if i % 2 == 0 else contestants[::-1]
+      for contestant in order:
+        found[contestant.name]['repeats'].append(contestant.repeat())
+  finally:
+    for contestant in contestants:
+      contestant.end()
+  return found
+
+
+def median(found: Mapping[str, Any], field: str = 'seconds') -> float:
+  """Of a contestant's repetitions."""
+  return statistics.median(x[field] for x in found['repeats'])
+
+
+def show(
+  title: str,
+  found: Mapping[str, dict[str, Any]],
+  *,
+  unit: str,
+  ours: str,
+  path: str | None = None,
+  settings: Mapping[str, Any] | None = None,
+) -> None:
+  """Prints a table, and writes all of it as JSON.
+
+  Args:
+    title: what was raced.
+    found: from `run`.
+    unit: of `work`.
+    ours: whose speed is divided by the others'.
+    path: of the JSON file; None writes none.
+    settings: of the race, for whoever reads the file.
+  """
+  machine = _machine()
+  print(f'{title}\n{machine["processor"]}, {machine["date"]}\n')
+  width = max(map(len, found)) + 2
+  head = f'{unit}/s'
+  print(f'{"":{width}}{"median s":>10}{"quartiles":>18}{head:>16}{"ratio":>8}')
+  speeds = {}
+  for name, x in found.items():
+    seconds = sorted(y['seconds'] for y in x['repeats'])
+    low, _, high = statistics.quantiles(seconds, n=4, method='inclusive')
+    speeds[name] = statistics.median(
+      y['work'] / y['seconds'] for y in x['repeats']
+    )
+    x['median_s'], x['speed'] = statistics.median(seconds), speeds[name]
+    x['ratio'] = speeds[ours] / speeds[name] if ours in speeds else None
+    ratio = '' if x['ratio'] is None else f'{x["ratio"]:.2f}'
+    quartiles = f'{low:.3f}-{high:.3f}'
+    print(
+      f'{name:{width}}{x["median_s"]:>10.3f}{quartiles:>18}'
+      f'{speeds[name]:>16,.1f}{ratio:>8}'
+    )
+  print(f'\nratio: how many times as fast {ours} is as that line')
+  if path:
+    with open(path, 'w', encoding='utf-8') as f:
+      json.dump(
+        {
+          'title': title,
+          'unit': unit,
+          'settings': dict(settings or {}),
+          'machine': machine,
+          'found': found,
+        },
+        f,
+        indent=2,
+      )
+
+
+def _machine() -> dict[str, Any]:
+  versions = {}
+  for name in _PACKAGES:
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return {
+    'processor': _processor(),
+    'cores': os.cpu_count(),
+    'python': platform.python_version(),
+    'versions': versions,
+    'date': datetime.date.today().isoformat(),
+    'command': ' '.join(sys.argv),
+  }
+
+
+def _processor() -> str:
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    return platform.processor()
+  lines = [x for x in lines if x.startswith('model name')]
+  names = [x.partition(':')[2].strip() for x in lines]
+  return f'{len(names)} x {names[0]}' if names else platform.machine()
+
+
+def timed(function: Callable[[], Any]) -> float:
+  """Seconds that a call takes, which must wait for its result."""
+  start = time.perf_counter()
+  function()
+  return time.perf_counter() - start

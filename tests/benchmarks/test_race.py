@@ -1,0 +1,66 @@
+"""The harness of the benchmarks, on contestants whose speed is known."""
+
+import json
+import sys
+
+import pytest
+import race
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {folder!r})
+import race
+seconds = iter({seconds})
+race.serve(
+  lambda: {{'seconds': next(seconds), 'work': 12}}, warm_up=1, size={size}
+)
+"""
+
+
+def _write(tmp_path, name, seconds, size=3):
+  folder = str(race.ROOT / 'tests' / 'benchmarks')
+  path = tmp_path / f'{name}.py'
+  path.write_text(SCRIPT.format(folder=folder, seconds=seconds, size=size))
+  return [str(path)]
+
+
+def test_medians_of_repetitions_are_compared(tmp_path, capsys):
+  found = race.run(
+    {
+      # What warms up does not count.
+      'ours': _write(tmp_path, 'ours', [99.0, 2.0, 1.0, 3.0]),
+      'theirs': _write(tmp_path, 'theirs', [99.0, 3.0, 50.0, 3.0]),
+    },
+    rounds=3,
+  )
+  assert found['ours']['about'] == {'size': 3}
+  assert race.median(found['ours']) == 2.0
+  path = tmp_path / 'race.json'
+  race.show('A race', found, unit='steps', ours='ours', path=str(path))
+  told = capsys.readouterr().out
+  assert told.startswith('A race\n')
+  lines = {x.split()[0]: x.split() for x in told.splitlines() if x.strip()}
+  assert lines['ours'][1:] == ['2.000', '1.500-2.500', '6.0', '1.00']
+  assert lines['theirs'][1:] == ['3.000', '3.000-26.500', '4.0', '1.50']
+  written = json.loads(path.read_text())
+  assert written['found']['theirs']['ratio'] == 1.5
+  assert written['machine']['versions']['numpy']
+
+
+def test_a_contestant_that_breaks_down_is_named(tmp_path):
+  broken = tmp_path / 'broken.py'
+  broken.write_text('import sys; sys.exit(7)')
+  with pytest.raises(RuntimeError, match='broken to go on.*exit code 7'):
+    race.run({'broken': [str(broken)]}, rounds=1)
+  with pytest.raises(RuntimeError, match='short to go on.*exit code 1'):
+    race.run({'short': _write(tmp_path, 'short', [1.0, 1.0])}, rounds=2)
+
+
+def test_it_runs_with_this_python(tmp_path):
+  script = tmp_path / 'who.py'
+  text = SCRIPT.format(
+    folder=str(race.ROOT / 'tests' / 'benchmarks'), seconds=[1.0], size=0
+  )
+  script.write_text(text.replace('size=0', 'size=sys.executable'))
+  found = race.run({'who': [str(script)]}, rounds=0)
+  assert found['who']['about']['size'] == sys.executable
