@@ -138,7 +138,8 @@ def everywhere(tree: Any, where: jax.sharding.Sharding) -> Any:
     if jax.process_count() == 1 or where.is_fully_addressable:
       return x  # jit takes it as it is.
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
-      return jax.device_put(x, where)
+      words = put(jax.random.key_data(x))
+      return jax.random.wrap_key_data(words, impl=jax.random.key_impl(x))
     x = np.asarray(x)
     return jax.make_array_from_callback(x.shape, where, lambda i: x[i])
 
