@@ -235,7 +235,8 @@ def test_who_reads_the_same_shares_has_the_same_batches_and_goes_on():
     part.set_state(state)
   expected, made = [next(whole) for _ in range(3)], [both() for _ in range(3)]
   order = [0, 1, 4, 5, 2, 3, 6, 7]  # Two rows of each share.
-  _same([{key: x[order] for key, x in batch.items()} for batch in made], expected)
+  made = [{key: x[order] for key, x in batch.items()} for batch in made]
+  _same(made, expected)
 
 
 def test_a_share_that_nobody_has_read_cannot_be_gone_on_with():

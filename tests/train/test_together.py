@@ -43,7 +43,7 @@ def _mesh(devices=8):
 
 
 @pytest.fixture(scope='module')
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, tiny_model):
   """Folders of runs, of which two processes have done some."""
   root = tmp_path_factory.mktemp('runs')
   together.train(root / 'alone', 20, _mesh())
@@ -58,7 +58,8 @@ def runs(tmp_path_factory):
     'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
     'JAX_PLATFORMS': 'cpu',
   }
-  command = [sys.executable, together.__file__, str(root), f'localhost:{port}']
+  command = [sys.executable, together.__file__, str(root)]
+  command += [f'{tiny_model.workdir}/model', f'localhost:{port}']
   processes = [
     subprocess.Popen(
       [*command, '2', str(i)],
@@ -129,6 +130,25 @@ def test_two_processes_go_on_from_one_and_one_from_two(runs, tmp_path):
   summary = together.train(tmp_path / 'run', 20, _mesh())
   assert summary['started_from'] == 'its own checkpoint'
   _assert_alike(tmp_path / 'run', root / 'alone')
+
+
+def test_two_processes_answer_as_one_and_the_first_one_writes(
+  runs, tiny_model, tmp_path
+):
+  root, told = runs
+  model = f'{tiny_model.workdir}/model'
+  alone = together.answers(model, _mesh(), tmp_path / 'answers.jsonl')
+  assert any(alone)
+  assert [some['answers'] for some in told] == [alone] * 2
+  lines = (root / 'answers.jsonl').read_text()
+  assert lines == (tmp_path / 'answers.jsonl').read_text()
+
+
+def test_who_fails_does_not_leave_the_others_waiting(runs):
+  _, told = runs
+  first, last = (some['error'] for some in told)
+  assert last == 'Expected a, found b.'
+  assert first.startswith('Stopped process 0, for another one has failed;')
 
 
 def test_sigterm_to_one_process_saves_in_all(runs):

@@ -1,6 +1,6 @@
 """The toy in several processes, as tests/train/test_together.py starts them.
 
-`python together.py FOLDER COORDINATOR PROCESSES PROCESS` is one of them.
+`python together.py FOLDER MODEL COORDINATOR PROCESSES PROCESS` is one of them.
 """
 
 import json
@@ -14,6 +14,10 @@ import toy
 
 from vimonet_jax import checkpoint, cluster, sharding
 from vimonet_jax.data import batches
+from vimonet_jax.eval import benchmarks
+from vimonet_jax.eval import run as eval_run
+from vimonet_jax.infer import engine
+from vimonet_jax.synthetic import world
 from vimonet_jax.train import step as step_lib
 
 SHARES = 8
@@ -71,7 +75,29 @@ class _Terminated:
     return iterator
 
 
-def main(folder, coordinator, processes, process):
+def answers(model, mesh, path):
+  """What a model says about clips without words, and to `path`."""
+  drawn = world.World()
+  clips = [drawn.make_record('test', i) for i in range(3)]
+  items = benchmarks.synthetic_items(clips, per_domain=1)
+  lines = eval_run.predict(
+    engine.Engine.load(model, mesh=mesh),
+    benchmarks.variant(items, input='motion'),
+    clips,
+    str(path),
+    settings=eval_run.Settings('weights', 'config', max_new_tokens=4),
+    rows=8,
+    progress=False,
+  )
+  return [line['text'] for line in lines]
+
+
+def _fail():
+  if not cluster.is_first():
+    raise ValueError('Expected a, found b.')
+
+
+def main(folder, model, coordinator, processes, process):
   cluster.join(coordinator, int(processes), int(process))
   root = pathlib.Path(folder)
   mesh = sharding.make_mesh(4, 2)
@@ -82,6 +108,11 @@ def main(folder, coordinator, processes, process):
     'restored': restored(root / 'half_alone', mesh),
   }
   train(root / 'half_alone', 20, mesh)
+  told['answers'] = answers(model, mesh, root / 'answers.jsonl')
+  try:
+    cluster.in_turn('a test', _fail)
+  except ValueError as error:
+    told['error'] = str(error)
   try:
     train(root / 'terminated', 100_000, mesh, data=_Terminated(mesh))
   except SystemExit as stopped:
