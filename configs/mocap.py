@@ -42,6 +42,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'image_size': 48,
     'processes': 2,
     'read_threads': 0,
+    # In how many shares the processes of a cluster read them, so that another
+    # number of processes sees the same batches; 0: one for each.
+    'shares': 0,
     # Published VQ-VAEs amplify root and contacts 25 times; then a small one has
     # no eye for the arms.
     'root_gain': 2.0,

@@ -108,6 +108,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       'image_size': 224,
       'processes': 2,
       'read_threads': 16,
+      # In how many shares the processes of a cluster read them, so that another
+      # number of processes sees the same batches; 0: one for each.
+      'shares': 0,
       'root_gain': root_gain,
     })  # fmt: skip
   else:
@@ -122,6 +125,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       'noisy_share': 0.75,
       'processes': 2,
       'read_threads': 16,
+      'shares': 0,
       'root_gain': root_gain,
     })  # fmt: skip
 

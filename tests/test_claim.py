@@ -114,3 +114,14 @@ def test_a_claim_is_there_at_once(tmp_path, monkeypatch):
   with pytest.raises(OSError, match='config.json.part'):
     claim.write(_config(), str(tmp_path))
   assert not (tmp_path / 'config.json').exists()
+
+
+def test_a_folder_from_before_shares_is_gone_on_with_unless_they_are_set():
+  """They decide on the batches; what there was before is none for all."""
+  fields = json.loads(_config().to_json())
+  del fields['data']['shares']
+  assert claim._identity(fields) == claim._identity(
+    json.loads(_config().to_json())
+  )
+  shared = json.loads(_config(data__shares=2).to_json())
+  assert claim._identity(shared) != claim._identity(fields)

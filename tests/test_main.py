@@ -92,6 +92,16 @@ def test_flags_say_otherwise_than_the_configuration(arguments, told):
     ([CONFIG, '--task=dance'], f"to be one of {KNOWN}, found 'dance'."),
     ([], 'Expected --config, e.g. --config=configs/tiny.py, found none.'),
     ([CONFIG, 'eval', 'now'], 'Expected flags only, found eval now.'),
+    (
+      [CONFIG, '--workdir=gs://bucket/run'],
+      'a mounted file system, found gs://bucket/run; mount the bucket on every',
+    ),
+    (
+      [CONFIG, '--task=chat', '--distributed'],
+      'Expected --task=chat in one process, found flags for several; start it',
+    ),
+    ([CONFIG, '--coordinator=host:1', '--process=0'], 'found no --processes;'),
+    ([CONFIG, '--distributed'], 'Slurm or Open MPI, found none of them ('),
   ],
 )
 def test_a_wrong_command_ends_with_a_sentence(arguments, sentence):

@@ -41,6 +41,9 @@ def test_rows_have_to_divide_among_shards():
   assert pipeline._share_of(8, sharding.make_mesh(2, 2, 2)) == 8
   with pytest.raises(ValueError, match='among 4 shards'):
     pipeline._share_of(6, sharding.make_mesh(2, 2, 2))
+  assert pipeline._share_of(8, sharding.make_mesh(2, 2, 2), 2) == 4
+  with pytest.raises(ValueError, match='and 3 shares of the data, found 8'):
+    pipeline._share_of(8, sharding.make_mesh(2, 2, 2), 3)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,7 @@ def test_rows_have_to_divide_among_shards():
     ('align.learning_rates', (('llm/.*', 1.0),), 'translators/'),
     ('motion.rows', 3, 'rows that divide'),
     ('align.grad_accumulation', 3, '2 shards times grad_accumulation=3 and'),
+    ('data.shares', 3, '3 shares of the data, found 8'),
     ('instruct.schedule', 'sine', 'sine'),
   ],
 )
@@ -61,6 +65,7 @@ def test_each_stage_is_looked_at_before_anything_is_made(
   for stage in config.stage_names:
     pipeline._check_stage(config, stage, mesh)
   stage, *_ = field.split('.')
+  stage = stage if stage in config.stage_names else 'motion'
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=sentence):
     pipeline._check_stage(config, stage, mesh)

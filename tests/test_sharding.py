@@ -1,3 +1,5 @@
+import types
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -124,3 +126,39 @@ def test_boxes_are_taken_off_and_plain_leaves_stay():
   x = jax.ShapeDtypeStruct((2,), jnp.float32)
   nested = {'a': {'b': nn.LogicallyPartitioned(x, (None,))}, 'c': x}
   assert sharding.unbox(nested) == {'a/b': x, 'c': x}
+
+
+def _placed(processes, *sizes):
+  """A mesh whose devices belong to these processes; ours is number 0."""
+  devices = [types.SimpleNamespace(process_index=x) for x in processes]
+  names = ('data', 'fsdp', 'tensor')
+  return types.SimpleNamespace(
+    shape=dict(zip(names, sizes, strict=True)),
+    devices=np.array(devices).reshape(sizes),
+  )
+
+
+@pytest.mark.parametrize(
+  ('processes', 'sizes', 'number', 'expected'),
+  [
+    ((0,) * 8, (4, 2, 1), 0, (1, [0])),
+    ((0,) * 8, (4, 2, 1), 8, (8, [0, 1, 2, 3, 4, 5, 6, 7])),
+    ((0, 0, 1, 1), (2, 2, 1), 0, (2, [0])),
+    ((1, 1, 0, 0), (4, 1, 1), 0, (2, [1])),
+    ((1, 1, 0, 0), (4, 1, 1), 8, (8, [4, 5, 6, 7])),
+    # Devices in another order than their processes.
+    ((0, 1, 0, 1), (4, 1, 1), 0, (4, [0, 2])),
+    # A model that is cut across processes: both read the same rows.
+    ((0, 1, 0, 1), (2, 1, 2), 0, (1, [0])),
+    ((0, 1, 0, 1), (1, 1, 4), 4, (4, [0, 1, 2, 3])),
+  ],
+)
+def test_a_process_reads_the_shares_of_the_rows_that_it_holds(
+  processes, sizes, number, expected
+):
+  assert sharding.shares(_placed(processes, *sizes), number) == expected
+
+
+def test_shares_that_processes_cannot_divide_are_refused():
+  with pytest.raises(ValueError, match='2 readers .* found 3; set --config'):
+    sharding.shares(_placed((0, 0, 1, 1), 4, 1, 1), 3)

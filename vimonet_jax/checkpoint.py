@@ -12,6 +12,7 @@ import copy
 import ctypes
 import difflib
 import hashlib
+import json
 import logging
 import math
 import os
@@ -29,6 +30,8 @@ import tensorstore as ts
 from absl import logging as absl_logging
 from etils import epath
 from jax.experimental import multihost_utils
+
+from vimonet_jax import cluster
 
 # Between two attempts to read a checkpoint.
 _PAUSE_S = 1.0
@@ -112,7 +115,7 @@ class Checkpointer:
         state = self._read_twice(step, abstract, iterator)
       except Exception as error:  # Whatever a broken file makes Orbax raise.
         errors[step] = error
-      if _somewhere(state is None):
+      if cluster.somewhere(state is None):
         # Processes that went on from different steps would wait for ever.
         errors.setdefault(step, OSError('another process could not read it'))
         continue
@@ -153,9 +156,9 @@ class Checkpointer:
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardRestore(abstract),
-        iterator=grain.PyGrainCheckpointRestore(iterator),
       ),
     )
+    self._set_iterator(step, iterator)
     # Orbax casts in silence, so what it returns cannot tell.
     with ocp.StandardCheckpointer() as checkpointer:
       folder = self._folder / str(step) / 'state'
@@ -168,6 +171,28 @@ class Checkpointer:
           f'{stored[keys].dtype} in {folder}.'
         )
     return found.state
+
+  def _set_iterator(self, step: int, iterator: Any) -> None:
+    """As Grain's own handler, but also where others have saved.
+
+    Each process has written how far it has read. What is kept by the number of
+    a share (see batches.join) is everybody's to go on from.
+    """
+    folder = self._folder / str(step) / 'iterator'
+    own = f'process_{jax.process_index()}-of-{jax.process_count()}.json'
+    files = sorted(folder.glob('process_*-of-*.json'))
+    states = {file.name: json.loads(file.read_text()) for file in files}
+    shares = {}
+    for state in states.values():
+      shares |= state.get('shares', {})
+    if not shares and own not in states:
+      raise ValueError(
+        f'Expected data read in shares, with which other processes can go on, '
+        f'found what {len(states)} have read each by itself; go on with as '
+        'many, or begin with a --config.data.shares that both numbers divide.'
+      )
+    iterator.set_state({'shares': shares} if shares else states[own])
+    iterator.start_prefetch()
 
   def _put_aside(self, steps: Sequence[int]) -> None:
     """Renames folders, so that their steps can be saved again."""
@@ -191,11 +216,6 @@ class Checkpointer:
   def close(self) -> None:
     """Waits, then lets go of the folder."""
     self._manager.close()
-
-
-def _somewhere(here: bool) -> bool:
-  """Whether something is true in one of the processes at least."""
-  return bool(np.any(multihost_utils.process_allgather(np.array(here))))
 
 
 def save_weights(folder: str, flat: Mapping[str, Any]) -> None:

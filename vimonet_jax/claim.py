@@ -25,6 +25,8 @@ _FREE = (
 )
 _FREE_GROUPS = ('base', 'eval', 'mesh', 'parity', 'plan')
 _FREE_ENDS = ('checkpoint_steps', 'grad_accumulation')
+# Settings that were added later, and what every run did before.
+_ALWAYS = (('data.shares', 0),)
 
 
 def check(config, workdir: str, *, must_exist: bool = False) -> None:
@@ -66,6 +68,11 @@ def check(config, workdir: str, *, must_exist: bool = False) -> None:
     )
 
 
+def is_claimed(workdir: str) -> bool:
+  """Whether somebody has begun the folder."""
+  return os.path.exists(os.path.join(workdir, _FILE))
+
+
 def write(config, workdir: str) -> None:
   """Writes config.json, unless it is there.
 
@@ -101,6 +108,7 @@ def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:
     name: x
     for name, x in flat.items()
     if x != ''  # As if it were not there, so that settings can be added.
+    and (name, x) not in _ALWAYS
     and name not in _FREE
     and name.split('.')[0] not in _FREE_GROUPS
     and name.split('.')[-1] not in _FREE_ENDS

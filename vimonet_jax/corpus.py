@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import tqdm
 
-from vimonet_jax import base, claim
+from vimonet_jax import base, claim, cluster
 from vimonet_jax.data import builder, records, sources, text, tokenizer
 from vimonet_jax.data import dataset as datasets
 from vimonet_jax.models import vimonet
@@ -48,7 +48,8 @@ def prepare(config, workdir: str) -> Corpus:
 
   Raises:
     ValueError: the data are not what the configuration asks for, or its model
-      counts motion tokens in another way than records do.
+      counts motion tokens in another way than records do, or a process does
+      not see what the first one has made.
   """
   reader = model(config, vocab_size=1)
   if reader.motion.frames_per_token != records.FRAMES_PER_TOKEN:
@@ -61,6 +62,18 @@ def prepare(config, workdir: str) -> Corpus:
     raise ValueError(
       f'Expected text.template to be one of {", ".join(text.TEMPLATES)}, found '
       f'{config.text.template!r}.'
+    )
+  return cluster.in_turn(
+    'corpus', functools.partial(_prepare, config, workdir)
+  )
+
+
+def _prepare(config, workdir: str) -> Corpus:
+  if not cluster.is_first() and not claim.is_claimed(workdir):
+    raise ValueError(
+      f'Expected all processes to see one work folder, found {workdir} empty '
+      'where the first process has made the data; choose a --workdir on a file '
+      'system that every host mounts.'
     )
   data = config.data
   with _locked(workdir):

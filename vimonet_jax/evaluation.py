@@ -9,7 +9,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from vimonet_jax import checkpoint, claim, report
+import jax
+
+from vimonet_jax import checkpoint, claim, cluster, report, sharding
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import records, sources
 from vimonet_jax.eval import benchmarks, scores, tables
@@ -24,7 +26,8 @@ def run(config, workdir: str) -> int:
   """Asks, judges, and prints the table."""
   claim.check(config, workdir, must_exist=True)
   evaluate(config, workdir)
-  _print_table(workdir)
+  if cluster.is_first():
+    _print_table(workdir)
   return 0
 
 
@@ -32,10 +35,13 @@ def run_report(config, workdir: str) -> int:
   """Writes report.html from what is there, and prints the table."""
   claim.check(config, workdir, must_exist=True)
   path = os.path.join(workdir, 'report.html')
+  examples = _examples(config, workdir)  # Their weights are read together.
+  if not cluster.is_first():
+    return 0
   report.write(
     workdir,
     path,
-    examples=_examples(config, workdir),
+    examples=examples,
     config=json.loads(config.to_json()),
     counts={
       split: {'clips': len(corpora.open_split(config, workdir, split))}
@@ -52,14 +58,22 @@ def _print_table(workdir: str) -> None:
 
 
 def evaluate(config, workdir: str) -> None:
-  """Predictions first, scores second, for every input and change of media."""
+  """Predictions first, scores second, for every input and change of media.
+
+  Several processes answer together, on all of their devices; one asks its first
+  device. The first process scores what they have answered.
+  """
   held_out = corpora.open_split(config, workdir, config.eval.split)
   items = _items(config, held_out)
   # Before the engine: weights need not be in memory twice.
   settings = _settings(config, workdir)
+  is_alone = jax.process_count() == 1
+  mesh = None if is_alone else sharding.make_mesh(**config.mesh)
   lines = eval_run.predict(
     engine.Engine.load(
-      os.path.join(workdir, 'model'), quantize=config.eval.get('quantize', '')
+      os.path.join(workdir, 'model'),
+      mesh=mesh,
+      quantize=config.eval.get('quantize', ''),
     ),
     items,
     held_out,
@@ -67,6 +81,12 @@ def evaluate(config, workdir: str) -> None:
     settings=settings,
     rows=config.eval.rows,
   )
+  if cluster.is_first():
+    _score(config, workdir, items, lines, held_out)
+  cluster.wait('scores are written')
+
+
+def _score(config, workdir: str, items, lines, held_out) -> None:
   if _has_captions(config):
     rows = _caption_rows(config, workdir, items, lines, held_out)
   else:

@@ -51,6 +51,21 @@ _UNIT = flags.DEFINE_enum(
 _RECORD = flags.DEFINE_string(
   'record', 'test:0', 'show: split and number of a record, e.g. test:0.'
 )
+_DISTRIBUTED = flags.DEFINE_bool(
+  'distributed',
+  False,
+  'This is one of several processes, which JAX finds by itself: on TPU pods, '
+  'GKE, Slurm and Open MPI.',
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'HOST:PORT of the first process, for other launchers.'
+)
+_PROCESSES = flags.DEFINE_integer(
+  'processes', None, 'How many processes there are, with --coordinator.'
+)
+_PROCESS = flags.DEFINE_integer(
+  'process', None, 'Which one this is, from 0, with --coordinator.'
+)
 
 
 def _pipeline(config, workdir: str) -> int:
@@ -149,6 +164,31 @@ TASKS = {
 
 # Tasks that keep what they have done when they are stopped.
 _RESUMED = ('pipeline', 'eval')
+# Tasks that several processes can do together.
+_TOGETHER = ('pipeline', 'eval', 'report')
+
+
+def _join(task: str) -> None:
+  """Meets the other processes, if the launcher says that there are some."""
+  address = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+  if not _DISTRIBUTED.value and address == (None, None, None):
+    return
+  if task not in _TOGETHER:
+    raise ValueError(
+      f'Expected --task={task} in one process, found flags for several; start '
+      f'it once, without them ({", ".join(_TOGETHER)} take them).'
+    )
+  from vimonet_jax import cluster
+
+  cluster.join(*address)
+
+
+def _check_mounted(workdir: str) -> None:
+  if '://' in workdir:
+    raise ValueError(
+      f'Expected --workdir to be a folder of a mounted file system, found '
+      f'{workdir}; mount the bucket on every host and name the folder there.'
+    )
 
 
 @contextlib.contextmanager
@@ -192,7 +232,10 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)
   try:
     with _hears_ctrl_c():
-      return TASKS[task](config, _WORKDIR.value or config.workdir)
+      workdir = _WORKDIR.value or config.workdir
+      _check_mounted(workdir)
+      _join(task)
+      return TASKS[task](config, workdir)
   except KeyboardInterrupt:
     how = 'goes on from here' if task in _RESUMED else 'starts anew'
     print(f'\nStopped; the same command {how}.', file=sys.stderr)

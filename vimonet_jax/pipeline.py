@@ -15,7 +15,15 @@ from collections.abc import Mapping
 import jax
 import tqdm
 
-from vimonet_jax import base, checkpoint, claim, evaluation, outcome, sharding
+from vimonet_jax import (
+  base,
+  checkpoint,
+  claim,
+  cluster,
+  evaluation,
+  outcome,
+  sharding,
+)
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import (
   augment,
@@ -80,8 +88,9 @@ def _check_stage(config, name: str, mesh) -> tuple[set[str], set[str]]:
   trainable, frozen = optimizer.split(shapes, made.trainable)
   jax.eval_shape(stages.make_optimizer(stage).init, trainable)
   _augment(config)
+  shares, _ = sharding.shares(mesh, config.data.get('shares', 0))
   for rows in [mix.rows for mix in stage.mixes.values()] or [stage.rows]:
-    _share_of(rows, mesh, stage.get('grad_accumulation', 1))
+    _share_of(rows, mesh, shares, stage.get('grad_accumulation', 1))
   return set(trainable), set(quantize.made_of(frozen))
 
 
@@ -142,23 +151,26 @@ def train_stage(
   )
 
 
-def _share_of(rows: int, mesh: jax.sharding.Mesh, parts: int = 1) -> int:
-  """Rows of this process, of those that all of them make.
+def _share_of(
+  rows: int, mesh: jax.sharding.Mesh, shares: int = 1, parts: int = 1
+) -> int:
+  """Rows of one share of the data, of those that all of them make.
 
   Args:
     rows: of a batch.
     mesh: among which they are divided.
+    shares: of the data.
     parts: of the batch, which are divided one after another.
   """
   shards = mesh.shape['data'] * mesh.shape['fsdp']
-  processes = jax.process_count()
-  if rows % (shards * parts) or rows % processes:
+  if rows % (shards * parts) or rows % shares:
     times = f' times grad_accumulation={parts}' * (parts > 1)
     raise ValueError(
-      f'Expected rows that divide among {shards} shards{times} and '
-      f'{processes} processes, found {rows}; change the rows or the mesh.'
+      f'Expected rows that divide among {shards} shards{times} and {shares} '
+      f'shares of the data, found {rows}; change the rows, the mesh or '
+      'data.shares.'
     )
-  return rows // processes
+  return rows // shares
 
 
 def _augment(config) -> augment.Augment | None:
@@ -167,22 +179,49 @@ def _augment(config) -> augment.Augment | None:
 
 
 def stage_batches(config, name: str, corpus: corpora.Corpus, mesh):
-  """Endless batches of this process's rows of a stage."""
+  """Endless batches of this process's rows of a stage.
+
+  Who reads the data in as many shares gets the same batches, in however many
+  processes.
+  """
+  shares, mine = sharding.shares(mesh, config.data.get('shares', 0))
+  threads = config.data.read_threads
+  made = {
+    share: _share_batches(
+      config,
+      name,
+      corpus,
+      mesh,
+      process_index=share,
+      process_count=shares,
+      read_threads=threads and max(1, threads // len(mine)),
+    )
+    for share in mine
+  }
+  return batches.join(made) if shares > 1 else made[0]
+
+
+def _share_batches(
+  config,
+  name: str,
+  corpus: corpora.Corpus,
+  mesh,
+  *,
+  process_count: int,
+  **reading: int,
+):
+  """Endless batches of one share of a stage's rows."""
   stage, train = config[name], corpus.splits['train']
   # Stages that read the same records must not do so in the same order.
   seed = config.seed + 100 * stages.NAMES.index(name)
-  share = {
-    'process_index': jax.process_index(),
-    'process_count': jax.process_count(),
-    'read_threads': config.data.read_threads,
-  }
+  share = {'process_count': process_count, **reading}
   # Words stand where clips would.
   has_words = bool(stage.get('stand_in'))
   if name == 'motion':
     return batches.motion_windows(
       train,
       statistics=corpus.statistics,
-      rows=_share_of(stage.rows, mesh),
+      rows=_share_of(stage.rows, mesh, process_count),
       window=stage.window,
       augment=_augment(config),
       seed=seed,
@@ -201,7 +240,7 @@ def stage_batches(config, name: str, corpus: corpora.Corpus, mesh):
         max_turns=mix.max_turns,
         domain_weights=mix.get('domain_weights', {}),
       ),
-      rows=_share_of(mix.rows, mesh),
+      rows=_share_of(mix.rows, mesh, process_count),
       length=mix.length,
       motion_clips=int('motion' in mix.media and not has_words),
       video_clips=int('video' in mix.media and not has_words),
@@ -256,7 +295,12 @@ def _probe(config, name: str, corpus: corpora.Corpus, model):
     asking = engine.Engine(bundle, {**flat, **mutable})
     answers = []
     for start in tqdm.trange(
-      0, len(asked), config.eval.rows, desc=f'{name}: probe', leave=False
+      0,
+      len(asked),
+      config.eval.rows,
+      desc=f'{name}: probe',
+      leave=False,
+      disable=not cluster.is_first(),
     ):
       answers += asking.answer(
         asked[start : start + config.eval.rows],

@@ -6,6 +6,7 @@ without a rule and a dimension that does not divide are errors.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -76,6 +77,53 @@ def use(mesh: Mesh) -> Iterator[None]:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
   """Rows of a batch over data and fsdp; everything else whole."""
   return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def shares(mesh: Mesh, number: int = 0) -> tuple[int, list[int]]:
+  """Into how many shares a batch's rows are cut, and which are read here.
+
+  A share is a number of neighbouring rows that one process reads, or several
+  where a model is cut across processes and they see the same rows. Two hosts
+  of four devices each, and rows over all of them:
+
+      shares(mesh)     2, [0] in the first process and [1] in the second
+      shares(mesh, 8)  8, [0, 1, 2, 3] and [4, 5, 6, 7]
+
+  Args:
+    mesh: from `make_mesh`.
+    number: how many; 0 for as few as there can be.
+
+  Raises:
+    ValueError: a share would belong to processes that read different rows.
+  """
+  shards = mesh.shape['data'] * mesh.shape['fsdp']
+  held = {}
+  for shard, devices in enumerate(mesh.devices.reshape(shards, -1)):
+    for device in devices:
+      held.setdefault(device.process_index, set()).add(shard)
+  readers = len({frozenset(some) for some in held.values()})
+
+  def shards_of(share, number):
+    first, end = share * shards // number, (share + 1) * shards / number
+    return {*range(first, math.ceil(end))}
+
+  def fits(number):
+    return all(
+      shards_of(share, number) <= some or not shards_of(share, number) & some
+      for share in range(number)
+      for some in held.values()
+    )
+
+  if not number:  # Devices need not be in the order of their processes.
+    number = readers if fits(readers) else shards
+  if not fits(number):
+    raise ValueError(
+      f'Expected shares of the data that {readers} readers of different rows '
+      f'can divide, found {number}; set --config.data.shares to a multiple of '
+      f'{readers}, or to 0, or change --config.mesh.'
+    )
+  mine = held.get(jax.process_index(), set())
+  return number, [x for x in range(number) if shards_of(x, number) <= mine]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -211,6 +211,41 @@ def test_two_processes_have_batches_of_one_shape_with_other_records():
     assert not np.array_equal(a['tokens'], b['tokens'])
 
 
+def _joined(*numbers):
+  mixes = (_mix(media=('motion',)), _mix())
+  return iter(
+    batches.join(
+      {i: _batches(*mixes, process_index=i, process_count=4) for i in numbers}
+    )
+  )
+
+
+def test_who_reads_the_same_shares_has_the_same_batches_and_goes_on():
+  whole, parts = _joined(0, 1, 2, 3), [_joined(0, 1), _joined(2, 3)]
+
+  def both():
+    made = [next(part) for part in parts]
+    return {key: np.concatenate([x[key] for x in made]) for key in made[0]}
+
+  _same([both() for _ in range(3)], [next(whole) for _ in range(3)])
+  # On disk, and then in other processes.
+  state = json.loads(json.dumps(whole.get_state()))
+  parts = [_joined(0, 2), _joined(1, 3)]
+  for part in parts:
+    part.set_state(state)
+  expected, made = [next(whole) for _ in range(3)], [both() for _ in range(3)]
+  order = [0, 1, 4, 5, 2, 3, 6, 7]  # Two rows of each share.
+  made = [{key: x[order] for key, x in batch.items()} for batch in made]
+  _same(made, expected)
+
+
+def test_a_share_that_nobody_has_read_cannot_be_gone_on_with():
+  with pytest.raises(ValueError, match='number 2, found 2; go on with as many'):
+    _joined(1, 2).set_state(_joined(0, 1).get_state())
+  with pytest.raises(ValueError, match='number 1, found none'):
+    _joined(1, 2).set_state({'next_index': 3})
+
+
 def test_a_record_is_viewed_anew_in_every_epoch_and_alike_by_every_process():
   record = samples.record(7, turns=8)
   view = views.View((), max_turns=1)

@@ -67,7 +67,7 @@ class Toy:
   frozen_dtype: str = 'bfloat16'
 
 
-def dataset(seed=0):
+def dataset(seed=0, share=0, shares=1):
   rng = np.random.default_rng(0)
   rows = rng.normal(size=(64, 5)).astype(np.float32)
   return (
@@ -75,9 +75,10 @@ def dataset(seed=0):
     .seed(seed)
     .shuffle()
     .map(lambda row: {'x': row[:4], 'weight': np.abs(row[4])})
+    .slice(slice(share, None, shares))
     .repeat()
     .to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-    .batch(8)
+    .batch(8 // shares)
   )
 
 

@@ -10,7 +10,7 @@ numbers that say where to go on.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import grain
@@ -209,6 +209,54 @@ def motion_windows(
     read_threads=read_threads,
   )
   return _prefetch(stream.batch(rows, drop_remainder=True), prefetch)
+
+
+def join(shares: Mapping[int, grain.IterDataset]) -> grain.IterDataset:
+  """Batches of several datasets as one, rows below rows.
+
+  Where a dataset has been read to is kept by its number, so that other
+  processes, which have other numbers, can go on together.
+
+  Args:
+    shares: number -> batches of as many rows of the same kinds.
+  """
+  return _Joined(shares)
+
+
+class _Joined(grain.IterDataset):
+  def __init__(self, shares: Mapping[int, grain.IterDataset]):
+    super().__init__([shares[number] for number in sorted(shares)])
+    self._numbers = sorted(shares)
+
+  def __iter__(self):
+    return _JoinedIterator([iter(x) for x in self._parents], self._numbers)
+
+
+class _JoinedIterator(grain.DatasetIterator):
+  def __init__(self, parents, numbers: Sequence[int]):
+    super().__init__(parents)
+    self._numbers = [str(number) for number in numbers]
+
+  def __next__(self) -> packing.Batch:
+    parts = [next(parent) for parent in self._parents]
+    return {
+      name: np.concatenate([part[name] for part in parts]) for name in parts[0]
+    }
+
+  def get_state(self):
+    states = [parent.get_state() for parent in self._parents]
+    return {'shares': dict(zip(self._numbers, states, strict=True))}
+
+  def set_state(self, state):
+    found = state.get('shares', {})
+    if missing := sorted(set(self._numbers) - set(found), key=int):
+      raise ValueError(
+        f'Expected data read in shares of which one is number {missing[0]}, '
+        f'found {len(found) or "none"}; go on with as many processes, or begin '
+        'with a --config.data.shares that both numbers of processes divide.'
+      )
+    for number, parent in zip(self._numbers, self._parents, strict=True):
+      parent.set_state(found[number])
 
 
 def prompts(

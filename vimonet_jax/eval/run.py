@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tqdm
 
+from vimonet_jax import cluster
 from vimonet_jax.data import records as records_lib
 from vimonet_jax.eval import benchmarks, judge, scores
 from vimonet_jax.infer import generate
@@ -70,6 +71,8 @@ def predict(
 ) -> list[Line]:
   """Asks the engine every item that the file has no answer to.
 
+  Several processes ask together, and the first one writes.
+
   A line holds id, benchmark, input, corruption and seed of the item, the
   generated text, the settings of decoding, the checkpoint's fingerprint and the
   configuration's hash. Lines of other checkpoints or settings stay in the file
@@ -88,16 +91,22 @@ def predict(
     One line for each item.
   """
   columns = settings.columns()
-  done = answered(path, settings)
+  # All must ask the same, so none may write while others read.
+  done = cluster.in_turn(path, lambda: answered(path, settings))
   pending = [item for item in items if item.key not in done]
   os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
   with (
-    open(path, 'a', encoding='utf-8', buffering=1) as f,
+    open(
+      path if cluster.is_first() else os.devnull,
+      'a',
+      encoding='utf-8',
+      buffering=1,
+    ) as f,
     tqdm.tqdm(
       desc='answers',
       total=len(items),
       initial=len(items) - len(pending),
-      disable=not progress,
+      disable=not (progress and cluster.is_first()),
       dynamic_ncols=True,
     ) as bar,
   ):

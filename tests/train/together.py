@@ -1,0 +1,124 @@
+"""The toy in several processes, as tests/train/test_together.py starts them.
+
+`python together.py FOLDER MODEL COORDINATOR PROCESSES PROCESS` is one of them.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+
+import jax
+import toy
+
+from vimonet_jax import checkpoint, cluster, sharding
+from vimonet_jax.data import batches
+from vimonet_jax.eval import benchmarks
+from vimonet_jax.eval import run as eval_run
+from vimonet_jax.infer import engine
+from vimonet_jax.synthetic import world
+from vimonet_jax.train import step as step_lib
+
+SHARES = 8
+
+
+def train(folder, steps, mesh, *, data=None):
+  """Trains on shares of the data, as many as this process has to read."""
+  number, mine = sharding.shares(mesh, SHARES)
+  shares = {i: toy.dataset(share=i, shares=number) for i in mine}
+  return toy.train(
+    folder,
+    steps,
+    data=data or batches.join(shares),
+    mesh=mesh,
+    checkpoint_steps=10,
+  )
+
+
+def restored(folder, mesh):
+  """A word for all bits of the state that a checkpoint gives on a mesh."""
+  number, mine = sharding.shares(mesh, SHARES)
+  shares = {i: toy.dataset(share=i, shares=number) for i in mine}
+  with sharding.use(mesh):
+    target, _ = step_lib.layout(toy.Toy(), toy.tx(), mesh)
+    saver = checkpoint.Checkpointer(pathlib.Path(folder) / 'checkpoints')
+    state = saver.restore(target, iter(batches.join(shares)))
+    saver.close()
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return checkpoint.fingerprint(
+      {jax.tree_util.keystr(path): x for path, x in leaves}
+    )
+
+
+class _Terminated:
+  """Data of which the last process is told to stop at the sixth batch."""
+
+  def __init__(self, mesh):
+    self._mesh = mesh
+
+  def __iter__(self):
+    number, mine = sharding.shares(self._mesh, SHARES)
+    iterator = iter(
+      batches.join({i: toy.dataset(share=i, shares=number) for i in mine})
+    )
+    given = []
+
+    class Terminating(type(iterator)):
+      def __next__(self):
+        given.append(1)
+        if len(given) == 6 and not cluster.is_first():
+          os.kill(os.getpid(), signal.SIGTERM)
+        return super().__next__()
+
+    iterator.__class__ = Terminating
+    return iterator
+
+
+def answers(model, mesh, path):
+  """What a model says about clips without words, and to `path`."""
+  drawn = world.World()
+  clips = [drawn.make_record('test', i) for i in range(3)]
+  items = benchmarks.synthetic_items(clips, per_domain=1)
+  lines = eval_run.predict(
+    engine.Engine.load(model, mesh=mesh),
+    benchmarks.variant(items, input='motion'),
+    clips,
+    str(path),
+    settings=eval_run.Settings('weights', 'config', max_new_tokens=4),
+    rows=8,
+    progress=False,
+  )
+  return [line['text'] for line in lines]
+
+
+def _fail():
+  if not cluster.is_first():
+    raise ValueError('Expected a, found b.')
+
+
+def main(folder, model, coordinator, processes, process):
+  cluster.join(coordinator, int(processes), int(process))
+  root = pathlib.Path(folder)
+  mesh = sharding.make_mesh(4, 2)
+  train(root / 'together', 20, mesh)
+  train(root / 'half_together', 10, mesh)
+  told = {
+    'devices': [jax.local_device_count(), jax.device_count()],
+    'restored': restored(root / 'half_alone', mesh),
+  }
+  train(root / 'half_alone', 20, mesh)
+  told['answers'] = answers(model, mesh, root / 'answers.jsonl')
+  try:
+    cluster.in_turn('a test', _fail)
+  except ValueError as error:
+    told['error'] = str(error)
+  try:
+    train(root / 'terminated', 100_000, mesh, data=_Terminated(mesh))
+  except SystemExit as stopped:
+    told['status'] = stopped.code
+  (root / f'told-{process}.json').write_text(json.dumps(told))
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

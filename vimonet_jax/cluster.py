@@ -1,0 +1,157 @@
+"""The processes of one run: how they find each other, and who does what alone.
+
+Every process runs the same program. Training is done together; files that are
+made once are made by the first process, while the others wait.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+T = TypeVar('T')
+
+# Others may wait for as long as a dataset takes to build. Who waits for a
+# process that has died is stopped by JAX, not by this.
+_PATIENCE_MS = 7 * 24 * 3600 * 1000
+# How long who leaves waits for those who do not; they are stopped then.
+_LEAVING_S = 60
+
+
+def join(
+  coordinator: str | None = None,
+  processes: int | None = None,
+  process: int | None = None,
+) -> None:
+  """Meets the other processes; before anything else that touches a device.
+
+  Without arguments JAX finds out who they are: it knows TPU pods, GKE, Slurm
+  and Open MPI. On the latter two each process gets one GPU of its host.
+
+  Args:
+    coordinator: HOST:PORT of the first process, for launchers JAX does not
+      know; then all three, and each process has all devices that it sees.
+    processes: how many there are.
+    process: which one this is, from 0.
+
+  Raises:
+    ValueError: some are missing, or wrong, or JAX knows no such launcher.
+  """
+  given = {
+    '--coordinator': coordinator,
+    '--processes': processes,
+    '--process': process,
+  }
+  options: dict[str, Any] = {}
+  if any(x is not None for x in given.values()):
+    missing = [name for name, x in given.items() if x is None]
+    if missing:
+      raise ValueError(
+        f'Expected --coordinator, --processes and --process together, found no '
+        f'{" and no ".join(missing)}; add it, or use --distributed where JAX '
+        'knows the launcher.'
+      )
+    host, _, port = coordinator.rpartition(':')
+    if not host or not port.isdecimal():
+      raise ValueError(
+        f'Expected --coordinator as HOST:PORT, e.g. 10.0.0.1:1234, found '
+        f'{coordinator!r}.'
+      )
+    if not 0 <= process < processes:
+      raise ValueError(
+        f'Expected --process from 0 to {processes - 1} for '
+        f'--processes={processes}, found {process}.'
+      )
+    options = {
+      'coordinator_address': coordinator,
+      'num_processes': processes,
+      'process_id': process,
+      'cluster_detection_method': 'deactivate',
+    }
+  try:
+    jax.distributed.initialize(shutdown_timeout_seconds=_LEAVING_S, **options)
+  except ValueError as e:  # No launcher that JAX knows has started us.
+    raise ValueError(
+      'Expected --distributed in processes of a TPU pod, GKE, Slurm or Open '
+      f'MPI, found none of them ({e}); leave it out for one process, or '
+      'name --coordinator, --processes and --process.'
+    ) from e
+  logging.info('Process %d of %d', jax.process_index(), jax.process_count())
+
+
+def is_first() -> bool:
+  """Whether this process is the one that draws, prints and writes."""
+  return jax.process_index() == 0
+
+
+def wait(name: str) -> None:
+  """Until all processes are here; devices are left alone meanwhile."""
+  barrier = ocp.multihost.get_barrier_sync_fn()
+  barrier(key=name, timeout_ms=_PATIENCE_MS)
+
+
+def in_turn(name: str, work: Callable[[], T]) -> T:
+  """The first process works, then the others, which find made what it made.
+
+  Raises:
+    ValueError: here nothing is wrong, but in another process.
+  """
+  with _together(f'{name}: the first'):
+    if is_first():
+      result = work()
+  with _together(f'{name}: the others'):
+    if not is_first():
+      result = work()
+  return result
+
+
+@contextlib.contextmanager
+def _together(name: str):
+  """Who fails in it does not leave the others waiting."""
+  error = None
+  try:
+    yield
+  except Exception as e:
+    error = e
+  wait(name)
+  if somewhere(error is not None):
+    raise error or ValueError(
+      f'Stopped process {jax.process_index()}, for another one has failed; '
+      'what that one says is the reason.'
+    )
+
+
+def somewhere(here: bool) -> bool:
+  """Whether something is true in one of the processes at least."""
+  return bool(np.any(multihost_utils.process_allgather(np.array(here))))
+
+
+def everywhere(tree: Any, where: jax.sharding.Sharding) -> Any:
+  """Arrays that all processes have alike, on the devices of all of them."""
+
+  def put(x):
+    if jax.process_count() == 1 or where.is_fully_addressable:
+      return x  # jit takes it as it is.
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      words = put(jax.random.key_data(x))
+      return jax.random.wrap_key_data(words, impl=jax.random.key_impl(x))
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, where, lambda i: x[i])
+
+  return jax.tree.map(put, tree)
+
+
+def fetch(tree: Any) -> Any:
+  """Whole arrays in the host, also of devices that are not all its own."""
+
+  def get(x):
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+      return multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(x)
+
+  return jax.tree.map(get, tree)
