@@ -106,6 +106,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       'image_size': 224,
       'processes': 2,
       'read_threads': 16,
+      # Damaged records that training passes over, of each process's share; a
+      # stage names them in skipped-<process>.jsonl, and one more ends the run.
+      'max_corrupt': 10,
       'root_gain': root_gain,
     })  # fmt: skip
   else:
@@ -120,6 +123,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       'noisy_share': 0.75,
       'processes': 2,
       'read_threads': 16,
+      # Damaged records that training passes over, of each process's share; a
+      # stage names them in skipped-<process>.jsonl, and one more ends the run.
+      'max_corrupt': 10,
       'root_gain': root_gain,
     })  # fmt: skip
 

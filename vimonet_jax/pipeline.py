@@ -15,7 +15,15 @@ from collections.abc import Mapping
 import jax
 import tqdm
 
-from vimonet_jax import base, checkpoint, claim, evaluation, outcome, sharding
+from vimonet_jax import (
+  base,
+  checkpoint,
+  claim,
+  disk,
+  evaluation,
+  outcome,
+  sharding,
+)
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import (
   augment,
@@ -46,12 +54,13 @@ def run(config, workdir: str) -> int:
     config,
     {name: _check_stage(config, name, mesh) for name in config.stage_names},
   )
-  corpus = corpora.prepare(config, workdir)
-  for name in config.stage_names:
-    train_stage(config, workdir, name, corpus)
-  export(config, workdir)
-  evaluation.evaluate(config, workdir)
-  return evaluation.run_report(config, workdir)
+  with disk.says_when_full(workdir):
+    corpus = corpora.prepare(config, workdir)
+    for name in config.stage_names:
+      train_stage(config, workdir, name, corpus)
+    export(config, workdir)
+    evaluation.evaluate(config, workdir)
+    return evaluation.run_report(config, workdir)
 
 
 def _check_stage(config, name: str, mesh) -> tuple[set[str], set[str]]:
@@ -129,7 +138,7 @@ def train_stage(
   before = config.stage_names[: config.stage_names.index(name)]
   loop.train(
     stages.make(name, stage, model),
-    stage_batches(config, name, corpus, mesh),
+    stage_batches(config, name, corpus, mesh, os.path.join(workdir, name)),
     folder=os.path.join(workdir, name),
     steps=stage.steps,
     tx=stages.make_optimizer(stage),
@@ -158,8 +167,18 @@ def _augment(config) -> augment.Augment | None:
   return augment.Augment(**variants) if variants else None
 
 
-def stage_batches(config, name: str, corpus: corpora.Corpus, mesh):
-  """Endless batches of this process's rows of a stage."""
+def stage_batches(
+  config, name: str, corpus: corpora.Corpus, mesh, folder: str | None = None
+):
+  """Endless batches of this process's rows of a stage.
+
+  Args:
+    config: of the run.
+    name: of the stage.
+    corpus: its data.
+    mesh: among which the rows divide.
+    folder: where damaged records are named; None for nowhere.
+  """
   stage, train = config[name], corpus.splits['train']
   # Stages that read the same records must not do so in the same order.
   seed = config.seed + 100 * stages.NAMES.index(name)
@@ -167,6 +186,7 @@ def stage_batches(config, name: str, corpus: corpora.Corpus, mesh):
     'process_index': jax.process_index(),
     'process_count': jax.process_count(),
     'read_threads': config.data.read_threads,
+    'skipped': corpora.passing_over(config, folder),
   }
   # Words stand where clips would.
   has_words = bool(stage.get('stand_in'))
