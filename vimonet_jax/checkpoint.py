@@ -12,6 +12,7 @@ import copy
 import ctypes
 import difflib
 import hashlib
+import json
 import logging
 import math
 import os
@@ -87,7 +88,8 @@ class Checkpointer:
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(state),
-        iterator=grain.PyGrainCheckpointSave(iterator),
+        iterator=grain.PyGrainCheckpointSave(_Sealed(iterator)),
+        seal=ocp.args.JsonSave({'state': _fingerprint_of_tree(state)}),
       ),
     )
 
@@ -153,7 +155,8 @@ class Checkpointer:
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardRestore(abstract),
-        iterator=grain.PyGrainCheckpointRestore(iterator),
+        iterator=grain.PyGrainCheckpointRestore(_Sealed(iterator)),
+        seal=ocp.args.JsonRestore(),
       ),
     )
     # Orbax casts in silence, so what it returns cannot tell.
@@ -167,6 +170,13 @@ class Checkpointer:
           f'Expected {"/".join(keys)} as {x.dtype}, found '
           f'{stored[keys].dtype} in {folder}.'
         )
+    # A byte that changed on the disk, neither Orbax nor TensorStore notices.
+    bits = _fingerprint_of_tree(found.state)
+    if bits != found.seal['state']:
+      raise ValueError(
+        f'Expected the bits that were saved in {folder} (fingerprint '
+        f'{found.seal["state"]}), found others ({bits}).'
+      )
     return found.state
 
   def _put_aside(self, steps: Sequence[int]) -> None:
@@ -191,6 +201,43 @@ class Checkpointer:
   def close(self) -> None:
     """Waits, then lets go of the folder."""
     self._manager.close()
+
+
+class _Sealed:
+  """Keeps an iterator's state so that a digit that changed is noticed."""
+
+  def __init__(self, iterator: Any):
+    self._iterator = iterator
+
+  def get_state(self) -> bytes:
+    text = json.dumps(self._iterator.get_state())
+    return json.dumps({'state': text, 'digest': _digest(text)}).encode()
+
+  def set_state(self, sealed: bytes) -> None:
+    found = json.loads(sealed)
+    if _digest(found['state']) != found['digest']:
+      raise ValueError(
+        "Expected an iterator's state as it was saved, found other characters."
+      )
+    self._iterator.set_state(json.loads(found['state']))
+
+  def start_prefetch(self) -> None:
+    self._iterator.start_prefetch()
+
+
+def _digest(text: str) -> str:
+  return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
+
+
+def _fingerprint_of_tree(tree: Any) -> str:
+  flat = {
+    '/'.join(keys): x for keys, x in ocp.tree.to_flat_dict(tree).items()
+  }
+  # All are on their way before the first is waited for.
+  bits = jax.device_get({path: _bits(x) for path, x in flat.items()})
+  return fingerprint_of(
+    (path, x.shape, str(x.dtype), int(bits[path])) for path, x in flat.items()
+  )
 
 
 def _somewhere(here: bool) -> bool:
@@ -543,7 +590,7 @@ def mark(path: str, x: jax.Array) -> Mark:
 def fingerprint_of(marks: Iterable[Mark]) -> str:
   """The fingerprint of arrays that were never there together."""
   rows = sorted(marks)
-  return hashlib.blake2s(repr(rows).encode(), digest_size=8).hexdigest()
+  return _digest(repr(rows))
 
 
 @jax.jit
