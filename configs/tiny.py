@@ -98,6 +98,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     # In how many shares the processes of a cluster read them, so that another
     # number of processes sees the same batches; 0: one for each.
     'shares': 0,
+    # Damaged records that training passes over, of each process's share; a
+    # stage names them in skipped-<process>.jsonl, and one more ends the run.
+    'max_corrupt': 10,
     # Published VQ-VAEs amplify root and contacts 25 times; then a small one has
     # no eye for the arms.
     'root_gain': 2.0,

@@ -111,6 +111,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       # In how many shares the processes of a cluster read them, so that another
       # number of processes sees the same batches; 0: one for each.
       'shares': 0,
+      # Damaged records that training passes over, of each process's share; a
+      # stage names them in skipped-<process>.jsonl, and one more ends the run.
+      'max_corrupt': 10,
       'root_gain': root_gain,
     })  # fmt: skip
   else:
@@ -126,6 +129,9 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
       'processes': 2,
       'read_threads': 16,
       'shares': 0,
+      # Damaged records that training passes over, of each process's share; a
+      # stage names them in skipped-<process>.jsonl, and one more ends the run.
+      'max_corrupt': 10,
       'root_gain': root_gain,
     })  # fmt: skip
 

@@ -112,6 +112,27 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, caplog, how):
   saver.close()
 
 
+def test_a_flipped_bit_in_an_array_is_noticed(tmp_path, caplog):
+  """Of an array large enough to have a file; neither library checks it."""
+  rng = np.random.default_rng(0)
+  state = {'x': jnp.asarray(rng.normal(size=(64, 64)), jnp.float32)}
+  saver, iterator = checkpoint.Checkpointer(tmp_path), _iterator()
+  for step in (2, 5):
+    saver.save(step, state, iterator)
+  saver.wait()
+  files = [p for p in (tmp_path / '5' / 'state').rglob('d/*') if p.is_file()]
+  largest = max(files, key=lambda path: path.stat().st_size)
+  data = bytearray(largest.read_bytes())
+  data[len(data) // 2] ^= 1
+  largest.write_bytes(data)
+  with caplog.at_level(logging.WARNING):
+    found = saver.restore(state, _iterator())
+  saver.close()
+  assert 'going on from step 2' in caplog.text
+  assert 'Expected the bits that were saved' in caplog.text
+  np.testing.assert_array_equal(found['x'], state['x'])
+
+
 def test_a_checkpoint_that_was_never_completed_does_not_count(tmp_path):
   _saved(tmp_path, [2, 5])
   # What a killed process leaves: the folder under its temporary name.

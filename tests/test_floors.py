@@ -27,13 +27,13 @@ FLOORS = (
     'synthetic.questions synthetic.world '
     'data.tokenizer data.text data.video data.captions '
     'data.motion_files data.sources data.dataset data.builder data.views '
-    'data.augment data.packing data.batches',
+    'data.augment data.packing data.skipped data.batches',
     'models.dtypes models.quantize models.lora models.attention '
     'models.llama models.clip_video models.motion_vqvae '
     'models.translators models.vimonet',
   ),
   (
-    'cluster sharding checkpoint convert.files convert.mapping '
+    'cluster disk sharding checkpoint convert.files convert.mapping '
     'convert.decoder_tables convert.encoder_tables convert.source_config '
     'convert.statistics_files',
   ),

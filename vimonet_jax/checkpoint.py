@@ -90,7 +90,8 @@ class Checkpointer:
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardSave(state),
-        iterator=grain.PyGrainCheckpointSave(iterator),
+        iterator=grain.PyGrainCheckpointSave(_Sealed(iterator)),
+        seal=ocp.args.JsonSave({'state': _fingerprint_of_tree(state)}),
       ),
     )
 
@@ -156,9 +157,9 @@ class Checkpointer:
       step,
       args=ocp.args.Composite(
         state=ocp.args.StandardRestore(abstract),
+        seal=ocp.args.JsonRestore(),
       ),
     )
-    self._set_iterator(step, iterator)
     # Orbax casts in silence, so what it returns cannot tell.
     with ocp.StandardCheckpointer() as checkpointer:
       folder = self._folder / str(step) / 'state'
@@ -170,6 +171,15 @@ class Checkpointer:
           f'Expected {"/".join(keys)} as {x.dtype}, found '
           f'{stored[keys].dtype} in {folder}.'
         )
+    # A byte that changed on the disk, neither Orbax nor TensorStore notices.
+    bits = _fingerprint_of_tree(found.state)
+    if bits != found.seal['state']:
+      raise ValueError(
+        f'Expected the bits that were saved in {folder} (fingerprint '
+        f'{found.seal["state"]}), found others ({bits}).'
+      )
+    # Last: what is computed above, all processes compute together.
+    self._set_iterator(step, iterator)
     return found.state
 
   def _set_iterator(self, step: int, iterator: Any) -> None:
@@ -181,7 +191,7 @@ class Checkpointer:
     folder = self._folder / str(step) / 'iterator'
     own = f'process_{jax.process_index()}-of-{jax.process_count()}.json'
     files = sorted(folder.glob('process_*-of-*.json'))
-    states = {file.name: json.loads(file.read_text()) for file in files}
+    states = {file.name: _unsealed(file.read_text()) for file in files}
     shares = {}
     for state in states.values():
       shares |= state.get('shares', {})
@@ -216,6 +226,41 @@ class Checkpointer:
   def close(self) -> None:
     """Waits, then lets go of the folder."""
     self._manager.close()
+
+
+class _Sealed:
+  """An iterator whose state is saved so that a character that changed shows."""
+
+  def __init__(self, iterator: Any):
+    self._iterator = iterator
+
+  def get_state(self) -> bytes:
+    text = json.dumps(self._iterator.get_state())
+    return json.dumps({'state': text, 'digest': _digest(text)}).encode()
+
+
+def _unsealed(text: str) -> dict[str, Any]:
+  sealed = json.loads(text)
+  if _digest(sealed['state']) != sealed['digest']:
+    raise ValueError(
+      "Expected an iterator's state as it was saved, found other characters."
+    )
+  return json.loads(sealed['state'])
+
+
+def _digest(text: str) -> str:
+  return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
+
+
+def _fingerprint_of_tree(tree: Any) -> str:
+  flat = {
+    '/'.join(keys): x for keys, x in ocp.tree.to_flat_dict(tree).items()
+  }
+  # All are on their way before the first is waited for.
+  bits = jax.device_get({path: _bits(x) for path, x in flat.items()})
+  return fingerprint_of(
+    (path, x.shape, str(x.dtype), int(bits[path])) for path, x in flat.items()
+  )
 
 
 def save_weights(folder: str, flat: Mapping[str, Any]) -> None:
@@ -563,7 +608,7 @@ def mark(path: str, x: jax.Array) -> Mark:
 def fingerprint_of(marks: Iterable[Mark]) -> str:
   """The fingerprint of arrays that were never there together."""
   rows = sorted(marks)
-  return hashlib.blake2s(repr(rows).encode(), digest_size=8).hexdigest()
+  return _digest(repr(rows))
 
 
 @jax.jit

@@ -21,6 +21,7 @@ _FREE = (
   'workdir',
   'data.path',
   'data.processes',
+  'data.max_corrupt',
   'data.read_threads',
 )
 _FREE_GROUPS = ('base', 'eval', 'mesh', 'parity', 'plan')

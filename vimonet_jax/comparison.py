@@ -191,7 +191,11 @@ def _given(config, corpus: corpora.Corpus) -> handout.Given:
   made = {
     name: list(
       itertools.islice(
-        pipeline.stage_batches(config, name, corpus, mesh), settings['steps']
+        map(
+          batches.without_ids,
+          pipeline.stage_batches(config, name, corpus, mesh),
+        ),
+        settings['steps'],
       )
     )
     for name in names
@@ -332,7 +336,7 @@ def _codebook(config, corpus, part, fresh, mutable) -> dict[str, np.ndarray]:
     seed=config.seed,
     prefetch=0,
   )
-  batch = next(iter(windows))
+  batch = batches.without_ids(next(iter(windows)))
   trainables = {path: jnp.asarray(fresh[path]) for path in part.abstract()[0]}
   _, (changed, _) = part.loss_fn(
     trainables, {}, mutable, batch, jax.random.key(config.seed)

@@ -1,6 +1,6 @@
 """The data of a work folder: dataset, tokenizer and statistics, made once.
 
-    data/  tokenizer.model  statistics.npz
+    data/  tokenizer.model  statistics.npz  <file>.digest
 """
 
 import contextlib
@@ -8,16 +8,27 @@ import dataclasses
 import fcntl
 import filecmp
 import functools
+import hashlib
 import os
+import pathlib
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import tqdm
 
 from vimonet_jax import base, claim, cluster
-from vimonet_jax.data import builder, records, sources, text, tokenizer
+from vimonet_jax.data import (
+  batches,
+  builder,
+  records,
+  skipped,
+  sources,
+  text,
+  tokenizer,
+)
 from vimonet_jax.data import dataset as datasets
 from vimonet_jax.models import vimonet
 from vimonet_jax.motion import features
@@ -181,15 +192,19 @@ def _tokenizer(config, workdir: str, words) -> tokenizer.Tokenizer:
   _keep(base.file(config, 'llm', 'tokenizer.model'), path)
   if not os.path.exists(path):
     template = text.TEMPLATES[config.text.template]
+    said = batches.FunctionSource(
+      functools.partial(words, 'train'), config.text.corpus
+    )
     proto = tokenizer.train_tokenizer(
       (
         line
-        for i in range(config.text.corpus)
-        for line in text.texts(words('train', i), template)
+        for record in passing_over(config, workdir).sound(said)
+        for line in text.texts(record, template)
       ),
       config.text.vocab_size,
     )
     _write(path, tokenizer.Tokenizer(proto).save)
+  _check_digest(path)
   return tokenizer.Tokenizer.load(path)
 
 
@@ -197,9 +212,16 @@ def _statistics(config, workdir: str, train) -> features.Statistics:
   path = os.path.join(workdir, 'statistics.npz')
   _keep(base.file(config, 'motion', 'statistics.npz'), path)
   if not os.path.exists(path):
-    motions = (record.motion for record in _bar('statistics', train))
+    bar = tqdm.tqdm(
+      passing_over(config, workdir).sound(train),
+      total=len(train),
+      desc='statistics',
+      dynamic_ncols=True,
+    )
+    motions = (record.motion for record in bar)
     found = features.Statistics.of(motions, config.data.root_gain)
     _write(path, found.save)
+  _check_digest(path)
   return features.Statistics.load(path)
 
 
@@ -226,9 +248,41 @@ def _write(path: str, save: Callable[[str], None]) -> None:
   os.replace(part, path)
 
 
-def _bar(name: str, things: Sequence) -> Iterator:
-  for i in tqdm.trange(len(things), desc=name, dynamic_ncols=True):
-    yield things[i]
+def _check_digest(path: str) -> None:
+  """Refuses a file that changed since it was first read here.
+
+  A tokenizer with a flipped bit still is one, and would read other words.
+  """
+  with open(path, 'rb') as f:
+    found = hashlib.blake2s(f.read(), digest_size=8).hexdigest()
+  try:
+    with open(f'{path}.digest', encoding='utf-8') as f:
+      known = f.read()
+  except FileNotFoundError:
+    _write(
+      f'{path}.digest',
+      lambda part: pathlib.Path(part).write_text(found, encoding='utf-8'),
+    )
+    return
+  if known != found:
+    raise ValueError(
+      f'Expected {path} as the run began with it (digest {known}), found it '
+      f'changed ({found}); bring the old one back, or begin anew in another '
+      '--workdir.'
+    )
+
+
+def passing_over(config, folder: str | None) -> skipped.Skipped:
+  """Counts damaged records, as many as data.max_corrupt lets pass.
+
+  Args:
+    config: of the run.
+    folder: where this process names them; None for nowhere.
+  """
+  return skipped.Skipped(
+    config.data.max_corrupt,
+    folder and os.path.join(folder, f'skipped-{jax.process_index()}.jsonl'),
+  )
 
 
 def model(

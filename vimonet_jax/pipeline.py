@@ -20,6 +20,7 @@ from vimonet_jax import (
   checkpoint,
   claim,
   cluster,
+  disk,
   evaluation,
   outcome,
   sharding,
@@ -54,12 +55,13 @@ def run(config, workdir: str) -> int:
     config,
     {name: _check_stage(config, name, mesh) for name in config.stage_names},
   )
-  corpus = corpora.prepare(config, workdir)
-  for name in config.stage_names:
-    train_stage(config, workdir, name, corpus)
-  export(config, workdir)
-  evaluation.evaluate(config, workdir)
-  return evaluation.run_report(config, workdir)
+  with disk.says_when_full(workdir):
+    corpus = corpora.prepare(config, workdir)
+    for name in config.stage_names:
+      train_stage(config, workdir, name, corpus)
+    export(config, workdir)
+    evaluation.evaluate(config, workdir)
+    return evaluation.run_report(config, workdir)
 
 
 def _check_stage(config, name: str, mesh) -> tuple[set[str], set[str]]:
@@ -138,7 +140,7 @@ def train_stage(
   before = config.stage_names[: config.stage_names.index(name)]
   loop.train(
     stages.make(name, stage, model),
-    stage_batches(config, name, corpus, mesh),
+    stage_batches(config, name, corpus, mesh, os.path.join(workdir, name)),
     folder=os.path.join(workdir, name),
     steps=stage.steps,
     tx=stages.make_optimizer(stage),
@@ -178,14 +180,24 @@ def _augment(config) -> augment.Augment | None:
   return augment.Augment(**variants) if variants else None
 
 
-def stage_batches(config, name: str, corpus: corpora.Corpus, mesh):
+def stage_batches(
+  config, name: str, corpus: corpora.Corpus, mesh, folder: str | None = None
+):
   """Endless batches of this process's rows of a stage.
 
   Who reads the data in as many shares gets the same batches, in however many
   processes.
+
+  Args:
+    config: of the run.
+    name: of the stage.
+    corpus: its data.
+    mesh: among which the rows divide.
+    folder: where damaged records are named; None for nowhere.
   """
   shares, mine = sharding.shares(mesh, config.data.get('shares', 0))
   threads = config.data.read_threads
+  skipped = corpora.passing_over(config, folder)
   made = {
     share: _share_batches(
       config,
@@ -195,6 +207,7 @@ def stage_batches(config, name: str, corpus: corpora.Corpus, mesh):
       process_index=share,
       process_count=shares,
       read_threads=threads and max(1, threads // len(mine)),
+      skipped=skipped,
     )
     for share in mine
   }
@@ -208,7 +221,7 @@ def _share_batches(
   mesh,
   *,
   process_count: int,
-  **reading: int,
+  **reading,
 ):
   """Endless batches of one share of a stage's rows."""
   stage, train = config[name], corpus.splits['train']

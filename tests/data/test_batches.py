@@ -96,6 +96,9 @@ def test_a_batch_keeps_the_contract(media):
     expected['frames'] = ('uint8', (2, 3, 2, 4, 4, 3))
   if 'words' in media:
     expected['more_tokens'] = ('int32', (2, 120, text.MORE_WORDS))
+  ids = batch.pop('ids')
+  assert ids.shape == (2,)
+  assert ids.dtype.kind == 'U'
   found = {key: (x.dtype.name, x.shape) for key, x in batch.items()}
   assert found == expected
 
@@ -505,7 +508,7 @@ def test_windows_are_pieces_of_the_normalised_clips():
   source = [samples.record(n, ('motion',)) for n in range(20, 30)]
   starts = set()
   for batch in _windows(source, 8, window=64):
-    assert set(batch) == {'motion'}
+    assert set(batch) == {'motion', 'ids'}
     assert batch['motion'].dtype == np.float32
     assert batch['motion'].shape == (4, 64, 263)
     for window_T263 in batch['motion']:

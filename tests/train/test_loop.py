@@ -264,6 +264,34 @@ def test_sigterm_saves_and_stops(tmp_path, undisturbed):
   _assert_same(tmp_path, undisturbed)
 
 
+def test_sigterm_while_evaluating_loses_nothing(tmp_path, undisturbed):
+  looked = []
+
+  def evaluate(flat, mutable, step):
+    looked.append(step)
+    if len(looked) == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(60.0)
+      raise AssertionError('an evaluation went on after SIGTERM')
+    return {'right': float(step)}
+
+  options = {'evaluate': evaluate, 'eval_steps': 10, 'checkpoint_steps': 1000}
+  with pytest.raises(SystemExit):
+    toy.train(tmp_path, 30, **options)
+  assert looked == [10, 20]
+  assert 'eval/right' not in _lines(tmp_path)[-1]
+  toy.train(tmp_path, 30, **options)
+  assert looked == [10, 20, 20, 30]
+  lines = _lines(tmp_path)
+  evaluated = {
+    line['step']: line.pop('eval/right')
+    for line in lines
+    if 'eval/right' in line
+  }
+  assert evaluated == {10: 10.0, 20: 20.0, 30: 30.0}
+  assert lines == _lines(undisturbed)
+
+
 def test_the_loop_runs_outside_the_main_thread(tmp_path):
   found = []
   thread = threading.Thread(target=lambda: found.append(toy.train(tmp_path, 2)))
@@ -402,9 +430,23 @@ def test_what_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
   for _ in range(8):
     poison = float(next(batches)['x'][0, 0])
   stage = dataclasses.replace(toy.Toy(), loss_fn=loss_fn)
-  with pytest.raises(FloatingPointError, match='loss = nan at step 8'):
-    toy.train(tmp_path, 20, stage=stage)
-  assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['4']
+  named = toy.dataset().map(
+    lambda batch: {
+      **batch,
+      'ids': np.array([f'a{x:.3f}\nb{x:.3f}' for x in batch['x'][:, 0]]),
+    }
+  )
+  # The step after it is on its way when the numbers arrive.
+  with pytest.raises(
+    FloatingPointError, match=r'loss = nan at step 8; .*not_finite-0.json has'
+  ):
+    toy.train(tmp_path, 20, stage=stage, data=named, checkpoint_steps=5)
+  found = json.loads((tmp_path / 'not_finite-0.json').read_text())
+  assert found['step'] == 8
+  assert found['metrics']['loss'] == 'nan'
+  assert len(found['rows']) == 8
+  assert found['rows'][0] == [f'a{poison:.3f}', f'b{poison:.3f}']
+  assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['5']
   assert not (tmp_path / 'weights').exists()
 
 

@@ -19,8 +19,11 @@ from grain import experimental
 
 from vimonet_jax.data import augment as augment_lib
 from vimonet_jax.data import packing, records, text, views
+from vimonet_jax.data import skipped as skipped_lib
 from vimonet_jax.motion import features
 
+# Of what a row holds, beside what the device is given.
+IDS = 'ids'
 # A source of which so many records in a row are of no use will not get better.
 _MOST_LEFT_OUT_IN_A_ROW = 1000
 
@@ -95,8 +98,12 @@ def conversations(
   process_count: int = 1,
   read_threads: int = 0,
   prefetch: int = 2,
+  skipped: skipped_lib.Skipped | None = None,
 ) -> grain.IterDataset:
   """Endless training batches; see architecture, section 3, for their keys.
+
+  Beside them there is `ids`, str [B]: of the records of each row, one a line.
+  It is for whoever asks where numbers came from, and stays on the host.
 
   Every batch belongs to one mix. A record that does not fit into a row of its
   mix, has not what the mix has slots for, or has no turn that its view can
@@ -111,6 +118,7 @@ def conversations(
     process_count: how many shares there are.
     read_threads: threads that make records; 0 makes them where they are used.
     prefetch: batches that a background thread keeps ready; 0 for no thread.
+    skipped: takes damaged records; None stops at the first.
   """
   if not mixes:
     raise ValueError('Expected at least one mix, found none.')
@@ -134,6 +142,7 @@ def conversations(
       process_index=process_index,
       process_count=process_count,
       read_threads=read_threads,
+      skipped=skipped,
     )
     stream = experimental.FirstFitPackIterDataset(
       stream,
@@ -141,17 +150,20 @@ def conversations(
       padding_struct=mix.shape.padding,
       num_packing_bins=mix.rows,
       shuffle_bins=False,
+      meta_features=(IDS,),
     )
+    stream = stream.map(_join_ids)
     stream = stream.batch(mix.rows, drop_remainder=True)
     streams.append(stream)
   mixed = grain.IterDataset.mix(streams, [mix.weight for mix in mixes])
 
   def finish(packed):
-    return packing.finish(
+    made = packing.finish(
       packed,
       motion_slots=layout.motion_slots,
       video_tokens=layout.video_tokens,
     )
+    return {**made, IDS: packed[IDS]}
 
   return _prefetch(mixed.map(finish), prefetch)
 
@@ -168,11 +180,13 @@ def motion_windows(
   process_count: int = 1,
   read_threads: int = 0,
   prefetch: int = 2,
+  skipped: skipped_lib.Skipped | None = None,
 ) -> grain.IterDataset:
   """Endless batches {'motion': float32 [B, window, 263]} of random crops.
 
-  Records without motion, or with less than a window of it, are left out with a
-  warning. The other arguments are as in `conversations`.
+  Beside them there is `ids`, as in `conversations`. Records without motion, or
+  with less than a window of it, are left out with a warning. The other
+  arguments are as in `conversations`.
 
   Raises:
     ValueError: a window that is no number of whole tokens, or longer than any
@@ -207,6 +221,7 @@ def motion_windows(
     process_index=process_index,
     process_count=process_count,
     read_threads=read_threads,
+    skipped=skipped,
   )
   return _prefetch(stream.batch(rows, drop_remainder=True), prefetch)
 
@@ -324,12 +339,38 @@ def words(ids: np.ndarray, *, length: int) -> packing.Batch:
   return packing.finish(packed, motion_slots=0, video_tokens=0)
 
 
+def without_ids(batch: packing.Batch) -> packing.Batch:
+  """What of a batch goes to the devices."""
+  return {key: x for key, x in batch.items() if key != IDS}
+
+
+def _join_ids(row: dict) -> dict:
+  return {**row, IDS: np.array('\n'.join(row[IDS]))}
+
+
 class _Drawn(NamedTuple):
   """What came of a record; with a reason to leave it out, or none."""
 
   id: str
   element: packing.Element
   misfit: str = ''
+  corrupt: records.CorruptError | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Open:
+  """A source of which damaged records can be passed on, and left out later."""
+
+  source: Source
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __getitem__(self, index: int) -> records.Record | records.CorruptError:
+    try:
+      return self.source[index]
+    except records.CorruptError as error:
+      return error
 
 
 def _draw(
@@ -370,17 +411,24 @@ def _stream(
   process_index: int,
   process_count: int,
   read_threads: int,
+  skipped: skipped_lib.Skipped | None,
 ) -> grain.IterDataset:
   """Elements of this process, endless, in an order that the seed decides.
 
   The shares of all processes together are one epoch's order, and a record gets
   the same randomness whoever reads it.
   """
+
+  def draw_sound(record, rng) -> _Drawn:
+    if isinstance(record, records.CorruptError):
+      return _Drawn(record.where, {}, corrupt=record)
+    return draw(record, rng)
+
   share = (
-    grain.MapDataset.source(source)
+    grain.MapDataset.source(_Open(source))
     .seed(seed)
     .shuffle()
-    .random_map(draw)
+    .random_map(draw_sound)
     .slice(slice(process_index, None, process_count))
   )
   if not len(share):
@@ -391,18 +439,23 @@ def _stream(
   options = grain.ReadOptions(
     num_threads=read_threads, prefetch_buffer_size=16 * read_threads
   )
-  kept = share.repeat().to_iter_dataset(options).filter(_Keep())
-  return kept.map(lambda drawn: drawn.element)
+  keep = _Keep(skipped or skipped_lib.Skipped(0))
+  kept = share.repeat().to_iter_dataset(options).filter(keep)
+  return kept.map(lambda drawn: {**drawn.element, IDS: drawn.id})
 
 
 class _Keep:
-  """Lets pass what fits, and tells of what does not."""
+  """Lets pass what is sound and fits, and tells of what does not."""
 
-  def __init__(self):
+  def __init__(self, skipped: skipped_lib.Skipped):
+    self._skipped = skipped
     self._left_out = 0
     self._in_a_row = 0
 
   def __call__(self, drawn: _Drawn) -> bool:
+    if drawn.corrupt is not None:
+      self._skipped.add(drawn.corrupt)
+      return False
     if not drawn.misfit:
       self._in_a_row = 0
       return True

@@ -240,7 +240,8 @@ def build(
 
 def _check_identity(folder: epath.Path, config) -> None:
   """Refuses a dataset that another config, or other files, would make."""
-  found = dict(tfds.builder_from_directory(os.fspath(folder)).info.metadata)
+  info = dataset.describe(os.fspath(folder)).info
+  found = dict(info.metadata)
   expected = config.identity()
   if differing := [
     f'{key}={found.get(key)!r} instead of {expected.get(key)!r}'
@@ -250,6 +251,11 @@ def _check_identity(folder: epath.Path, config) -> None:
     raise ValueError(
       f'Expected {folder} to hold what the config asks for, found '
       f'{", ".join(differing)}; remove that folder, or take another workdir.'
+    )
+  if info.features.to_json() != _features(config.image_size).to_json():
+    raise ValueError(
+      f'Expected {folder} to describe the arrays of records, found others; '
+      'features.json is damaged: remove that folder so that it is built anew.'
     )
 
 

@@ -107,6 +107,26 @@ class Record:
       )
 
 
+class CorruptError(ValueError):
+  """A stored record that cannot be read, or is none.
+
+  Its text is for people; training passes over a few of them (see `skipped`),
+  everybody else stops.
+
+  Attributes:
+    where: the source and the record's number in it.
+    what: is wrong, with the record's id where that is known.
+  """
+
+  def __init__(self, where: str, what: str):
+    super().__init__(
+      f'Expected a sound record as {where}, found it damaged ({what}); bring '
+      'its file back, or remove the dataset so that it is built anew.'
+    )
+    self.where = where
+    self.what = what
+
+
 def check_motion(motion: np.ndarray, name: str) -> None:
   """Raises a ValueError that says what is wrong with [T, 263] features."""
   if motion.ndim != 2 or motion.shape[1] != 263:

@@ -3,23 +3,28 @@
     metrics.jsonl   a line a step: loss, metrics, seconds since the beginning
     tensorboard/    the same
     summary.json    the last thing to be written: who has it is finished
+    not_finite-<process>.json
+                    only where numbers were not finite: step, metrics, and the
+                    ids of the records in each row of that process's batch
 """
 
 import json
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import tensorboardX
 import tqdm
 from etils import epath
+from tensorboardX import event_file_writer
+from tensorboardX.proto import event_pb2
 
 from vimonet_jax.train import step as step_lib
 
 _METRICS, _SUMMARY = 'metrics.jsonl', 'summary.json'
+_EVAL = 'eval/'
 
 
 def finished(root: epath.Path, steps: int) -> dict[str, Any] | None:
@@ -27,8 +32,13 @@ def finished(root: epath.Path, steps: int) -> dict[str, Any] | None:
   path = root / _SUMMARY
   if not path.exists():
     return None
-  summary = json.loads(path.read_text())
-  return summary if summary['steps'] >= steps else None
+  try:
+    summary = json.loads(path.read_text())
+    return summary if summary['steps'] >= steps else None
+  except (ValueError, KeyError, TypeError):
+    # The last checkpoint is there, and says the same again.
+    logging.warning('%s is damaged and will be written anew.', path)
+    return None
 
 
 class Log:
@@ -51,10 +61,8 @@ class Log:
     self._root.mkdir(parents=True, exist_ok=True)
     before = _keep_lines(self._root / _METRICS, self._first)
     if self._writes:
-      self._file = open(self._root / _METRICS, 'a', buffering=1)
-      self._board = tensorboardX.SummaryWriter(
-        str(self._root / 'tensorboard'), purge_step=self._first + 1
-      )
+      self._file = self._open()
+      self._board = _Board(self._root / 'tensorboard', self._first)
     self._bar = tqdm.tqdm(
       **self._bar_args,
       disable=not (self._progress and self._writes),
@@ -78,18 +86,43 @@ class Log:
       self._bar.write(text)
     logging.info(text)
 
-  def later(self, step: int, metrics: step_lib.Metrics) -> None:
-    """Takes a step's metrics and writes those of the step before."""
+  def later(
+    self, step: int, metrics: step_lib.Metrics, ids: Sequence[str] = ()
+  ) -> None:
+    """Takes a step's metrics and writes those of the step before.
+
+    Args:
+      step: number.
+      metrics: of it, still on their way.
+      ids: of the records in each row of this process's batch, one a line.
+    """
     pending, self._pending = self._pending, None
     if pending:
       self._write(*pending)
-    self._pending = (step, metrics)
+    self._pending = (step, metrics, ids)
 
-  def flush(self, extra: Mapping[str, float] | None = None) -> None:
-    """Writes what is pending now, in one line with `extra`."""
+  def flush(self) -> None:
+    """Writes what is pending now."""
     pending, self._pending = self._pending, None
     if pending:
-      self._write(*pending, extra or {})
+      self._write(*pending)
+
+  @property
+  def is_evaluated(self) -> bool:
+    """Whether the last line has what an evaluation found."""
+    return any(name.startswith(_EVAL) for name in self._last)
+
+  def amend(self, found: Mapping[str, float]) -> None:
+    """Adds to the last line what an evaluation after its step found."""
+    line = self._last | {_EVAL + name: x for name, x in found.items()}
+    self._check(line)
+    self._last = line
+    if self._writes:
+      self._file.close()
+      _keep_lines(self._root / _METRICS, line['step'] - 1)
+      self._file = self._open()
+      self._file.write(json.dumps(line) + '\n')
+      self._board.add(line['step'], {_EVAL + k: x for k, x in found.items()})
 
   def finish(self, **fields: Any) -> dict[str, Any]:
     """Writes summary.json, after all else is written, and returns it."""
@@ -107,7 +140,9 @@ class Log:
     write_atomically(self._root / _SUMMARY, json.dumps(summary, indent=2))
     return summary
 
-  def _write(self, step: int, metrics: step_lib.Metrics, extra=None) -> None:
+  def _write(
+    self, step: int, metrics: step_lib.Metrics, ids: Sequence[str]
+  ) -> None:
     line = {'step': step, 'loss': math.nan}
     for name, (total, count) in jax.device_get(dict(metrics)).items():
       # A metric of something that this batch has none of has no value.
@@ -116,22 +151,65 @@ class Log:
     line['seconds'] = round(
       self._seconds_before + time.monotonic() - self._began, 4
     )
-    line |= extra or {}
-    for name, value in line.items():
-      if not math.isfinite(value):
-        raise FloatingPointError(
-          f'Expected finite metrics, found {name} = {value} at step {step}; '
-          'the last checkpoint is from before: look at the batch of that step, '
-          'or lower the learning rate, in another work folder.'
-        )
+    self._check(line, ids)
     self._last = line
     if self._writes:
       self._file.write(json.dumps(line) + '\n')
-      for name, value in line.items():
-        if name != 'step':
-          self._board.add_scalar(name, value, step)
+      self._board.add(step, {k: x for k, x in line.items() if k != 'step'})
       self._bar.set_postfix_str(f'loss {line["loss"]:.4f}', refresh=False)
       self._bar.update(step - self._bar.n)
+
+
+  def _open(self):
+    return open(self._root / _METRICS, 'a', buffering=1)
+
+  def _check(self, line: Mapping[str, float], ids: Sequence[str] = ()) -> None:
+    """Stops at numbers that are not finite, and says what they were made of."""
+    bad = [name for name, value in line.items() if not math.isfinite(value)]
+    if not bad:
+      return
+    path = self._root / f'not_finite-{jax.process_index()}.json'
+    found = {
+      'step': line['step'],
+      # JSON has no word for them.
+      'metrics': {k: x if k not in bad else str(x) for k, x in line.items()},
+      'rows': [row.split('\n') for row in ids],
+    }
+    path.write_text(json.dumps(found, indent=2, ensure_ascii=False))
+    raise FloatingPointError(
+      f'Expected finite metrics, found {bad[0]} = {line[bad[0]]} at step '
+      f'{line["step"]}; {path} has the ids of the records of that batch, and '
+      'the last checkpoint is from before: look at these records, or lower the '
+      'learning rate, in another work folder.'
+    )
+
+
+class _Board:
+  """TensorBoard's file, written here and now.
+
+  tensorboardX's own writer has a thread, which dies of a full disk in silence,
+  and then a queue in which the next ten numbers wait for ever.
+  """
+
+  def __init__(self, folder: epath.Path, first: int):
+    """Opens a new file; what older ones say of steps after `first` is void."""
+    folder.mkdir(parents=True, exist_ok=True)
+    self._writer = event_file_writer.EventsWriter(str(folder / 'events'))
+    event = self._event(first + 1)
+    event.session_log.status = event.session_log.START
+    self._writer.write_event(event)
+
+  def add(self, step: int, numbers: Mapping[str, float]) -> None:
+    event = self._event(step)
+    for name, x in numbers.items():
+      event.summary.value.add(tag=name, simple_value=x)
+    self._writer.write_event(event)
+
+  def close(self) -> None:
+    self._writer.close()
+
+  def _event(self, step: int):
+    return event_pb2.Event(wall_time=time.time(), step=step)
 
 
 def write_atomically(path: epath.Path, text: str) -> None:

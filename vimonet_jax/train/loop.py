@@ -6,6 +6,7 @@ with these attributes trains as well. A stage's folder ends up with
 
     base.json  checkpoints/<step>/  metrics.jsonl  tensorboard/
     weights/  summary.json
+    skipped-<process>.jsonl  not_finite-<process>.json   where there is need
 
 and a run that is killed at any moment and started again ends with the same
 bits as one that was left alone.
@@ -32,13 +33,14 @@ import jax.numpy as jnp
 import optax
 from etils import epath
 
-from vimonet_jax import checkpoint, sharding
+from vimonet_jax import checkpoint, disk, sharding
 from vimonet_jax.models import quantize
 from vimonet_jax.train import log as log_lib
 from vimonet_jax.train import optimizer
 from vimonet_jax.train import step as step_lib
 
 Flat = dict[str, Any]
+_STOPPED = 128 + signal.SIGTERM
 
 
 def train(
@@ -62,12 +64,14 @@ def train(
   """Trains a stage to its end, from wherever it stands, and returns a summary.
 
   A stage that is finished already returns at once. SIGTERM saves and leaves
-  with SystemExit; after Ctrl-C the last checkpoint is good.
+  with SystemExit; after Ctrl-C the last checkpoint is good, and so it is when
+  the disk is full.
 
   Args:
     stage: what to train; see stages.Stage.
     dataset: its iterator gives endless batches of this process's rows, and is a
-      Grain iterator, so that it can be saved.
+      Grain iterator, so that it can be saved. `ids` among their keys, str [B],
+      stays here: of each row's records, one a line.
     folder: where the stage keeps everything.
     steps: steps in all, those of earlier runs included.
     tx: from optimizer.make.
@@ -96,6 +100,7 @@ def train(
   mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
   iterator = iter(dataset)
   with contextlib.ExitStack() as stack:
+    stack.enter_context(disk.says_when_full(root))
     stack.enter_context(sharding.use(mesh))
     saver = checkpoint.Checkpointer(root / 'checkpoints')
     stack.callback(saver.close)
@@ -118,26 +123,40 @@ def train(
     log.say(f'{stage.name}: starts at step {first} from {source}')
     stop = stack.enter_context(_stop_on_sigterm())
 
+    def is_due(step):
+      is_some = eval_steps and step % eval_steps == 0
+      return evaluate is not None and (step == steps or bool(is_some))
+
+    def look(step):
+      # Saved before: who is stopped meanwhile looks again and loses nothing.
+      saver.wait()
+      with stop.at_once():
+        log.amend(_evaluation(evaluate, state, frozen, step))
+
+    if first and is_due(first) and not log.is_evaluated:
+      look(first)
     step_fn = step_lib.jit(stage, tx, state, frozen, mesh, grad_accumulation)
     rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 1), whole)
 
     checked = set()
     for step in range(first + 1, steps + 1):
-      batch = _next(iterator, step)
+      batch = dict(_next(iterator, step))
+      ids = batch.pop('ids', ())
       _check_once(stage, batch, checked)
       state, metrics = step_fn(state, frozen, _to_global(batch, rows), key)
-      log.later(step, metrics)
+      log.later(step, metrics, ids)
       stopping = stop(step)
-      if step == steps or (eval_steps and step % eval_steps == 0):
-        log.flush(evaluate and _evaluation(evaluate, state, frozen, step))
-      if step == steps or step % checkpoint_steps == 0 or stopping:
+      is_last = step == steps
+      if is_last or step % checkpoint_steps == 0 or is_due(step) or stopping:
         log.flush()  # Numbers that are not finite must stop us before saving.
         saver.save(step, state, iterator)
-      if stopping and step < steps:
+      if stopping and (not is_last or is_due(step)):
         saver.wait()
         log.say(f'{stage.name}: stopped by SIGTERM, saved at step {step}')
-        raise SystemExit(128 + signal.SIGTERM)
+        raise SystemExit(_STOPPED)
+      if is_due(step):
+        look(step)
 
     saver.wait()
     checkpoint.save_weights(
@@ -230,7 +249,14 @@ def check_base(folder: str, name: str, found: str) -> None:
   root = epath.Path(folder).absolute()
   path = root / 'base.json'
   if path.exists():
-    known = json.loads(path.read_text())['frozen']
+    try:
+      known = json.loads(path.read_text())['frozen']
+    except (ValueError, KeyError, TypeError) as error:
+      raise ValueError(
+        f'Expected the fingerprint of frozen weights in {path}, found the file '
+        'damaged; remove it if config.base is the one that the stage began '
+        f'with, or remove {root} to begin anew.'
+      ) from error
     if known != found:
       raise ValueError(
         f'Expected stage {name} to go on with the frozen weights that it began '
@@ -329,24 +355,56 @@ def _evaluation(evaluate, state: step_lib.State, frozen: Flat, step: int):
   found = evaluate(
     optimizer.join(state.trainables, frozen), state.mutable, step
   )
-  return {f'eval/{name}': float(value) for name, value in found.items()}
+  return {name: float(value) for name, value in found.items()}
+
+
+class _Stop:
+  """Whether a SIGTERM asked to save and stop after a step."""
+
+  def __init__(self, asked: Callable[[int], bool]):
+    self._asked = asked
+    self._is_saved = False
+
+  def __call__(self, step: int) -> bool:
+    return self._asked(step)
+
+  @contextlib.contextmanager
+  def at_once(self) -> Iterator[None]:
+    """While everything is saved, the signal need not wait for a step's end."""
+    self._is_saved = True
+    try:
+      yield
+    finally:
+      self._is_saved = False
+
+  def hear(self, *_) -> None:
+    """What a signal does beside being remembered."""
+    if self._is_saved:
+      raise SystemExit(_STOPPED)
 
 
 @contextlib.contextmanager
-def _stop_on_sigterm() -> Iterator[Callable[[int], bool]]:
+def _stop_on_sigterm() -> Iterator[_Stop]:
   """Gives a function of the step: whether to save and stop after it."""
   if jax.process_count() > 1:
     # JAX itself catches the signal and makes all processes stop at one step.
     from jax.experimental import multihost_utils
 
-    yield multihost_utils.reached_preemption_sync_point
+    yield _Stop(multihost_utils.reached_preemption_sync_point)
     return
   if threading.current_thread() is not threading.main_thread():
-    yield lambda step: False  # Python hears signals in the main thread only.
+    # Python hears signals in the main thread only.
+    yield _Stop(lambda step: False)
     return
   received = threading.Event()
-  before = signal.signal(signal.SIGTERM, lambda *_: received.set())
+  stop = _Stop(lambda step: received.is_set())
+
+  def handle(*_):
+    received.set()
+    stop.hear()
+
+  before = signal.signal(signal.SIGTERM, handle)
   try:
-    yield lambda step: received.is_set()
+    yield stop
   finally:
     signal.signal(signal.SIGTERM, before)
