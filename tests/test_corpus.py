@@ -100,7 +100,12 @@ def test_a_tokenizer_is_trained_once_on_texts_and_then_read(tmp_path):
   assert asked == [('train', i) for i in range(12)]
   assert make().proto == made.proto
   assert len(asked) == 12
-  assert [path.name for path in tmp_path.iterdir()] == ['tokenizer.model']
+  path = tmp_path / 'tokenizer.model'
+  assert sorted(tmp_path.iterdir()) == [path, tmp_path / f'{path.name}.digest']
+  # Its unknown token has another name: that still is a tokenizer.
+  path.write_bytes(path.read_bytes().replace(b'<unk>', b'<unj>'))
+  with pytest.raises(ValueError, match=r'tokenizer.model as the run began'):
+    make()
 
 
 # --- How many places a motion takes ------------------------------------------
