@@ -43,8 +43,8 @@ def says_when_full(folder: str) -> Iterator[None]:
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     raise FullError(
       f'Expected room to write to {folder}, found its disk full '
-      f'({_room(folder)}); make room and repeat the command: it goes on from '
-      'the last checkpoint, which is whole.'
+      f'({_room(folder)}); make room and repeat the command: whatever was '
+      'finished before is whole, and it goes on from there.'
     ) from error
   finally:
     threading.excepthook = before

@@ -71,7 +71,7 @@ def runs(tmp_path_factory, tiny_model):
     for i in range(2)
   ]
   try:
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    outputs = [process.communicate(timeout=900)[0] for process in processes]
   finally:
     for process in processes:
       process.kill()
