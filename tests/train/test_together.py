@@ -154,9 +154,9 @@ def test_who_fails_does_not_leave_the_others_waiting(runs):
 def test_sigterm_to_one_process_saves_in_all(runs):
   root, told = runs
   assert [some['status'] for some in told] == [143, 143]
-  (step,) = [
-    int(path.name) for path in (root / 'terminated' / 'checkpoints').iterdir()
-  ]
+  # All stop at one step, some time after the signal; each tenth is saved, too.
+  saved = (root / 'terminated' / 'checkpoints').iterdir()
+  step = max(int(path.name) for path in saved)
   assert 6 <= step == len(_losses(root / 'terminated'))
 
 
