@@ -186,12 +186,12 @@ def test_the_compilers_words_on_what_is_too_large_are_read():
 def test_a_step_that_is_too_large_for_a_tpu_is_an_answer(tmp_path, capsys):
   pytest.importorskip('libtpu', reason='needs libtpu to compile for TPUs')
   config = presets.load('vicuna7b', '', mesh__data=1, mesh__fsdp=-1)
-  config.plan.topology, config.plan.rows = 'v5e:1x1', 1
+  config.plan.topology, config.plan.rows = 'v5e:1x1', 8
   assert planning.run(config, str(tmp_path)) == 1
   found = json.loads((tmp_path / 'plan.json').read_text())
   assert not found['fits']
   assert found['used'] > found['limit'] > 15 * 2**30
-  assert 'It does not fit: it would take 16.' in capsys.readouterr().out
+  assert 'It does not fit: it would take ' in capsys.readouterr().out
 
 
 def test_a_step_for_a_tpu_that_is_not_there_is_planned(tmp_path, capsys):

@@ -181,6 +181,8 @@ def _devices(topology: str) -> list[Any]:
   jax.config.update('jax_platforms', 'cpu')
   # Or it asks the network whether this machine has a TPU, for minutes.
   os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+  # No TPU is touched, so that several plans may be made at once.
+  os.environ.setdefault('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')
   from jax.experimental import topologies
 
   try:
