@@ -199,6 +199,25 @@ def test_a_layer_is_read_alone_however_deep_in_fusions_it_is_taken():
   assert plan.traffic(whole).accessed == 32 * layer + place + rows + out
 
 
+def test_a_program_that_is_not_given_back_is_still_known_by_its_memory():
+  x = jax.ShapeDtypeStruct((D, D), jnp.float32)
+  traced = jax.jit(lambda x: x @ x).trace(x)
+  compiled = traced.lower().compile()
+
+  class Silent:
+    memory_analysis = compiled.memory_analysis
+
+    def as_text(self):
+      raise jax.errors.JaxRuntimeError('INTERNAL: RET_CHECK failure')
+
+  found, whole = (plan.cost(traced, y, 1) for y in (Silent(), compiled))
+  assert (found.accessed, found.exchanged) == (None, None)
+  assert found.memory == whole.memory > 0
+  assert found.flops == whole.flops == 2 * D**3
+  chip = plan.Chip('chip', 1e12, 1e9, 1e11, 1e10)
+  assert plan.bound(found, chip).seconds == 2 * D**3 / 1e12
+
+
 def test_a_text_without_a_program_says_so():
   with pytest.raises(ValueError, match='found no ENTRY'):
     plan.traffic('HloModule nothing')

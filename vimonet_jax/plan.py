@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import jax
 from jax.extend import core
 
 _GIB = 2**30
@@ -58,15 +59,16 @@ class Cost(NamedTuple):
     temporaries: bytes of what it keeps meanwhile, at most.
     code: bytes of the program.
     accessed: bytes between memory and compute units, loops counted.
-    exchanged: kind of collective -> bytes sent per device.
+    exchanged: kind of collective -> bytes sent per device. This and `accessed`
+      are None where the compiler does not give its program back.
   """
 
   flops: float
   arguments: int
   temporaries: int
   code: int
-  accessed: float
-  exchanged: Mapping[str, float]
+  accessed: float | None
+  exchanged: Mapping[str, float] | None
 
   @property
   def memory(self) -> int:
@@ -406,7 +408,11 @@ def cost(traced: Any, compiled: Any, devices: int) -> Cost:
     devices: that it is compiled for.
   """
   memory = compiled.memory_analysis()
-  moved = traffic(compiled.as_text())
+  try:
+    moved = traffic(compiled.as_text())
+  except jax.errors.JaxRuntimeError:
+    # libtpu 0.0.52 cannot write what it has made for a v5p.
+    moved = Traffic(None, None)
   return Cost(
     flops=flops(traced.jaxpr) / devices,
     arguments=memory.argument_size_in_bytes
@@ -433,10 +439,10 @@ class Bound(NamedTuple):
 
 
 def bound(cost: Cost, chip: Chip) -> Bound:
-  """The roofline of a step on a chip."""
-  sent = sum(cost.exchanged.values())
+  """The roofline of a step on a chip; what nobody knows takes no time."""
+  sent = sum((cost.exchanged or {}).values())
   return Bound(
     compute=cost.flops / chip.flops,
-    memory=cost.accessed / chip.bandwidth,
+    memory=(cost.accessed or 0.0) / chip.bandwidth,
     links=sent / chip.links if sent else 0.0,
   )

@@ -337,11 +337,11 @@ def _planned(config, step: Step, mesh) -> dict[str, Any]:
   try:
     with _quiet() if platform == 'tpu' else contextlib.nullcontext():
       compiled = traced.lower(lowering_platforms=(platform,)).compile()
+      cost = plan.cost(traced, compiled, devices)
   except jax.errors.JaxRuntimeError as e:
     if _TOO_LARGE not in str(e):
       raise
     return {**found, 'fits': False, **too_large(str(e))}
-  cost = plan.cost(traced, compiled, devices)
   found |= {
     'fits': chip is None or cost.memory <= chip.memory,
     'used': cost.memory,
@@ -565,8 +565,11 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
   yield f'in all          {_gib(found["used"]):>14}{of}\n'
   yield f'products        {cost["flops"] / 1e12:>10.2f} TFLOP a chip and step'
   yield f'  of the model  {found["model_flops"] / 1e12:>10.2f} TFLOP'
-  yield f'memory traffic  {cost["accessed"] / 1e9:>10.2f} GB'
-  for kind, size in cost['exchanged'].items():
+  if cost['accessed'] is None:
+    yield 'memory traffic   unknown: libtpu does not give its program back'
+  else:
+    yield f'memory traffic  {cost["accessed"] / 1e9:>10.2f} GB'
+  for kind, size in (cost['exchanged'] or {}).items():
     yield f'{kind:16}{size / 1e9:>10.2f} GB sent'
   if 'bound' in found:
     bound = found['bound']
