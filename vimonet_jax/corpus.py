@@ -285,6 +285,16 @@ def passing_over(config, folder: str | None) -> skipped.Skipped:
   )
 
 
+def stage_model(config, name: str, *, vocab_size: int) -> vimonet.Config:
+  """The model as a stage trains it: with its adapters, and in its bits."""
+  return model(
+    config,
+    vocab_size=vocab_size,
+    adapters=config[name].get('lora'),
+    quantize=config[name].get('quantize', ''),
+  )
+
+
 def model(
   config, *, vocab_size: int, adapters=None, quantize: str = ''
 ) -> vimonet.Config:

@@ -78,11 +78,10 @@ def _check_stage(config, name: str, mesh) -> tuple[set[str], set[str]]:
     )
   stage = config[name]
   words = base.file(config, 'llm', 'tokenizer.model')
-  model = corpora.model(
+  model = corpora.stage_model(
     config,
+    name,
     vocab_size=tokenizer.Tokenizer.load(words).vocab_size if words else 1,
-    adapters=stage.get('lora'),
-    quantize=stage.get('quantize', ''),
   )
   base.check(config, model, stage=name)
   made = stages.make(name, stage, model)
@@ -121,21 +120,14 @@ def _check_frozen(
 # --- Training ----------------------------------------------------------------
 
 
-def _stage_model(config, name: str, corpus: corpora.Corpus):
-  return corpora.model(
-    config,
-    vocab_size=corpus.layout.tokenizer.vocab_size,
-    adapters=config[name].get('lora'),
-    quantize=config[name].get('quantize', ''),
-  )
-
-
 def train_stage(
   config, workdir: str, name: str, corpus: corpora.Corpus
 ) -> None:
   """Trains one stage to its end, on the weights of those before it."""
   stage = config[name]
-  model = _stage_model(config, name, corpus)
+  model = corpora.stage_model(
+    config, name, vocab_size=corpus.layout.tokenizer.vocab_size
+  )
   mesh = sharding.make_mesh(**config.mesh)
   before = config.stage_names[: config.stage_names.index(name)]
   loop.train(

@@ -222,11 +222,8 @@ def trace(config, step: Step, mesh: jax.sharding.Mesh):
 def _state(config, step: Step, mesh: jax.sharding.Mesh):
   """Stage, optimizer, and what both keep, as shapes where they lie."""
   stage_config = config[step.stage]
-  model = corpora.model(
-    config,
-    vocab_size=config.text.vocab_size,
-    adapters=stage_config.get('lora'),
-    quantize=stage_config.get('quantize', ''),
+  model = corpora.stage_model(
+    config, step.stage, vocab_size=config.text.vocab_size
   )
   stage = stages.make(step.stage, stage_config, model)
   tx = stages.make_optimizer(stage_config)

@@ -154,7 +154,7 @@ def show(
     speeds[name] = statistics.median(
       y['work'] / y['seconds'] for y in x['repeats']
     )
-    x['median_s'], x['speed'] = statistics.median(seconds), speeds[name]
+    x['median_s'], x['speed'] = median(x), speeds[name]
     x['ratio'] = speeds[ours] / speeds[name] if ours in speeds else None
     ratio = '' if x['ratio'] is None else f'{x["ratio"]:.2f}'
     quartiles = f'{low:.3f}-{high:.3f}'
