@@ -33,7 +33,7 @@ FLOORS = (
     'models.translators models.vimonet',
   ),
   (
-    'cluster disk sharding checkpoint convert.files convert.mapping '
+    'allocator cluster disk sharding checkpoint convert.files convert.mapping '
     'convert.decoder_tables convert.encoder_tables convert.source_config '
     'convert.statistics_files',
   ),

@@ -69,8 +69,9 @@ _PROCESS = flags.DEFINE_integer(
 
 
 def _pipeline(config, workdir: str) -> int:
-  from vimonet_jax import pipeline
+  from vimonet_jax import allocator, pipeline
 
+  allocator.keep_freed()
   return pipeline.run(config, workdir)
 
 

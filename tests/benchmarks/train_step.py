@@ -24,12 +24,12 @@ PRESETS = {
   'small': {
     'vocab': 2048, 'width': 512, 'layers': 6, 'heads': 8, 'head_dim': 64,
     'mlp': 1376, 'rows': 4, 'length': 512, 'dtype': 'float32', 'remat': 'none',
-    'rounds': 15,
+    'unroll': 6, 'rounds': 15,
   },
   '7b': {
     'vocab': 32000, 'width': 4096, 'layers': 32, 'heads': 32, 'head_dim': 128,
     'mlp': 11008, 'rows': 1, 'length': 4096, 'dtype': 'bfloat16',
-    'remat': 'full', 'rounds': 20,
+    'remat': 'full', 'unroll': 1, 'rounds': 20,
   },
 }  # fmt: skip
 RANK, ALPHA, TARGETS = 64, 16.0, ('q', 'v')
@@ -90,7 +90,6 @@ def _args() -> argparse.Namespace:
   for name, value in PRESETS['small'].items():
     parser.add_argument(f'--{name}', type=type(value), default=None)
   parser.add_argument('--quantize', default='', help="ours: '', int8 or nf4")
-  parser.add_argument('--unroll', type=int, default=1, help='ours')
   parser.add_argument('--compile', action='store_true', help='torch.compile')
   parser.add_argument('--without', nargs='*', default=[], help='all, torch')
   parser.add_argument('--peak-tflops', type=float, default=0.0)
@@ -161,10 +160,11 @@ def _ours(args) -> None:
   import jax
   import jax.numpy as jnp
 
-  from vimonet_jax import sharding
+  from vimonet_jax import allocator, sharding
   from vimonet_jax.train import optimizer
   from vimonet_jax.train import step as step_lib
 
+  allocator.keep_freed()  # As main does.
   trains_all = args.side == 'all'
   _, stage = _stage(args, trains_all=trains_all)
   tx = optimizer.make(

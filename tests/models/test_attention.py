@@ -132,6 +132,27 @@ def test_splash_attends_as_the_reference(monkeypatch, kv_heads, shape):
     np.testing.assert_allclose(x, y, atol=1e-5)
 
 
+@pytest.mark.parametrize('length', [40, 256, 301])
+def test_blocks_of_queries_attend_as_the_reference(length):
+  arrays, ids, positions = _rows(length=length)
+  mask = attention.mask(positions, ids, positions, ids)
+
+  def blocks(q, k, v):
+    return attention.attend_within(q, k, v, mask, ids, 'xla')
+
+  def whole(q, k, v):
+    return attention.attend(q, k, v, mask)
+
+  for x, y in zip(
+    _with_gradients(blocks, arrays, ids),
+    _with_gradients(whole, arrays, ids),
+    strict=True,
+  ):
+    np.testing.assert_allclose(x, y, atol=1e-5)
+  lowered = jax.jit(blocks).lower(*arrays[:3]).as_text()
+  assert (f'{length}x{length}xf32' in lowered) == (length < 64)
+
+
 def test_what_cudnn_is_asked_for_is_the_reference(monkeypatch):
   """Its mask and scale, computed by XLA in its place."""
   arrays, ids, positions = _rows()
