@@ -269,7 +269,7 @@ def _served(config, step: Step, mesh: jax.sharding.Mesh):
     lambda: attention.init_cache(model.llm, step.rows, step.length)
   )
   spec = jax.sharding.PartitionSpec
-  where = spec(None, ('data', 'fsdp'), None, 'tensor')
+  where = spec(None, ('data', 'fsdp'), 'tensor')
 
   def place(x, spec):
     return jax.ShapeDtypeStruct(

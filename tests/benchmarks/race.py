@@ -65,7 +65,7 @@ class _Contestant:
       stdout=subprocess.PIPE,
       text=True,
       cwd=ROOT,
-      env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'},
+      env=environment(),
     )
 
   def listen(self) -> dict[str, Any]:
@@ -86,6 +86,16 @@ class _Contestant:
     self._process.stdin.close()
     self._process.terminate()
     self._process.wait()
+
+
+def environment() -> dict[str, str]:
+  """In which a script of these finds the package."""
+  return {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
+
+
+def side(name: str, *more: str) -> list[str]:
+  """The command that is running, as the contestant that --side names."""
+  return [os.path.abspath(sys.argv[0]), *sys.argv[1:], f'--side={name}', *more]
 
 
 def run(

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -54,6 +55,39 @@ def compiled(**options):
 def run(batch, *, eos_id=NEVER, max_new_tokens=6, cache_length=32, **rest):
   fixed = {'max_new_tokens': max_new_tokens, 'cache_length': cache_length}
   return compiled(**fixed)(variables(), batch, eos_id=eos_id, **rest)
+
+
+def test_layers_that_no_loop_goes_over_are_never_taken_out_of_a_stack():
+  llm = dataclasses.replace(small.CONFIG.llm, unroll=small.CONFIG.llm.layers)
+  config = dataclasses.replace(small.CONFIG, llm=llm)
+  answer = jax.jit(
+    functools.partial(
+      generate.generate, vimonet.Vimonet(config), eos_id=NEVER, max_new_tokens=6
+    )
+  )
+  flat = traverse_util.flatten_dict(variables()['params'], sep='/')
+  divided = vimonet.unstack(flat, config)
+  assert isinstance(divided['llm/blocks/mlp/up/kernel'], tuple)
+  divided = {'params': traverse_util.unflatten_dict(divided, sep='/')}
+  want = run(prompts(), cache_length=None)
+  found = answer(divided, prompts())
+  assert np.array_equal(found.tokens, want.tokens)
+  np.testing.assert_allclose(found.cache.k, want.cache.k, atol=1e-5)
+
+  def stacks(variables):
+    text = answer.lower(variables, prompts()).compile().as_text()
+    shape = flat['llm/blocks/mlp/up/kernel'].shape
+    return f'f32[{",".join(map(str, shape))}]' in text
+
+  assert stacks(variables())
+  assert not stacks(divided)
+
+
+def test_a_loop_over_layers_keeps_their_stacks():
+  assert small.CONFIG.llm.unroll < small.CONFIG.llm.layers
+  flat = traverse_util.flatten_dict(variables()['params'], sep='/')
+  kept = vimonet.unstack(flat, small.CONFIG)
+  assert all(kept[path] is flat[path] for path in flat)
 
 
 @functools.cache

@@ -54,13 +54,13 @@ def test_the_mask_is_the_picture_in_its_docstring():
 def test_kv_heads_are_shared_by_neighbouring_query_heads():
   rng = np.random.default_rng(0)
   q = rng.normal(size=(2, 3, 4, 8)).astype(np.float32)
-  k, v = rng.normal(size=(2, 2, 5, 2, 8)).astype(np.float32)
+  k, v = rng.normal(size=(2, 2, 2, 5, 8)).astype(np.float32)
   mask = rng.random((2, 3, 5)) < 0.7
   mask[..., 0] = True
-  scores = np.einsum('blnh,bsnh->bnls', q, k.repeat(2, 2)) / np.sqrt(8)
+  scores = np.einsum('blnh,bnsh->bnls', q, k.repeat(2, 1)) / np.sqrt(8)
   weights = np.exp(scores) * mask[:, None]
   weights /= weights.sum(-1, keepdims=True)
-  want = np.einsum('bnls,bsnh->blnh', weights, v.repeat(2, 2))
+  want = np.einsum('bnls,bnsh->blnh', weights, v.repeat(2, 1))
   np.testing.assert_allclose(attention.attend(q, k, v, mask), want, atol=1e-5)
 
 
@@ -68,8 +68,9 @@ def test_bfloat16_scores_are_rounded_nowhere():
   rng = np.random.default_rng(0)
   q, k = jnp.asarray(rng.normal(size=(2, 1, 16, 1, 128)), jnp.bfloat16)
   # Values that give the weights back, in float32.
-  v = np.eye(16, dtype=np.float32)[None, :, None]
-  found = attention.attend(q, k, v, np.ones((1, 16, 16), bool))[0, :, 0]
+  v = np.eye(16, dtype=np.float32)[None, None]
+  found = attention.attend(q, k[:, None, :, 0], v, np.ones((1, 16, 16), bool))
+  found = found[0, :, 0]
   q, k = (np.asarray(x[0, :, 0], np.float64) for x in (q, k))
   want = special.softmax(q @ k.T / np.sqrt(128), axis=-1)
   np.testing.assert_allclose(found, want, rtol=1e-5)
@@ -141,7 +142,7 @@ def test_blocks_of_queries_attend_as_the_reference(length):
     return attention.attend_within(q, k, v, mask, ids, 'xla')
 
   def whole(q, k, v):
-    return attention.attend(q, k, v, mask)
+    return attention.attend(q, *(jnp.swapaxes(x, 1, 2) for x in (k, v)), mask)
 
   for x, y in zip(
     _with_gradients(blocks, arrays, ids),

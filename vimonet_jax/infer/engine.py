@@ -180,7 +180,7 @@ class Engine:
       )
     )
     self._mesh = _mesh_of(params)
-    self._variables = variables(params)
+    self._variables = variables(vimonet.unstack(params, bundle.model))
 
   @classmethod
   def load(

@@ -117,7 +117,7 @@ def generate(
 
   Args:
     model: is asked to prefill and decode.
-    variables: for model.apply.
+    variables: for model.apply, or with layers from vimonet.unstack.
     batch: one segment a row, padded on the right: tokens, segment_ids,
       media_index and the media. With `previous` only what is new: the next
       turn, without what came before and without media seen before. A row that
@@ -131,6 +131,10 @@ def generate(
     key: for draws; may be None when greedy.
     logits_fn: changes scores before every draw, as a watermark does.
   """
+
+  def apply(*args, method: str):
+    return model.apply(vimonet.stack(variables), *args, method=method)
+
   if max_new_tokens is None:
     max_new_tokens = sampling.max_new_tokens
   B, L = batch['tokens'].shape
@@ -147,14 +151,13 @@ def generate(
     last_B = jnp.full(B, -1, jnp.int32)
   else:
     last_B = previous.last
-    _, cache = model.apply(
-      variables,
+    _, cache = apply(
       last_B,
       has_prompt_B & (last_B >= 0),
       previous.cache,
       method='decode',
     )
-  logits_BV, cache = model.apply(variables, batch, cache, method='prefill')
+  logits_BV, cache = apply(batch, cache, method='prefill')
   key = jax.random.key(0) if key is None else key
 
   def draw(logits_BV: jax.Array, state: _State) -> _State:
@@ -162,7 +165,7 @@ def generate(
       logits_BV = logits_fn(logits_BV, state.last_B)
     drawn_B = sample(logits_BV, sampling, jax.random.fold_in(key, state.step))
     is_active_B = ~state.is_done_B
-    has_no_slot_B = state.cache.length >= state.cache.k.shape[2]
+    has_no_slot_B = state.cache.length >= state.cache.k.shape[3]
     return state._replace(
       step=state.step + 1,
       tokens_BL=state.tokens_BL.at[:, state.step].set(
@@ -177,8 +180,8 @@ def generate(
     return (state.step < max_new_tokens) & ~jnp.all(state.is_done_B)
 
   def advance(state: _State) -> _State:
-    logits_BV, cache = model.apply(
-      variables, state.last_B, ~state.is_done_B, state.cache, method='decode'
+    logits_BV, cache = apply(
+      state.last_B, ~state.is_done_B, state.cache, method='decode'
     )
     return draw(logits_BV, state._replace(cache=cache))
 

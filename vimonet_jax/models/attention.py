@@ -60,7 +60,7 @@ def mask(
 
 
 def attend(
-  q_BLNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BLS: jax.Array
+  q_BLNH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, mask_BLS: jax.Array
 ) -> jax.Array:
   """Softmax attention, each kv head for N / K query heads -> [B, L, N, H].
 
@@ -68,20 +68,20 @@ def attend(
   all values, which is finite.
   """
   N, H = q_BLNH.shape[2:]
-  repeats = N // k_BSKH.shape[2]
-  k_BSNH = jnp.repeat(k_BSKH, repeats, axis=2)
-  v_BSNH = jnp.repeat(v_BSKH, repeats, axis=2)
+  repeats = N // k_BKSH.shape[1]
+  k_BNSH = jnp.repeat(k_BKSH, repeats, axis=1)
+  v_BNSH = jnp.repeat(v_BKSH, repeats, axis=1)
   scores_BNLS = jnp.einsum(
-    'blnh,bsnh->bnls',
+    'blnh,bnsh->bnls',
     q_BLNH,
-    k_BSNH,
+    k_BNSH,
     preferred_element_type=jnp.float32,
   )
   # Not the queries, which bfloat16 would round once more.
   scores_BNLS = scores_BNLS / math.sqrt(H)
   scores_BNLS = jnp.where(mask_BLS[:, None], scores_BNLS, -1e30)
-  weights_BNLS = jax.nn.softmax(scores_BNLS).astype(v_BSNH.dtype)
-  return jnp.einsum('bnls,bsnh->blnh', weights_BNLS, v_BSNH)
+  weights_BNLS = jax.nn.softmax(scores_BNLS).astype(v_BNSH.dtype)
+  return jnp.einsum('bnls,bnsh->blnh', weights_BNLS, v_BNSH)
 
 
 def attend_within(
@@ -140,12 +140,13 @@ def _by_blocks(q_BLNH, k_BLKH, v_BLKH, mask_BLL):
   """Blocks of queries, each with the keys up to its end: none sees a later."""
   L = q_BLNH.shape[1]
   size = max(_SMALLEST_BLOCK, -(-L // _QUERY_BLOCKS))
+  k_BKLH, v_BKLH = (jnp.swapaxes(x, 1, 2) for x in (k_BLKH, v_BLKH))
   return jnp.concatenate(
     [
       attend(
         q_BLNH[:, start : start + size],
-        k_BLKH[:, : start + size],
-        v_BLKH[:, : start + size],
+        k_BKLH[:, :, : start + size],
+        v_BKLH[:, :, : start + size],
         mask_BLL[:, start : start + size, : start + size],
       )
       for start in range(0, L, size)
@@ -233,8 +234,9 @@ class Cache(NamedTuple):
   """Keys and values of what was read so far; a token's slot is its position.
 
   Attributes:
-    k: [layers, B, S, K, H], turned to their positions.
-    v: [layers, B, S, K, H].
+    k: [layers, B, K, S, H], turned to their positions. A head's slots lie
+      together, as they are read; a CPU would put them so for every token.
+    v: [layers, B, K, S, H].
     length: int32 [B], slots in use; the rest is never attended to.
   """
 
@@ -251,7 +253,7 @@ def init_cache(config: Any, batch: int, length: int) -> Cache:
     batch: B.
     length: S.
   """
-  shape = (config.layers, batch, length, config.kv_heads, config.head_dim)
+  shape = (config.layers, batch, config.kv_heads, length, config.head_dim)
   return Cache(
     k=jnp.zeros(shape, config.dtype),
     v=jnp.zeros(shape, config.dtype),
@@ -271,6 +273,6 @@ def write(
 
   def put(old, new_BLKH):
     new_BLKH = new_BLKH.astype(old.dtype)
-    return old.at[layer, rows_B1, slots_BL].set(new_BLKH, mode='drop')
+    return old.at[layer, rows_B1, :, slots_BL].set(new_BLKH, mode='drop')
 
   return cache._replace(k=put(cache.k, k_BLKH), v=put(cache.v, v_BLKH))

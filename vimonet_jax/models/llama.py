@@ -180,9 +180,9 @@ class Attention(nn.Module):
       )
     else:
       cache = attention.write(cache, k_BLKH, v_BLKH, layer, context.slots_BL)
-      k_BSKH = cache.k[layer].astype(q_BLNH.dtype)
-      v_BSKH = cache.v[layer].astype(q_BLNH.dtype)
-      out_BLNH = attention.attend(q_BLNH, k_BSKH, v_BSKH, context.mask_BLS)
+      k_BKSH = cache.k[layer].astype(q_BLNH.dtype)
+      v_BKSH = cache.v[layer].astype(q_BLNH.dtype)
+      out_BLNH = attention.attend(q_BLNH, k_BKSH, v_BKSH, context.mask_BLS)
     out_BLNH = nn.with_logical_constraint(out_BLNH, names)
     return self.o(out_BLNH, deterministic=deterministic), cache
 
@@ -372,7 +372,7 @@ class Llama(nn.Module):
     Returns:
       Hidden states after the last norm, [B, L, D], and the longer cache.
     """
-    rows, num_slots = cache.k.shape[1:3]
+    _, rows, _, num_slots, _ = cache.k.shape
     offsets = jnp.arange(x_BLD.shape[1])
     positions_BL = cache.length[:, None] + offsets
     slots_BS = jnp.broadcast_to(jnp.arange(num_slots), (rows, num_slots))

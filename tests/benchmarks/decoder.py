@@ -1,0 +1,209 @@
+"""One decoder for both sides of a race: its flags, its weights, and PyTorch's.
+
+Small ones have the same weights on both sides, which `write` puts into a folder
+once; of large ones each side draws its own.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import race
+
+_SHAPE = ('vocab', 'width', 'layers', 'heads', 'head_dim', 'mlp')
+# Rank 64 beside a width of 1024: a side product that is not for nothing.
+SMALL = dict(zip(_SHAPE, (2048, 1024, 4, 16, 64, 2752), strict=True))
+VICUNA = dict(zip(_SHAPE, (32000, 4096, 32, 32, 128, 11008), strict=True))
+RANK, ALPHA, TARGETS = 64, 16.0, ('q', 'v')
+# Parameters up to which both sides are given the same.
+_SHARED = 1_000_000_000
+
+
+def add_flags(parser: argparse.ArgumentParser, presets: dict) -> None:
+  """A flag for every setting of the presets, and those of every race."""
+  first = next(iter(presets))
+  parser.add_argument('--preset', default=first, choices=presets)
+  for name, value in presets[first].items():
+    parser.add_argument(f'--{name}', type=type(value), default=None)
+  parser.add_argument('--quantize', default='', help="ours: '', int8 or nf4")
+  parser.add_argument('--compile', action='store_true', help='torch.compile')
+  parser.add_argument('--json', default=None, help='where to write all of it')
+  parser.add_argument('--side', default='', help=argparse.SUPPRESS)
+  parser.add_argument('--folder', default='', help=argparse.SUPPRESS)
+
+
+def parse(parser: argparse.ArgumentParser, presets: dict) -> argparse.Namespace:
+  """What was given, and the preset's for the rest."""
+  args = parser.parse_args()
+  for name, value in presets[args.preset].items():
+    if getattr(args, name) is None:
+      setattr(args, name, value)
+  return args
+
+
+def parameters(args: argparse.Namespace) -> int:
+  """Of the decoder, without adapters."""
+  heads = args.heads * args.head_dim
+  layer = args.width * (4 * heads + 3 * args.mlp + 2)
+  return args.layers * layer + args.width * (2 * args.vocab + 1)
+
+
+def config(args: argparse.Namespace, *, adapters: bool, **changes: Any):
+  """A vimonet.Config whose decoder has the shape of the flags."""
+  from vimonet_jax.models import (
+    clip_video,
+    llama,
+    lora,
+    motion_vqvae,
+    vimonet,
+  )
+
+  adapter = lora.LoraConfig(RANK, ALPHA, 0.0, TARGETS)
+  return vimonet.Config(
+    llm=llama.Config(
+      **{
+        'vocab_size': args.vocab,
+        'width': args.width,
+        'layers': args.layers,
+        'heads': args.heads,
+        'kv_heads': args.heads,
+        'head_dim': args.head_dim,
+        'mlp_width': args.mlp,
+        'lora': adapter if adapters else lora.LoraConfig(),
+        'quantize': args.quantize,
+        'dtype': args.dtype,
+        'unroll': args.unroll,
+        **changes,
+      }
+    ),
+    motion=motion_vqvae.Config.t2m_gpt(),
+    video=clip_video.Config.languagebind(),
+  )
+
+
+def weights(args: argparse.Namespace, wanted: dict, fresh) -> dict:
+  """Those that were written, in the dtypes wanted, or fresh ones.
+
+  Args:
+    args: flags.
+    wanted: path -> something with a dtype.
+    fresh: key -> parameters by path, traced.
+  """
+  import jax
+  import numpy as np
+
+  path = pathlib.Path(args.folder) / 'ours.npz'
+  if path.exists() and not args.quantize:
+    stored = np.load(path)
+    return {
+      name: jax.numpy.asarray(stored[name], x.dtype)
+      for name, x in wanted.items()
+    }
+
+  def make(key):
+    params = fresh(key)
+    return {name: params[name].astype(x.dtype) for name, x in wanted.items()}
+
+  return jax.jit(make)(jax.random.key(0))
+
+
+def share(args: argparse.Namespace, folder: str) -> None:
+  """Writes weights for both sides, in a process of its own, if they are small.
+
+  In the folder there are ours.npz, arrays by path, and llm/ and adapter/ as
+  transformers and peft read them.
+  """
+  if parameters(args) > _SHARED:
+    return
+  settings = {**vars(args), 'quantize': '', 'folder': folder}
+  subprocess.run(
+    [sys.executable, __file__, json.dumps(settings)],
+    check=True,
+    env=race.environment(),
+  )
+
+
+def _write(args: argparse.Namespace) -> None:
+  import numpy as np
+
+  from vimonet_jax import sharding
+  from vimonet_jax.convert import decoder_tables, files, mapping, source_config
+  from vimonet_jax.train import stages
+
+  folder = pathlib.Path(args.folder)
+  model = config(args, adapters=True)
+  stage = stages.tokens('instruct', model, ('llm/.*/lora_.*',), media=())
+  rng, flat = np.random.default_rng(0), {}
+  for name, x in sharding.unbox(stage.abstract()[0]).items():
+    is_scale = name.endswith('/scale')
+    size = 1.0 if is_scale else x.shape[-2] ** -0.5 if x.ndim > 1 else 1.0
+    flat[name] = np.ones(x.shape, np.float32) if is_scale else (
+      rng.normal(0, min(size, 0.05), x.shape).astype(np.float32)
+    )  # fmt: skip
+  np.savez(folder / 'ours.npz', **flat)
+  for part, table in (
+    ('llm', decoder_tables.llama_hf(model.llm)),
+    ('adapter', decoder_tables.peft(model.llm)),
+  ):
+    (folder / part).mkdir()
+    tensors = [
+      pair
+      for row in table.rows
+      for pair in mapping.to_theirs(table, row, flat.__getitem__)
+    ]
+    files.write_safetensors(
+      folder / part,
+      'model' if part == 'llm' else 'adapter_model',
+      [lambda tensors=tensors: iter(tensors)],
+    )
+  plain = dataclasses.replace(model.llm, lora=type(model.llm.lora)())
+  settings = {
+    'llm/config.json': source_config.llama_json(plain, 'float32'),
+    'adapter/adapter_config.json': source_config.peft_json(
+      model.llm.lora, str(folder / 'llm')
+    ),
+  }
+  for name, fields in settings.items():
+    (folder / name).write_text(json.dumps(fields))
+
+
+def of_torch(args: argparse.Namespace, *, length: int):
+  """transformers' Llama with its fastest attention, on the GPU if there is one.
+
+  Args:
+    args: flags.
+    length: most tokens of a row.
+  """
+  import torch
+  import transformers
+
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  dtype = getattr(torch, args.dtype)
+  written = pathlib.Path(args.folder) / 'llm'
+  if written.exists():
+    return transformers.LlamaForCausalLM.from_pretrained(
+      written, dtype=dtype, attn_implementation='sdpa'
+    ).to(device)
+  shape = transformers.LlamaConfig(
+    vocab_size=args.vocab,
+    hidden_size=args.width,
+    intermediate_size=args.mlp,
+    num_hidden_layers=args.layers,
+    num_attention_heads=args.heads,
+    head_dim=args.head_dim,
+    max_position_embeddings=length,
+    attn_implementation='sdpa',
+  )
+  with torch.device(device):
+    torch.set_default_dtype(dtype)
+    llama = transformers.LlamaForCausalLM(shape)
+    torch.set_default_dtype(torch.float32)
+  return llama
+
+
+if __name__ == '__main__':
+  _write(argparse.Namespace(**json.loads(sys.argv[1])))
