@@ -50,6 +50,9 @@ def _stage(steps, trainable, learning_rates, mixes, **changes):
     'schedule': 'cosine',
     'clip': 1.0,
     'mixes': mixes,
+    # With rows: all mixes share them, by weight of conversations, and a row has
+    # as many as it has tokens and clips for. 0: a row for each, of its mix.
+    'packed': {'rows': 0, 'length': 0, 'motion_clips': 0, 'video_clips': 0},
     # Into how many parts a batch is cut that one step sees one after another.
     'grad_accumulation': 1,
     # '', 'int8' or 'nf4': what the decoder's kernels are rounded to where they

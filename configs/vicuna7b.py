@@ -60,6 +60,9 @@ def _stage(steps, trainable, learning_rates, mixes, **changes):
     # None of them clips. Cheap insurance for 1e-3 in bfloat16 [ours].
     'clip': 1.0,
     'mixes': mixes,
+    # With rows: all mixes share them, by weight of conversations, and a row has
+    # as many as it has tokens and clips for. 0: a row for each, of its mix.
+    'packed': {'rows': 0, 'length': 0, 'motion_clips': 0, 'video_clips': 0},
     # Into how many parts a batch is cut that one step sees one after another.
     'grad_accumulation': 1,
     # Decoder and tower in bfloat16, as they were converted, and the VQ-VAE in

@@ -33,7 +33,7 @@ def test_products_are_those_of_the_papers_second_stage():
   config = presets.load('vicuna7b', '')
   config.model.llm.remat = 'none'
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  step = planning.Step('train', 'instruct', 'motion', ('motion',), 1, 512)
+  step = planning.Step('train', 'instruct', 'motion', {'motion': 1}, 1, 512)
   found = plan.flops(planning.trace(config, step, mesh).jaxpr)
   known = 4 * 6_738_415_616 * 512
   assert abs(found / known - 1) < 0.15

@@ -142,6 +142,9 @@ def _comparable(config) -> tuple[ml_collections.ConfigDict, list[str]]:
         'this form'
       )
       stage.optimizer = 'adamw'
+    if stage.get('packed') and stage.packed.rows:
+      changes.append(f'{name}: rows of one mix each instead of packed ones')
+      stage.packed.rows = 0
     rows = [mix.rows for mix in stage.mixes.values()]
     if max(rows) > settings['rows']:
       changes.append(

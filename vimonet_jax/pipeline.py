@@ -90,8 +90,8 @@ def _check_stage(config, name: str, mesh) -> tuple[set[str], set[str]]:
   jax.eval_shape(stages.make_optimizer(stage).init, trainable)
   _augment(config)
   shares, _ = sharding.shares(mesh, config.data.get('shares', 0))
-  for rows in [mix.rows for mix in stage.mixes.values()] or [stage.rows]:
-    _share_of(rows, mesh, shares, stage.get('grad_accumulation', 1))
+  for rows in stages.batch_kinds(stage).values() or [stage]:
+    _share_of(rows.rows, mesh, shares, stage.get('grad_accumulation', 1))
   return set(trainable), set(quantize.made_of(frozen))
 
 
@@ -220,8 +220,6 @@ def _share_batches(
   # Stages that read the same records must not do so in the same order.
   seed = config.seed + 100 * stages.NAMES.index(name)
   share = {'process_count': process_count, **reading}
-  # Words stand where clips would.
-  has_words = bool(stage.get('stand_in'))
   if name == 'motion':
     return batches.motion_windows(
       train,
@@ -232,36 +230,56 @@ def _share_batches(
       seed=seed,
       **share,
     )
-  if has_words:
+  if stage.get('stand_in'):  # Words stand where clips would.
     train = batches.FunctionSource(
       functools.partial(corpus.words, 'train'), stage.stand_in
     )
-  mixes = [
-    batches.Mix(
-      train,
-      views.View(
-        media=mix.media,
-        caption_share=mix.caption_share,
-        max_turns=mix.max_turns,
-        domain_weights=mix.get('domain_weights', {}),
-      ),
-      rows=_share_of(mix.rows, mesh, process_count),
-      length=mix.length,
-      motion_clips=int('motion' in mix.media and not has_words),
-      video_clips=int('video' in mix.media and not has_words),
-      has_words=has_words,
-      weight=mix.weight,
-      augment=_augment(config),
-    )
-    for mix in stage.mixes.values()
-  ]
   return batches.conversations(
-    mixes,
+    _mixes(config, stage, train, mesh, process_count),
     layout=corpus.layout,
     statistics=corpus.statistics,
     seed=seed,
     **share,
   )
+
+
+def _mixes(config, stage, train, mesh, shares: int) -> list[batches.Mix]:
+  """A kind of batch for each mix of a stage, or one that they all share."""
+  kinds = stages.batch_kinds(stage)
+
+  def made(name: str, view, **changes) -> batches.Mix:
+    kind = kinds[name]
+    return batches.Mix(
+      train,
+      view,
+      rows=_share_of(kind.rows, mesh, shares),
+      length=kind.length,
+      has_words=bool(stage.get('stand_in')),
+      augment=_augment(config),
+      **{f'{medium}_clips': clips for medium, clips in kind.clips.items()},
+      **changes,
+    )
+
+  shown = {
+    name: views.View(
+      media=mix.media,
+      caption_share=mix.caption_share,
+      max_turns=mix.max_turns,
+      domain_weights=mix.get('domain_weights', {}),
+    )
+    for name, mix in stage.mixes.items()
+  }
+  weights = {name: mix.weight for name, mix in stage.mixes.items()}
+  if 'packed' not in kinds:
+    return [made(name, shown[name], weight=weights[name]) for name in shown]
+  video = corpora.model(config, vocab_size=1).video
+  return [
+    made(
+      'packed',
+      views.Choice(tuple(shown.values()), tuple(weights.values())),
+      frames_shape=(video.frames, video.image_size, video.image_size, 3),
+    )
+  ]
 
 
 def _probe(config, name: str, corpus: corpora.Corpus, model):

@@ -59,7 +59,7 @@ class Step:
     kind: `train` or `decode`.
     stage: whose settings count.
     mix: name of its rows.
-    media: of `motion` and `video`, what a row holds.
+    clips: medium -> clips that a row holds.
     rows: of a batch, on all devices together.
     length: of a row, or of its cache.
     parts: of the batch, one after another (grad_accumulation).
@@ -68,7 +68,7 @@ class Step:
   kind: str
   stage: str
   mix: str
-  media: tuple[str, ...]
+  clips: Mapping[str, int]
   rows: int
   length: int
   parts: int = 1
@@ -132,13 +132,13 @@ def _step(config, settings: Mapping[str, Any]) -> Step:
       f'Expected config.plan.step to be train or decode, found {kind!r}.'
     )
   name, mix = _stage_and_mix(config, settings)
-  of = config[name].mixes[mix]
+  of = stages.batch_kinds(config[name])[mix]
   parts = config[name].get('grad_accumulation', 1) if kind == 'train' else 1
   return Step(
     kind,
     name,
     mix,
-    tuple(of.media),
+    of.clips,
     settings['rows'] or of.rows,
     settings['length'] or of.length,
     1 if settings['search'] else parts,
@@ -157,19 +157,20 @@ def _check_rows(step: Step, mesh: jax.sharding.Mesh) -> None:
 
 def _stage_and_mix(config, settings: Mapping[str, Any]) -> tuple[str, str]:
   name = settings['stage'] or config.stage_names[-1]
-  mixes = config.get(name, {}).get('mixes', {})
-  if not mixes:
+  has_mixes = config.get(name, {}).get('mixes')
+  kinds = stages.batch_kinds(config[name]) if has_mixes else {}
+  if not kinds:
     there = [x for x in config.stage_names if config[x].mixes]
     raise ValueError(
       f'Expected config.plan.stage among {", ".join(there)}, found {name!r}.'
     )
   largest = max(
-    mixes, key=lambda x: (mixes[x].length, len(mixes[x].media), mixes[x].rows)
+    kinds, key=lambda x: (kinds[x].length, len(kinds[x].clips), kinds[x].rows)
   )
   mix = settings['mix'] or largest
-  if mix not in mixes:
+  if mix not in kinds:
     raise ValueError(
-      f'Expected config.plan.mix among {", ".join(mixes)}, found {mix!r}.'
+      f'Expected config.plan.mix among {", ".join(kinds)}, found {mix!r}.'
     )
   return name, mix
 
@@ -242,7 +243,7 @@ def _trace_train(config, step: Step, mesh: jax.sharding.Mesh):
   rows = sharding.batch_sharding(mesh)
   shapes = jax.eval_shape(
     lambda: stages.example_batch(
-      model, step.media, rows=step.rows, length=step.length
+      model, stages.BatchKind(step.rows, step.length, step.clips)
     )
   )
   batch = {

@@ -130,6 +130,56 @@ def test_a_packed_record_is_what_it_is_alone(media):
       np.testing.assert_array_equal(made['frames'][0], record.frames)
 
 
+def test_conversations_of_all_kinds_share_a_row():
+  kinds = [('motion',), ('video',), ('motion', 'video'), ()]
+  made = [
+    samples.record(n, kinds[n % 4], words=1 + n % 3) for n in range(24)
+  ]
+  mix = _mix(
+    source=made,
+    view=views.Choice(tuple(views.View(kind) for kind in kinds), (1.0,) * 4),
+    rows=2,
+    length=250,
+    motion_clips=3,
+    video_clips=3,
+    frames_shape=(2, 4, 4, 3),
+  )
+  rows, elements = [], []
+  for batch in _batches(mix, count=12):
+    assert batch['motion'].shape == (2, 3, 196, 263)
+    assert batch['frames'].shape == (2, 3, 2, 4, 4, 3)
+    unpacked = samples.unpack(batch, motion_slots=49, video_tokens=VIDEO)
+    rows += [{tuple(sorted(_shown(x))) for x in row} for row in unpacked]
+    elements += [x for row in unpacked for x in row]
+  assert max(map(len, rows)) > 1
+  assert {kind for row in rows for kind in row} == set(kinds)
+  for found in elements:
+    record = mix.source[_number(found)]
+    # As it would be alone, if it showed as much.
+    hidden = {
+      **({} if 'motion' in found else {'motion': None}),
+      **({} if 'frames' in found else {'frames': None}),
+    }
+    shown = dataclasses.replace(record, **hidden)
+    alone = text.encode_dialog(shown, _layout())
+    np.testing.assert_array_equal(found['tokens'], alone['tokens'])
+    np.testing.assert_array_equal(found['media_index'], alone['media_index'])
+    if 'motion' in found:
+      motion_T263 = STATISTICS.normalise(record.motion)
+      (length,) = found['motion_length']
+      np.testing.assert_array_equal(found['motion'][0, :length], motion_T263)
+    if 'frames' in found:
+      np.testing.assert_array_equal(found['frames'][0], record.frames)
+
+
+def _shown(made):
+  return [
+    name
+    for name, key in (('motion', 'motion'), ('video', 'frames'))
+    if key in made
+  ]
+
+
 def test_the_loss_mask_says_which_tokens_are_answers():
   (batch,) = _batches(_mix(rows=1), count=1)
   first = batch['segment_ids'][0] == 1

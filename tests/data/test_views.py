@@ -86,3 +86,27 @@ def test_weights_below_0_are_refused(weight):
 def test_unknown_media_are_named():
   with pytest.raises(ValueError, match='sound'):
     views.View(('sound',))
+
+
+def test_a_choice_draws_views_by_weight_of_those_whose_media_are_there():
+  views_of = {
+    ('motion',): views.View(('motion',)),
+    ('motion', 'video'): views.View(),
+  }
+  choice = views.Choice(tuple(views_of.values()), (3.0, 1.0))
+  found = collections.Counter(
+    record.video_text is None for record in _draw(choice, 2000)
+  )
+  assert found[True] / 2000 == pytest.approx(0.75, abs=0.03)
+  silent = dataclasses.replace(RECORD, video_text=None)
+  rng = np.random.default_rng(0)
+  for _ in range(50):
+    asked = {turn.domain for turn in choice(silent, rng).turns}
+    assert all(records.DOMAINS[domain] == ('motion',) for domain in asked)
+
+
+def test_a_choice_says_when_no_view_has_its_media():
+  choice = views.Choice((views.View(), views.View(('motion',))), (1.0, 1.0))
+  record = dataclasses.replace(RECORD, motion_text=None)
+  with pytest.raises(views.NothingToAskError, match='of 2 views, found video'):
+    choice(record, np.random.default_rng(0))

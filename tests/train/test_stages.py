@@ -227,6 +227,41 @@ def test_every_trainable_has_a_learning_rate_and_nothing_else_a_memory(name):
   assert keys & shapes.keys() == trainables.keys()
 
 
+def _of_two_mixes(**packed):
+  return {
+    'mixes': {
+      'motion': {'media': ('motion',), 'rows': 8, 'length': 64},
+      'both': {'media': ('motion', 'video'), 'rows': 4, 'length': 128},
+    },
+    'packed': {
+      'rows': 0, 'length': 0, 'motion_clips': 0, 'video_clips': 0, **packed,
+    },
+  }  # fmt: skip
+
+
+def test_packed_rows_take_the_place_of_all_mixes():
+  kinds = stages.batch_kinds(_of_two_mixes())
+  assert kinds == {
+    'motion': stages.BatchKind(8, 64, {'motion': 1}),
+    'both': stages.BatchKind(4, 128, {'motion': 1, 'video': 1}),
+  }
+  config = _of_two_mixes(rows=2, length=512, motion_clips=6, video_clips=3)
+  packed = stages.BatchKind(2, 512, {'motion': 6, 'video': 3})
+  assert stages.batch_kinds(config) == {'packed': packed}
+  batch = stages.example_batch(_model('align'), packed)
+  assert batch['motion'].shape[:2] == (2, 6)
+  assert batch['frames'].shape[:2] == (2, 3)
+  # Words lie among the tokens and take no room beside them.
+  kinds = stages.batch_kinds({**config, 'stand_in': 9})
+  assert kinds == {'packed': stages.BatchKind(2, 512, {})}
+
+
+def test_packed_rows_need_room_for_their_clips():
+  config = _of_two_mixes(rows=2, length=512, motion_clips=6)
+  with pytest.raises(ValueError, match='for the video clips.*video_clips=0'):
+    stages.batch_kinds(config)
+
+
 def test_a_stage_has_the_encoders_of_its_mixes_only():
   config = {
     'trainable': ('translators/.*',),

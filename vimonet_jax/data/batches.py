@@ -66,17 +66,20 @@ class Mix:
     length: L.
     motion_clips: Cm; with slots, every record has to have a motion.
     video_clips: Cv; with slots, every record has to have frames.
+    frames_shape: of a video clip, [I, H, W, 3]. With it slots are for those who
+      have clips, so that conversations of all kinds share a row.
     has_words: words stand for clips in every record.
     weight: how often such a batch comes, relative to the other mixes.
     augment: variants of a record; None shows it as it is.
   """
 
   source: Source
-  view: views.View
+  view: views.View | views.Choice
   rows: int
   length: int
   motion_clips: int = 0
   video_clips: int = 0
+  frames_shape: tuple[int, ...] | None = None
   has_words: bool = False
   weight: float = 1.0
   augment: augment_lib.Augment | None = None
@@ -86,6 +89,13 @@ class Mix:
     return packing.RowShape(
       self.length, self.motion_clips, self.video_clips, self.has_words
     )
+
+  @property
+  def without_clips(self) -> packing.Element:
+    """What a record's element has before its own clips; see `frames_shape`."""
+    if self.frames_shape is None:
+      return {}
+    return packing.without_clips(self.shape, self.frames_shape)
 
 
 def conversations(
@@ -132,7 +142,7 @@ def conversations(
         record = mix.view(record, rng)
       except views.NothingToAskError:
         return _Drawn(record.id, {}, 'it has no turn that its mix can show')
-      return _draw(record, layout, statistics, mix.shape)
+      return _draw(record, layout, statistics, mix)
 
     stream = _stream(
       mix.source,
@@ -377,11 +387,13 @@ def _draw(
   record: records.Record,
   layout: text.Layout,
   statistics: features.Statistics | None,
-  shape: packing.RowShape,
+  mix: Mix,
 ) -> _Drawn:
-  made = _element(text.encode_dialog(record, layout), record, statistics)
-  reason = packing.misfit(made, shape)
-  if missing := sorted(set(shape.sizes) - set(made)):
+  made = mix.without_clips | _element(
+    text.encode_dialog(record, layout), record, statistics
+  )
+  reason = packing.misfit(made, mix.shape)
+  if missing := sorted(set(mix.shape.sizes) - set(made)):
     reason = f'it has no {missing[0]} and its mix has slots for it'
   return _Drawn(record.id, made, reason)
 

@@ -15,6 +15,9 @@ An element is one conversation with its clips, as a dict:
     motion        float32 [1, 196, 263], zero beyond the clip; absent without
     motion_length int32 [1], frames of the clip; absent without
     frames        uint8 [1, I, H, W, 3]; absent without
+
+In rows that several kinds of conversations share, clips that one does not have
+are arrays of no clips instead of absent.
 """
 
 import dataclasses
@@ -23,6 +26,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vimonet_jax.data import records, text
+from vimonet_jax.motion import features
 
 Element = dict[str, np.ndarray]
 # What Grain's packer gives: arrays of a batch, and for each axis that was
@@ -96,6 +100,22 @@ def element(
   if frames_IHW3 is not None:
     made['frames'] = frames_IHW3[None]
   return made
+
+
+def without_clips(shape: RowShape, frames_IHW3: tuple[int, ...]) -> Element:
+  """What an element without clips has in rows that have room for some.
+
+  Args:
+    shape: of the rows.
+    frames_IHW3: shape of a video clip.
+  """
+  clip = records.MAX_MOTION_FRAMES, features.NUM_FEATURES
+  nothing = {
+    'motion': np.zeros((0, *clip), np.float32),
+    'motion_length': np.zeros(0, np.int32),
+    'frames': np.zeros((0, *frames_IHW3), np.uint8),
+  }
+  return {key: x for key, x in nothing.items() if key in shape.sizes}
 
 
 def misfit(made: Element, shape: RowShape) -> str:

@@ -93,3 +93,44 @@ class View:
 
   def _weight(self, turn: records.Turn) -> float:
     return self.domain_weights.get(turn.domain, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """Shows each record through one of several views.
+
+  Attributes:
+    views: of which those whose media a record has are drawn.
+    weights: how often, relative to one another.
+  """
+
+  views: tuple[View, ...]
+  weights: tuple[float, ...]
+
+  def __call__(
+    self, record: records.Record, rng: np.random.Generator
+  ) -> records.Record:
+    """The record through a view; raises what the view raises, too.
+
+    Raises:
+      NothingToAskError: no view's media are all there.
+    """
+    has = {
+      'motion': record.motion is not None or record.motion_text is not None,
+      'video': record.frames is not None or record.video_text is not None,
+    }
+    weights = np.array(
+      [
+        weight * all(has[medium] for medium in view.media)
+        for view, weight in zip(self.views, self.weights, strict=True)
+      ]
+    )
+    if not weights.any():
+      there = ' and '.join(medium for medium in has if has[medium])
+      raise NothingToAskError(
+        f'Record {record.id}: expected the media of one of '
+        f'{len(self.views)} views, found {there or "none"}; leave such records '
+        'out or add a view of fewer media.'
+      )
+    drawn = int(rng.choice(len(weights), p=weights / weights.sum()))
+    return self.views[drawn](record, rng)

@@ -93,6 +93,60 @@ def model_config(
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class BatchKind:
+  """Shape of the batches that a stage's configuration asks for.
+
+  Attributes:
+    rows: B, of all processes together.
+    length: tokens of a row, L.
+    clips: medium -> clips that a row has room for; none where words stand for
+      them.
+  """
+
+  rows: int
+  length: int
+  clips: Mapping[str, int]
+
+
+def batch_kinds(config: Mapping[str, Any]) -> dict[str, BatchKind]:
+  """A kind of batch for each mix of a stage, or `packed`, which they all share.
+
+  Args:
+    config: of a stage. `mixes` may be empty, as in stage `motion`. `packed` may
+      be missing or of 0 rows; else it has length, motion_clips and video_clips.
+
+  Raises:
+    ValueError: packed rows have no room for the clips of the mixes.
+  """
+
+  def kind(asked, clips) -> BatchKind:
+    # Words that stand for clips need no room beside the tokens.
+    return BatchKind(
+      asked['rows'], asked['length'], {} if config.get('stand_in') else clips
+    )
+
+  mixes, packed = config['mixes'], config.get('packed')
+  if not packed or not packed['rows']:
+    return {
+      name: kind(mix, dict.fromkeys(mix['media'], 1))
+      for name, mix in mixes.items()
+    }
+  media = _media(config)
+  clips = {medium: packed.get(f'{medium}_clips', 0) for medium in media}
+  found = kind(packed, clips)
+  if none := [medium for medium, number in found.clips.items() if number < 1]:
+    raise ValueError(
+      f'Expected packed rows with room for the {none[0]} clips of their mixes, '
+      f'found packed.{none[0]}_clips={clips[none[0]]}; a row needs at least 1.'
+    )
+  return {'packed': found}
+
+
+def _media(config: Mapping[str, Any]) -> list[str]:
+  return sorted({x for mix in config['mixes'].values() for x in mix['media']})
+
+
 def make(name: str, config: Mapping[str, Any], model: vimonet.Config) -> Stage:
   """The stage that a configuration's part of that name describes.
 
@@ -107,18 +161,12 @@ def make(name: str, config: Mapping[str, Any], model: vimonet.Config) -> Stage:
     )
   if name == 'motion':
     return motion(model.motion)
-  # A mix whose words stand for media has slots for no clip.
-  media = {
-    medium
-    for mix in config['mixes'].values()
-    for medium in mix['media']
-    if not config.get('stand_in')
-  }
   return tokens(
     name,
     model,
     tuple(config['trainable']),
-    media=sorted(media),
+    # Where words stand for media there are slots for no clip.
+    media=() if config.get('stand_in') else _media(config),
     frozen_dtype=config.get('frozen_dtype', 'float32') or None,
   )
 
@@ -263,7 +311,7 @@ def tokens(
 
 def _init_tokens(config: vimonet.Config, key, *, media: tuple[str, ...]):
   """Variables of a model that has met a batch with these media."""
-  batch = example_batch(config, media)
+  batch = example_batch(config, BatchKind(1, 8, dict.fromkeys(media, 1)))
 
   def reach_everything(module, batch):
     return module.logits(module(batch, deterministic=True))
@@ -272,29 +320,23 @@ def _init_tokens(config: vimonet.Config, key, *, media: tuple[str, ...]):
 
 
 def example_batch(
-  config: vimonet.Config, media: Sequence[str], *, rows: int = 1, length=8
+  config: vimonet.Config, kind: BatchKind
 ) -> dict[str, jax.Array]:
-  """A batch of the pipeline's shapes, with a clip of each medium in every row.
-
-  Args:
-    config: the model.
-    media: of `motion` and `video`.
-    rows: B.
-    length: tokens of a row, L.
-  """
+  """A batch of the pipeline's shapes, in which every row is full of clips."""
+  rows, length = kind.rows, kind.length
   batch = {
     name: jnp.zeros((rows, length), jnp.int32)
     for name in ('tokens', 'positions', 'media_index')
   }
   batch['segment_ids'] = jnp.ones((rows, length), jnp.int32)
   batch['loss_mask'] = jnp.zeros((rows, length), bool)
-  if 'motion' in media:
+  if clips := kind.clips.get('motion'):
     frames = config.max_motion_frames
-    batch['motion'] = jnp.zeros((rows, 1, frames, 263), jnp.float32)
-    batch['motion_length'] = jnp.full((rows, 1), frames, jnp.int32)
-  if 'video' in media:
+    batch['motion'] = jnp.zeros((rows, clips, frames, 263), jnp.float32)
+    batch['motion_length'] = jnp.full((rows, clips), frames, jnp.int32)
+  if clips := kind.clips.get('video'):
     video = config.video
-    shape = (rows, 1, video.frames, video.image_size, video.image_size, 3)
+    shape = (rows, clips, video.frames, video.image_size, video.image_size, 3)
     batch['frames'] = jnp.zeros(shape, jnp.uint8)
   return batch
 
