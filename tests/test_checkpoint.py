@@ -287,7 +287,7 @@ def test_weights_are_complete_whenever_the_save_is_killed(
 ):
   folder = tmp_path / 'weights'
   second, third = {'b': np.zeros(2)}, {'c': np.zeros(3)}
-  for operations in range(9):
+  for operations in range(20):
     checkpoint.save_weights(str(folder), FIRST)
     if interrupted_before:
       folder.rename(tmp_path / 'weights.old')
@@ -308,14 +308,6 @@ def test_weights_are_complete_whenever_the_save_is_killed(
       break
   assert not was_killed
   assert len(seen) == operations >= 3
-
-
-def test_half_written_weights_are_cleared_away(tmp_path):
-  # What Orbax leaves when a process is killed while it writes.
-  left = tmp_path / 'weights.new.orbax-checkpoint-tmp'
-  (left / 'ocdbt.process_0').mkdir(parents=True)
-  checkpoint.save_weights(str(tmp_path / 'weights'), FIRST)
-  assert [path.name for path in tmp_path.iterdir()] == ['weights']
 
 
 def test_only_one_process_moves_weights_and_the_others_wait(

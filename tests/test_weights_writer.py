@@ -252,6 +252,47 @@ def test_writing_nothing_is_an_error_and_leaves_what_was_there(tmp_path):
   assert set(checkpoint.load_weights(folder)) == {'a'}
 
 
+def _flip(data):
+  flipped = bytearray(data)
+  flipped[len(data) // 2] ^= 1
+  return bytes(flipped)
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [_flip, lambda data: data[: len(data) // 2], lambda data: b'', None],
+  ids=['a bit', 'cut', 'emptied', 'gone'],
+)
+def test_no_damaged_file_is_read_as_if_nothing_were(tmp_path, sizes, damage):
+  """TensorStore's checksums have to be asked for, and Orbax has none."""
+  folder = tmp_path / 'weights'
+  checkpoint.save_weights(str(folder), WEIGHTS)
+  files = [path for path in folder.rglob('*') if path.is_file()]
+  tried = 0
+  for path in files:
+    if path.name == '_CHECKPOINT_METADATA':  # When it was written, and by whom.
+      continue
+    data = path.read_bytes()
+    path.unlink()
+    if damage is not None:
+      path.write_bytes(damage(data))
+    for read in (checkpoint.load_weights, _read_one_by_one):
+      with pytest.raises((ValueError, FileNotFoundError)) as raised:
+        read(str(folder))
+      assert f'in {folder}' in str(raised.value) or (
+        f'written to {folder}, found damaged files' in str(raised.value)
+      )
+    path.write_bytes(data)
+    tried += 1
+  assert tried >= 2 * len(WEIGHTS) + 1
+  _same(checkpoint.load_weights(str(folder)), WEIGHTS)
+
+
+def _read_one_by_one(folder):
+  found = checkpoint.LazyWeights(folder)
+  return {path: found[path] for path in found}
+
+
 # One of two processes, which talk through gloo.
 PROCESS = """
 import sys
@@ -263,6 +304,14 @@ from vimonet_jax import checkpoint
 with checkpoint.weights_writer(folder) as write:
   for i in range(3):
     write(f'llm/blocks/w{i}', np.full((4, 8), i, np.float32))
+mesh = jax.make_mesh((2,), ('x',), axis_types=(jax.sharding.AxisType.Auto,))
+half = jax.make_array_from_callback(
+  (8, 2),
+  jax.NamedSharding(mesh, jax.P('x')),
+  lambda at: np.arange(16, dtype=np.float32).reshape(8, 2)[at],
+)
+assert not half.is_fully_addressable
+checkpoint.save_weights(f'{folder}-saved', {'half': half})
 """
 
 
@@ -297,7 +346,9 @@ def test_several_processes_write_one_folder(tmp_path):
       process.kill()
   found = checkpoint.load_weights(folder)
   assert [x[0, 0] for x in found.values()] == [0, 1, 2]
-  assert os.listdir(tmp_path) == ['weights']
+  saved = checkpoint.load_weights(f'{folder}-saved')['half']
+  np.testing.assert_array_equal(saved, np.arange(16.0).reshape(8, 2))
+  assert _names(tmp_path) == ['weights', 'weights-saved']
 
 
 # --- Rows of an array --------------------------------------------------------

@@ -3,7 +3,8 @@
 `Checkpointer` holds everything that resuming needs and is read by nobody else.
 `save_weights` and `load_weights` are for everybody else: flat dicts of arrays
 by path, such as `llm/blocks/attn/q/kernel`, in a folder. `weights_writer` makes
-the same folder of arrays that are never in memory together.
+the same folder of arrays that are never in memory together. Whoever reads such
+a folder, or a part of an array, has its checksums compared.
 """
 
 import collections
@@ -276,14 +277,22 @@ def save_weights(folder: str, flat: Mapping[str, Any]) -> None:
     folder: is made where it is missing.
     flat: path -> array, of any dtype and sharding.
   """
-  if not flat:
-    raise ValueError(f'Expected weights to write to {folder}, found none.')
-  root = epath.Path(folder).absolute()
-  _take_place(root)  # Of what a killed process has left.
-  with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(_newer(root), dict(flat))
-    checkpointer.wait_until_finished()
-  _take_place(root)
+  with weights_writer(folder) as write:
+    for path, x in flat.items():
+      for rows in _rows(x):
+        write(path, rows, of=x.shape[0] if x.ndim else None)
+
+
+def _rows(x: Any) -> Iterator[np.ndarray]:
+  """An array part by part, each as large as a file; all processes take part."""
+  parts = [x]
+  if x.ndim:
+    number = max(1, _FILE_BYTES // max(1, x[:1].nbytes))
+    parts = (x[i : i + number] for i in range(0, max(1, len(x)), number))
+  for part in parts:
+    if isinstance(part, jax.Array) and not part.is_fully_addressable:
+      part = multihost_utils.process_allgather(part, tiled=True)
+    yield np.asarray(part)
 
 
 class Write(Protocol):
@@ -424,22 +433,35 @@ class _RowsWriter:
     elif x.ndim:
       rows = _FILE_BYTES // max(1, x[:1].nbytes)
       file[0] = max(1, min(len(x), rows))
+    file = [max(1, size) for size in file]
     self.dtypes[path] = x.dtype
     self._wanted[path], self._rows[path] = tuple(shape), 0
     if not self._is_writer:
       return
     folder = f'{os.fspath(self._folder / path)}/'
     is_url = '://' in folder
+    bits = [
+      {'name': 'bytes', 'configuration': {'endian': 'little'}},
+      {'name': 'crc32c'},  # A bit that changes on the disk is an error then.
+    ]
+    chunks = {
+      'chunk_shape': _chunk(file, x.itemsize),
+      'codecs': bits,
+      'index_codecs': bits,
+    }
     spec = {
       'driver': 'zarr3',
       'kvstore': folder if is_url else {'driver': 'file', 'path': folder},
       'store_data_equal_to_fill_value': True,  # As Orbax does.
+      'metadata': {
+        'chunk_grid': {
+          'name': 'regular', 'configuration': {'chunk_shape': file}
+        },
+        'codecs': [{'name': 'sharding_indexed', 'configuration': chunks}]
+      },
     }
-    layout = ts.ChunkLayout(
-      write_chunk_shape=file, read_chunk_shape=_chunk(file, x.itemsize)
-    )
     self._arrays[path] = ts.open(
-      spec, create=True, dtype=x.dtype, shape=shape, chunk_layout=layout
+      spec, create=True, dtype=x.dtype, shape=shape
     ).result()
 
   def _send(self, array: ts.TensorStore, x: np.ndarray, start: int) -> None:
@@ -652,8 +674,24 @@ def _weights_metadata(folder: str) -> dict[str, Any]:
       f'Expected weights in {root}, found {found}; finish the stage that '
       'writes them or correct the path.'
     )
-  with ocp.StandardCheckpointer() as checkpointer:
-    return dict(checkpointer.metadata(root).item_metadata.tree)
+  with _says_where(root), ocp.StandardCheckpointer() as checkpointer:
+    found = checkpointer.metadata(root).item_metadata
+    if found is None:  # Orbax has logged why, at most.
+      raise ValueError('_METADATA or a zarr.json is not as it should be')
+    return dict(found.tree)
+
+
+@contextlib.contextmanager
+def _says_where(root: epath.Path) -> Iterator[None]:
+  """Of whatever a broken file makes Orbax and TensorStore raise."""
+  try:
+    yield
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    raise ValueError(
+      f'Expected the weights that were written to {root}, found damaged files '
+      f'or missing ones; copy the folder again, or remove it and run again '
+      f'what wrote it. Reading says: {_first_line(error)}'
+    ) from error
 
 
 def _complete(folder: str) -> epath.Path:
@@ -698,9 +736,10 @@ def _read_together(folder: str, entries, shardings) -> dict[str, Any]:
       )
     else:
       args[path] = ocp.RestoreArgs(restore_type=np.ndarray, dtype=entry.dtype)
-  with ocp.PyTreeCheckpointer() as checkpointer:
+  root = _complete(folder)
+  with _says_where(root), ocp.PyTreeCheckpointer() as checkpointer:
     return checkpointer.restore(
-      _complete(folder),
+      root,
       ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True),
     )
 

@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -46,13 +46,22 @@ def serve(
   """
   for _ in range(warm_up):
     repeat()
-  _say(about)
+  tell(**about)
   for _ in sys.stdin:
-    _say(repeat())
+    tell(**repeat())
 
 
-def _say(fields: Mapping[str, Any]) -> None:
-  print(f'\n{_MARK}{json.dumps(dict(fields))}', flush=True)
+def tell(**fields: Any) -> None:
+  """Says it to the other end, whatever else is printed."""
+  print(f'\n{_MARK}{json.dumps(fields)}', flush=True)
+
+
+def told(lines: Iterable[str]) -> dict[str, Any] | None:
+  """What is said next, at the other end; None where nothing is."""
+  for line in lines:
+    if line.startswith(_MARK):
+      return json.loads(line.removeprefix(_MARK))
+  return None
 
 
 class _Contestant:
@@ -69,9 +78,8 @@ class _Contestant:
     )
 
   def listen(self) -> dict[str, Any]:
-    for line in self._process.stdout:
-      if line.startswith(_MARK):
-        return json.loads(line.removeprefix(_MARK))
+    if (fields := told(self._process.stdout)) is not None:
+      return fields
     raise RuntimeError(
       f'Expected {self.name} to go on, found that it ended with exit code '
       f'{self._process.wait()}; see what it says above.'

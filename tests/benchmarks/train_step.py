@@ -32,7 +32,9 @@ LEARNING_RATE = 2e-4
 def main() -> None:
   args = _args()
   if args.side:
-    {'ours': _ours, 'all': _ours, 'torch': _torch}[args.side](args)
+    repeat = SIDES[args.side](args)
+    first = repeat()
+    race.serve(repeat, loss=first['loss'], first_s=first['seconds'])
     return
   names = {
     'ours': 'ours',
@@ -88,7 +90,8 @@ def _rows(args):
   return rng.integers(3, args.vocab, (args.rows, args.length), np.int32)
 
 
-def _ours(args) -> None:
+def _ours(args):
+  """Returns what advances by a step and tells of it."""
   import jax
   import jax.numpy as jnp
 
@@ -133,25 +136,24 @@ def _ours(args) -> None:
         jnp.arange(args.length) >= args.length // 2, tokens.shape
       ),
     }
-    key, losses = jax.random.key(0), []
+  key, losses = jax.random.key(0), []
 
-    def repeat():
-      nonlocal state
+  def advance():
+    nonlocal state
+    with sharding.use(mesh):
+      state, metrics = step(state, frozen, batch, key)
+    total, weight = jax.device_get(metrics['loss'])
+    losses.append(float(total / weight))
 
-      def advance():
-        nonlocal state
-        state, metrics = step(state, frozen, batch, key)
-        total, weight = jax.device_get(metrics['loss'])
-        losses.append(float(total / weight))
+  def repeat():
+    seconds = race.timed(advance)
+    return {'seconds': seconds, 'work': tokens.size, 'loss': losses[-1]}
 
-      seconds = race.timed(advance)
-      return {'seconds': seconds, 'work': tokens.size, 'loss': losses[-1]}
-
-    first = repeat()
-    race.serve(repeat, loss=first['loss'], first_s=first['seconds'])
+  return repeat
 
 
-def _torch(args) -> None:
+def _torch(args):
+  """As `_ours`."""
   import peft
   import torch
 
@@ -194,8 +196,10 @@ def _torch(args) -> None:
     seconds = race.timed(advance)
     return {'seconds': seconds, 'work': tokens.numel(), 'loss': losses[-1]}
 
-  first = repeat()
-  race.serve(repeat, loss=first['loss'], first_s=first['seconds'])
+  return repeat
+
+
+SIDES = {'ours': _ours, 'all': _ours, 'torch': _torch}
 
 
 if __name__ == '__main__':
