@@ -1,11 +1,14 @@
 """Eight pretend devices, shared test data, and a model that several files ask.
 
 JAX reads the flag when it looks for devices first. Processes that a test starts
-see it as well: one that means to have a single device takes the flag away.
+see it as well: one that means to have a single device takes the flag away. What
+one of all these processes has compiled, the others find.
 """
 
 import os
 import pathlib
+import shutil
+import tempfile
 import typing
 
 import pytest
@@ -14,6 +17,20 @@ _DEVICES = '--xla_force_host_platform_device_count=8'
 os.environ['XLA_FLAGS'] = (
   f'{os.environ.get("XLA_FLAGS", "")} {_DEVICES}'.strip()
 )
+
+_CACHE = 'JAX_COMPILATION_CACHE_DIR'
+
+
+def pytest_configure(config):
+  """Before workers are started, which have the same environment."""
+  if _CACHE not in os.environ:
+    os.environ[_CACHE] = config.compiled = tempfile.mkdtemp()
+    os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
+
+
+def pytest_unconfigure(config):
+  if folder := getattr(config, 'compiled', None):
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope='session')

@@ -33,9 +33,9 @@ FLOORS = (
     'models.translators models.vimonet',
   ),
   (
-    'allocator cluster disk sharding checkpoint convert.files convert.mapping '
-    'convert.decoder_tables convert.encoder_tables convert.source_config '
-    'convert.statistics_files',
+    'allocator cluster compiled disk sharding checkpoint convert.files '
+    'convert.mapping convert.decoder_tables convert.encoder_tables '
+    'convert.source_config convert.statistics_files',
   ),
   (
     'train.losses train.optimizer train.stages train.step train.log '

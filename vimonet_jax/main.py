@@ -69,9 +69,10 @@ _PROCESS = flags.DEFINE_integer(
 
 
 def _pipeline(config, workdir: str) -> int:
-  from vimonet_jax import allocator, pipeline
+  from vimonet_jax import allocator, compiled, pipeline
 
   allocator.keep_freed()
+  compiled.keep(workdir)
   return pipeline.run(config, workdir)
 
 

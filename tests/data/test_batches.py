@@ -180,6 +180,19 @@ def _shown(made):
   ]
 
 
+def test_rows_that_are_filled_at_the_same_time_are_fuller():
+  shares, conversations = [], []
+  for bins in (0, 16):
+    batches_ = _batches(_mix(rows=1, length=150, bins=bins), count=64)
+    shares.append(np.mean([x['segment_ids'] > 0 for x in batches_]))
+    made = [made for batch in batches_ for made in _unpack(batch)]
+    conversations.append([_number(x) for x in made])
+  assert shares[1] > shares[0] + 0.02
+  # Other rows, but of the same conversations.
+  first, second = (np.bincount(x, minlength=6) for x in conversations)
+  assert np.abs(first / first.sum() - second / second.sum()).max() < 0.05
+
+
 def test_the_loss_mask_says_which_tokens_are_answers():
   (batch,) = _batches(_mix(rows=1), count=1)
   first = batch['segment_ids'][0] == 1
@@ -332,10 +345,11 @@ def test_resuming_is_bit_identical(options):
     _mix(media=(), rows=3),
     _mix(media=('video',), view=views.View(('video',), max_turns=1)),
     _mix(media=('words',)),
+    _mix(media=('motion',), rows=3, bins=7, weight=2.0),
   )
   stream = _batches(*mixes, **options)
   iterator = iter(stream)
-  for _ in range(7):
+  for _ in range(9):
     next(iterator)
   state = json.loads(json.dumps(iterator.get_state()))
   expected = [next(iterator) for _ in range(10)]

@@ -69,6 +69,8 @@ class Mix:
     frames_shape: of a video clip, [I, H, W, 3]. With it slots are for those who
       have clips, so that conversations of all kinds share a row.
     has_words: words stand for clips in every record.
+    bins: rows that are filled at the same time; 0 for those of a batch. Once
+      nobody has room for a conversation, all are handed out.
     weight: how often such a batch comes, relative to the other mixes.
     augment: variants of a record; None shows it as it is.
   """
@@ -81,6 +83,7 @@ class Mix:
   video_clips: int = 0
   frames_shape: tuple[int, ...] | None = None
   has_words: bool = False
+  bins: int = 0
   weight: float = 1.0
   augment: augment_lib.Augment | None = None
 
@@ -158,7 +161,7 @@ def conversations(
       stream,
       length_struct=mix.shape.sizes,
       padding_struct=mix.shape.padding,
-      num_packing_bins=mix.rows,
+      num_packing_bins=mix.bins or mix.rows,
       shuffle_bins=False,
       meta_features=(IDS,),
     )

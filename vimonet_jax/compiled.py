@@ -1,0 +1,28 @@
+"""What was compiled for a work folder is found there by the next process.
+
+A 7B step takes XLA minutes, and a run on preemptible machines starts often.
+"""
+
+import os
+
+import jax
+
+
+def keep(workdir: str) -> bool:
+  """Keeps compiled programs in `workdir/compiled`, but for CPUs.
+
+  What is compiled for one CPU may stop on another one that sees the same
+  folder; JAX tells kinds of accelerators apart, and its versions.
+
+  Args:
+    workdir: a folder or an address that JAX can write to.
+
+  Returns:
+    Whether it is so: not on CPUs, nor where JAX_COMPILATION_CACHE_DIR has
+    named a folder already.
+  """
+  if jax.default_backend() == 'cpu' or jax.config.jax_compilation_cache_dir:
+    return False
+  folder = os.path.join(workdir, 'compiled')
+  jax.config.update('jax_compilation_cache_dir', folder)
+  return True
