@@ -1,9 +1,12 @@
 """Parts of the pipeline that need no training; tests/end_to_end runs it."""
 
+import itertools
+
 import jax
 import presets
 import pytest
 
+from vimonet_jax import corpus as corpora
 from vimonet_jax import pipeline, sharding
 
 
@@ -99,6 +102,47 @@ def test_nothing_is_trained_on_random_frozen_weights(
   with pytest.raises(ValueError, match=sentence):
     pipeline.run(config, str(tmp_path / 'work'))
   assert not (tmp_path / 'work').exists()
+
+
+def test_packed_rows_hold_conversations_of_all_mixes(config, tmp_path):
+  config.data.processes = 1
+  stage, mesh = config.instruct, sharding.make_mesh(devices=jax.devices()[:1])
+  length = 2 * max(mix.length for mix in stage.mixes.values())
+  stage.packed = {
+    'rows': 2, 'length': length, 'motion_clips': 5, 'video_clips': 3
+  }  # fmt: skip
+  corpus = corpora.prepare(config, str(tmp_path))
+  stream = iter(pipeline.stage_batches(config, 'instruct', corpus, mesh))
+  found, used = set(), 0
+  for batch in itertools.islice(stream, 16):
+    assert batch['tokens'].shape == (2, length)
+    assert batch['motion'].shape[:2] == (2, 5)
+    size = config.data.image_size
+    assert batch['frames'].shape[:2] == (2, 3)
+    assert batch['frames'].shape[-3:] == (size, size, 3)
+    used += (batch['segment_ids'] > 0).mean() / 16
+    for segments, places in zip(
+      batch['segment_ids'], batch['media_index'], strict=True
+    ):
+      row = set()
+      for i in range(1, segments.max() + 1):
+        shown = places[(segments == i) & (places >= 0)]
+        motions = 5 * corpus.layout.motion_slots
+        row.add((bool((shown < motions).any()), bool((shown >= motions).any())))
+      found.add(frozenset(row))
+  # Motion alone, video alone, and both; also in one row.
+  assert set().union(*found) == {(True, False), (False, True), (True, True)}
+  assert max(map(len, found)) > 1
+  # 64 rows that are filled at the same time leave little room.
+  assert used > 0.9
+
+  # Words stand where clips would.
+  config.language.packed = {'rows': 2, 'length': 512}
+  stream = iter(pipeline.stage_batches(config, 'language', corpus, mesh))
+  batch = next(stream)
+  assert batch['tokens'].shape == (2, 512)
+  assert not {'motion', 'frames'} & set(batch)
+  assert batch['more_tokens'].shape[:2] == (2, 512)
 
 
 def test_a_stage_that_the_configuration_has_not_is_said(tmp_path):

@@ -30,6 +30,9 @@ def _normal(shape, dtype):
   return _RNG.normal(size=shape).astype(dtype)
 
 
+EMPTY = {
+  'first': np.zeros((0, 5), np.float32), 'last': np.zeros((5, 0), np.int32)
+}  # fmt: skip
 WEIGHTS = {
   'llm/blocks/attn/q/kernel': _normal((3, 8, 2, 4), ml_dtypes.bfloat16),
   'llm/blocks/norm1/scale': _normal((3, 8), np.float32),
@@ -78,6 +81,33 @@ def test_what_is_written_in_parts_is_read_as_if_it_were_saved(
   assert len(found) == 2
   assert _names(tmp_path) == ['weights']
   assert caplog.messages == []  # Such as what Orbax misses.
+
+
+def test_saving_is_writing_in_parts(tmp_path, sizes):
+  checkpoint.save_weights(str(tmp_path / 'weights'), WEIGHTS | EMPTY)
+  _same(checkpoint.load_weights(str(tmp_path / 'weights')), WEIGHTS | EMPTY)
+  on_devices = {path: jnp.asarray(x) for path, x in WEIGHTS.items()}
+  checkpoint.save_weights(str(tmp_path / 'weights'), on_devices)
+  _same(checkpoint.load_weights(str(tmp_path / 'weights')), WEIGHTS)
+
+
+def test_a_saved_array_leaves_the_devices_a_file_at_a_time(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(checkpoint, '_FILE_BYTES', 64)
+  sizes_ = [len(x) for x in checkpoint._rows(jnp.zeros((7, 8)))]
+  assert sizes_ == [2, 2, 2, 1]
+
+
+def test_a_mesh_that_does_not_divide_an_array_is_said(tmp_path):
+  checkpoint.save_weights(str(tmp_path / 'weights'), {'x': np.ones((6, 4))})
+  mesh = sharding.make_mesh(1, 8, 1)
+  for spec in (jax.P('fsdp'), jax.P(None, None, 'fsdp')):
+    with pytest.raises(ValueError, match=r'Expected x \[6, 4\] to divide as'):
+      checkpoint.load_weights(
+        str(tmp_path / 'weights'),
+        shardings={'x': jax.NamedSharding(mesh, spec)},
+      )
 
 
 def test_what_is_written_in_parts_arrives_in_shards(tmp_path, sizes):
@@ -272,6 +302,8 @@ def test_no_damaged_file_is_read_as_if_nothing_were(tmp_path, sizes, damage):
   for path in files:
     if path.name == '_CHECKPOINT_METADATA':  # When it was written, and by whom.
       continue
+    if path.name == '_SHAPES' and damage is None:  # As in older folders.
+      continue
     data = path.read_bytes()
     path.unlink()
     if damage is not None:
@@ -280,12 +312,34 @@ def test_no_damaged_file_is_read_as_if_nothing_were(tmp_path, sizes, damage):
       with pytest.raises((ValueError, FileNotFoundError)) as raised:
         read(str(folder))
       assert f'in {folder}' in str(raised.value) or (
-        f'written to {folder}, found damaged files' in str(raised.value)
+        f'written to {folder}, found files that cannot' in str(raised.value)
       )
     path.write_bytes(data)
     tried += 1
   assert tried >= 2 * len(WEIGHTS) + 1
   _same(checkpoint.load_weights(str(folder)), WEIGHTS)
+
+
+@pytest.mark.parametrize('name', ['zarr.json', '_SHAPES'])
+def test_no_character_of_a_description_makes_another_array(tmp_path, name):
+  """Of a shape [5, 6], one bit makes [4, 6]."""
+  folder = tmp_path / 'weights'
+  wanted = {'x': np.arange(30, dtype=np.float32).reshape(5, 6)}
+  checkpoint.save_weights(str(folder), wanted)
+  path = folder / ('x/zarr.json' if name == 'zarr.json' else name)
+  text = path.read_text()
+  refused = 0
+  for i, letter in enumerate(text):
+    if not letter.isdigit():
+      continue
+    path.write_text(text[:i] + chr(ord(letter) ^ 1) + text[i + 1 :])
+    try:
+      found = checkpoint.load_weights(str(folder))
+    except ValueError:
+      refused += 1
+    else:
+      _same(found, wanted)
+  assert refused >= 2
 
 
 def _read_one_by_one(folder):
@@ -301,6 +355,7 @@ jax.config.update('jax_cpu_collectives_implementation', 'gloo')
 folder, port, index = sys.argv[1], sys.argv[2], int(sys.argv[3])
 jax.distributed.initialize(f'localhost:{port}', 2, index)
 from vimonet_jax import checkpoint
+checkpoint._FILE_BYTES = 16
 with checkpoint.weights_writer(folder) as write:
   for i in range(3):
     write(f'llm/blocks/w{i}', np.full((4, 8), i, np.float32))
@@ -430,6 +485,7 @@ def test_what_was_on_its_way_at_an_error_is_not_in_the_next_folder(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == [
       '_CHECKPOINT_METADATA',
       '_METADATA',
+      '_SHAPES',
       'other',
     ]
 

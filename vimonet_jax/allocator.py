@@ -22,7 +22,8 @@ def keep_freed() -> bool:
   worst another time a step's temporaries, and keeps what it had at its peak.
 
   Returns:
-    Whether it is so: not with other devices, which keep memory themselves, nor
+    Whether it is so: not with other devices, which keep memory themselves (all
+    threads of their host take theirs from one place, no more is changed), nor
     where the C library is not glibc.
   """
   try:

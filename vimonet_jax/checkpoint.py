@@ -3,8 +3,9 @@
 `Checkpointer` holds everything that resuming needs and is read by nobody else.
 `save_weights` and `load_weights` are for everybody else: flat dicts of arrays
 by path, such as `llm/blocks/attn/q/kernel`, in a folder. `weights_writer` makes
-the same folder of arrays that are never in memory together. Whoever reads such
-a folder, or a part of an array, has its checksums compared.
+the same folder of arrays that are never in memory together. Whoever reads it,
+or a part of an array, has checksums compared; folders of earlier versions have
+none.
 """
 
 import collections
@@ -34,6 +35,8 @@ from jax.experimental import multihost_utils
 
 from vimonet_jax import cluster
 
+# In a folder of weights: dtype and shape of each, which no checksum guards.
+_SHAPES = '_SHAPES'
 # Between two attempts to read a checkpoint.
 _PAUSE_S = 1.0
 # Of a file that `weights_writer` makes: a layer of a 7B model has 90 MB.
@@ -366,6 +369,7 @@ def weights_writer(folder: str) -> Iterator[Write]:
       if file.name.startswith('_'):  # _METADATA, _CHECKPOINT_METADATA
         file.rename(parts / file.name)
     names.rmtree()
+    (parts / _SHAPES).write_text(json.dumps(rows.shapes))
     parts.rename(_newer(root))
   _take_place(root)
 
@@ -378,6 +382,7 @@ class _RowsWriter:
 
   Attributes:
     dtypes: path -> dtype of what was written so far.
+    shapes: path -> name of the dtype, and shape.
   """
 
   def __init__(self, folder: epath.Path, *, is_writer: bool):
@@ -388,6 +393,13 @@ class _RowsWriter:
     self._rows: dict[str, int] = {}  # That were written.
     self._arrays: dict[str, ts.TensorStore] = {}  # Not yet complete.
     self._flying: collections.deque = collections.deque()
+
+  @property
+  def shapes(self) -> dict[str, list]:
+    return {
+      path: [jnp.dtype(self.dtypes[path]).name, list(shape)]
+      for path, shape in self._wanted.items()
+    }
 
   def write(self, path: str, x: np.ndarray, *, of: int | None = None) -> None:
     """See `Write`."""
@@ -678,7 +690,24 @@ def _weights_metadata(folder: str) -> dict[str, Any]:
     found = checkpointer.metadata(root).item_metadata
     if found is None:  # Orbax has logged why, at most.
       raise ValueError('_METADATA or a zarr.json is not as it should be')
-    return dict(found.tree)
+    tree = dict(found.tree)
+    if (root / _SHAPES).exists():
+      _check_shapes(tree, json.loads((root / _SHAPES).read_text()))
+    return tree
+
+
+def _check_shapes(tree: Mapping[str, Any], wanted: Mapping[str, list]) -> None:
+  """Raises where a description says something else than the writer."""
+  found = {
+    path: [jnp.dtype(entry.dtype).name, list(entry.shape)]
+    for path, entry in tree.items()
+  }
+  for path in sorted({*found, *wanted}):
+    if found.get(path) != wanted.get(path):
+      raise ValueError(
+        f'{path} is described as {found.get(path)} in its zarr.json and as '
+        f'{wanted.get(path)} in {_SHAPES}'
+      )
 
 
 @contextlib.contextmanager
@@ -688,9 +717,10 @@ def _says_where(root: epath.Path) -> Iterator[None]:
     yield
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     raise ValueError(
-      f'Expected the weights that were written to {root}, found damaged files '
-      f'or missing ones; copy the folder again, or remove it and run again '
-      f'what wrote it. Reading says: {_first_line(error)}'
+      f'Expected the weights that were written to {root}, found files that '
+      'cannot be read or that have changed since; copy the folder again, or, '
+      'if it is damaged, remove it and run again what wrote it. Reading says: '
+      f'{_first_line(error)}'
     ) from error
 
 
@@ -731,6 +761,7 @@ def _read_together(folder: str, entries, shardings) -> dict[str, Any]:
   for path, entry in entries.items():
     item[path] = jax.ShapeDtypeStruct(entry.shape, entry.dtype)
     if path in shardings:
+      _check_divides(path, entry.shape, shardings[path])
       args[path] = ocp.ArrayRestoreArgs(
         sharding=shardings[path], dtype=entry.dtype, strict=True
       )
@@ -742,6 +773,18 @@ def _read_together(folder: str, entries, shardings) -> dict[str, Any]:
       root,
       ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True),
     )
+
+
+def _check_divides(
+  path: str, shape: Sequence[int], place: jax.sharding.Sharding
+) -> None:
+  try:
+    place.shard_shape(tuple(shape))
+  except (IndexError, ValueError) as error:
+    raise ValueError(
+      f'Expected {path} {list(shape)} to divide as {place} has it, found that '
+      f'it does not ({_first_line(error)}); choose another mesh.'
+    ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ def keep(workdir: str) -> bool:
   folder; JAX tells kinds of accelerators apart, and its versions.
 
   Args:
-    workdir: a folder or an address that JAX can write to.
+    workdir: a folder that all processes see.
 
   Returns:
     Whether it is so: not on CPUs, nor where JAX_COMPILATION_CACHE_DIR has

@@ -77,8 +77,9 @@ def _pipeline(config, workdir: str) -> int:
 
 
 def _eval(config, workdir: str) -> int:
-  from vimonet_jax import evaluation
+  from vimonet_jax import compiled, evaluation
 
+  compiled.keep(workdir)
   return evaluation.run(config, workdir)
 
 

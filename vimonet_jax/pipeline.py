@@ -8,6 +8,7 @@ that the same command goes on after an interruption.
     model/  predictions/  verdicts/  scores.json  report.html
 """
 
+import dataclasses
 import functools
 import os
 from collections.abc import Mapping
@@ -239,11 +240,14 @@ def _share_batches(
     train = batches.FunctionSource(
       functools.partial(corpus.words, 'train'), stage.stand_in
     )
+  mixes = _mixes(config, stage, train, mesh, process_count)
   return batches.conversations(
-    _mixes(config, stage, train, mesh, process_count),
+    mixes,
     layout=corpus.layout,
     statistics=corpus.statistics,
     seed=seed,
+    # Training must not wait for a burst.
+    prefetch=2 + max(mix.bins // mix.rows for mix in mixes),
     **share,
   )
 
@@ -278,14 +282,12 @@ def _mixes(config, stage, train, mesh, shares: int) -> list[batches.Mix]:
   if 'packed' not in kinds:
     return [made(name, shown[name], weight=weights[name]) for name in shown]
   video = corpora.model(config, vocab_size=1).video
-  return [
-    made(
-      'packed',
-      views.Choice(tuple(shown.values()), tuple(weights.values())),
-      frames_shape=(video.frames, video.image_size, video.image_size, 3),
-      bins=max(_BINS, kinds['packed'].rows),
-    )
-  ]
+  packed = made(
+    'packed',
+    views.Choice(tuple(shown.values()), tuple(weights.values())),
+    frames_shape=(video.frames, video.image_size, video.image_size, 3),
+  )
+  return [dataclasses.replace(packed, bins=max(_BINS, packed.rows))]
 
 
 def _probe(config, name: str, corpus: corpora.Corpus, model):

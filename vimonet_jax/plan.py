@@ -410,8 +410,10 @@ def cost(traced: Any, compiled: Any, devices: int) -> Cost:
   memory = compiled.memory_analysis()
   try:
     moved = traffic(compiled.as_text())
-  except jax.errors.JaxRuntimeError:
-    # libtpu 0.0.52 cannot write what it has made for a v5p.
+  except jax.errors.JaxRuntimeError as error:
+    # libtpu 0.0.52 cannot write what it has made for a v5p or a v6e.
+    if 'RET_CHECK' not in str(error):
+      raise
     moved = Traffic(None, None)
   return Cost(
     flops=flops(traced.jaxpr) / devices,

@@ -111,13 +111,18 @@ def weights(args: argparse.Namespace, wanted: dict, fresh) -> dict:
   return jax.jit(make)(jax.random.key(0))
 
 
+def is_small(args: argparse.Namespace) -> bool:
+  """Whether both sides are given the same weights."""
+  return parameters(args) <= _SHARED
+
+
 def share(args: argparse.Namespace, folder: str) -> None:
   """Writes weights for both sides, in a process of its own, if they are small.
 
   In the folder there are ours.npz, arrays by path, and llm/ and adapter/ as
   transformers and peft read them.
   """
-  if parameters(args) > _SHARED:
+  if not is_small(args):
     return
   settings = {**vars(args), 'quantize': '', 'folder': folder}
   subprocess.run(

@@ -3,10 +3,12 @@
     python tests/benchmarks/packed_rows.py                 # VIMOS's lengths
     python tests/benchmarks/packed_rows.py --preset=tiny   # the tiny preset
 
-Packed: as many conversations a row as fit. Padded: the same conversations, one
-a row, and all rows as long as the longest of the batch needs. What counts is
-useful tokens a second, those that are no padding. Batches are made before the
-race, which is one of steps and not of input pipelines.
+Packed: as many conversations a row as fit. Padded: the same conversations in
+batches of all kinds, one a row, and all rows as long as the longest of the
+batch needs. Mixes: as the stage has it without packed rows, each batch of one
+kind, in rows of that kind's length. What counts is useful tokens a second,
+those that are no padding. Batches are made before the race, which is one of
+steps and not of input pipelines; a turn is all of them.
 
 VIMOS's lengths are those of configs/vicuna7b.py on VIMOS-Synth: 10 to 49 places
 of a motion, 2048 of a video. Of its questions 246k are on motions alone and
@@ -29,11 +31,11 @@ _CLIPS = ('motion', 'frames')
 PRESETS = {
   'vimos': {
     'rows': 2, 'length': 2560, 'motion_clips': 8, 'video_clips': 1,
-    'clips': 200, 'batches': 4, 'rounds': 8,
+    'clips': 200, 'batches': 8, 'rounds': 5,
   },
   'tiny': {
     'rows': 6, 'length': 1024, 'motion_clips': 8, 'video_clips': 6,
-    'clips': 800, 'batches': 12, 'rounds': 12,
+    'clips': 800, 'batches': 20, 'rounds': 8,
   },
 }  # fmt: skip
 
@@ -49,7 +51,7 @@ def main() -> None:
     found = race.run(
       {
         side: race.side(side, f'--workdir={workdir}')
-        for side in ('packed', 'padded')
+        for side in ('packed', 'padded', 'mixes')
       },
       rounds=args.rounds,
     )
@@ -64,7 +66,8 @@ def main() -> None:
   for name, x in found.items():
     about = x['about']
     print(
-      f'{name}: {about["conversations"]:.1f} conversations a batch, '
+      f'{name}: {about["conversations"]} conversations in '
+      f'{about["batches"]} batches, '
       f'{about["share"]:.1%} of its tokens are no padding, rows of '
       f'{" or ".join(about["shapes"])}'
     )
@@ -94,19 +97,19 @@ def _config(args):
   stage = config[args.stage]
   stage.packed.update({name: getattr(args, name) for name in stage.packed})
   if args.preset == 'vimos':
-    small = {'dtype': 'float32', 'heads': 8}
+    small = {'dtype': 'float32', 'heads': 4}
     config.text.vocab_size = 2048
     config.model.llm.update(
       {
-        **small, 'width': 1024, 'mlp_width': 2752, 'layers': 2, 'unroll': 2,
-        'kv_heads': 8,
+        **small, 'width': 512, 'mlp_width': 1376, 'layers': 2, 'unroll': 2,
+        'kv_heads': 4,
       }
     )  # fmt: skip
     config.model.video.update(
       {**small, 'width': 64, 'mlp_width': 128, 'layers': 1, 'remat': False}
     )
     stage.mixes = {
-      name: {**stage.mixes[name], 'weight': weight}
+      name: {**stage.mixes[name], 'weight': weight, 'rows': _ROWS}
       for name, weight in (('motion', 246.0), ('both', 100.0))
     }
   return config
@@ -134,6 +137,8 @@ def _side(args) -> None:
   corpus = _corpus(args, args.workdir)
   config = _config(args)
   stage_config = config[args.stage]
+  if args.side == 'mixes':
+    stage_config.packed.rows = 0
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   model = corpora.stage_model(
     config, args.stage, vocab_size=corpus.layout.tokenizer.vocab_size
@@ -145,10 +150,9 @@ def _side(args) -> None:
     batches.without_ids(batch)
     for batch in itertools.islice(stream, args.batches)
   ]
-  conversations = sum(int(x['segment_ids'].max(1).sum()) for x in made)
   if args.side == 'padded':
     made = [_alone(batch, corpus.layout) for batch in made]
-  useful = [int(np.sum(x['segment_ids'] > 0)) for x in made]
+  useful = sum(int(np.sum(x['segment_ids'] > 0)) for x in made)
   with sharding.use(mesh):
     target, where = step_lib.layout(stage, tx, mesh)
     params = jax.jit(lambda key: stage.init(key)[0])(jax.random.key(0))
@@ -158,25 +162,20 @@ def _side(args) -> None:
     )
     frozen = {path: params[path] for path in where}
     step = step_lib.jit(stage, tx, target, where, mesh)
-    turn = itertools.count()
 
-    def repeat():
-      number = next(turn) % len(made)
-
-      def advance():
-        nonlocal state
-        state, metrics = step(state, frozen, made[number], jax.random.key(0))
+    def advance():
+      nonlocal state
+      for batch in made:
+        state, metrics = step(state, frozen, batch, jax.random.key(0))
         jax.device_get(metrics)
 
-      return {'seconds': race.timed(advance), 'work': useful[number]}
-
-    for _ in made:  # Every shape is compiled before the race.
-      repeat()
     race.serve(
-      repeat,
+      lambda: {'seconds': race.timed(advance), 'work': useful},
+      warm_up=1,  # Every shape is compiled before the race.
       shapes=sorted({str(x['tokens'].shape) for x in made}),
-      share=sum(useful) / sum(x['tokens'].size for x in made),
-      conversations=conversations / len(made),
+      share=useful / sum(x['tokens'].size for x in made),
+      conversations=sum(int(x['segment_ids'].max(1).sum()) for x in made),
+      batches=len(made),
     )
 
 

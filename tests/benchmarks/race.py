@@ -97,8 +97,13 @@ class _Contestant:
 
 
 def environment() -> dict[str, str]:
-  """In which a script of these finds the package."""
-  return {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'}
+  """In which a script of these finds the package, and leaves others a GPU."""
+  return {
+    **os.environ,
+    'PYTHONPATH': str(ROOT),
+    'PYTHONUNBUFFERED': '1',
+    'XLA_PYTHON_CLIENT_PREALLOCATE': 'false',
+  }
 
 
 def side(name: str, *more: str) -> list[str]:

@@ -532,7 +532,7 @@ def test_a_record_without_a_turn_to_show_is_left_out(caplog):
   with caplog.at_level(logging.WARNING):
     found = _epoch({}, size=3, source=made)
   assert sorted(found[:3]) == [0, 2, 4]
-  assert 'Record r3 is left out: it has no turn' in caplog.text
+  assert 'r3 is left out: expected a turn that text can answer' in caplog.text
 
 
 def test_when_nothing_fits_it_says_so_instead_of_searching_for_ever():

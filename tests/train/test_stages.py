@@ -262,6 +262,12 @@ def test_packed_rows_need_room_for_their_clips():
     stages.batch_kinds(config)
 
 
+def test_packed_rows_need_a_length():
+  config = _of_two_mixes(rows=6, motion_clips=6, video_clips=6)
+  with pytest.raises(ValueError, match='packed.length=0 with packed.rows=6'):
+    stages.batch_kinds(config)
+
+
 def test_a_stage_has_the_encoders_of_its_mixes_only():
   config = {
     'trainable': ('translators/.*',),

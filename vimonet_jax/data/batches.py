@@ -70,7 +70,8 @@ class Mix:
       have clips, so that conversations of all kinds share a row.
     has_words: words stand for clips in every record.
     bins: rows that are filled at the same time; 0 for those of a batch. Once
-      nobody has room for a conversation, all are handed out.
+      nobody has room for a conversation, all are handed out, so that batches
+      come in bursts.
     weight: how often such a batch comes, relative to the other mixes.
     augment: variants of a record; None shows it as it is.
   """
@@ -143,8 +144,8 @@ def conversations(
         record = mix.augment(record, rng)
       try:
         record = mix.view(record, rng)
-      except views.NothingToAskError:
-        return _Drawn(record.id, {}, 'it has no turn that its mix can show')
+      except views.NothingToAskError as error:
+        return _Drawn(record.id, {}, error.reason)
       return _draw(record, layout, statistics, mix)
 
     stream = _stream(

@@ -13,7 +13,18 @@ from vimonet_jax.data import records
 
 
 class NothingToAskError(ValueError):
-  """A record that has no turn for a view to show."""
+  """A record that has no turn for a view to show.
+
+  Attributes:
+    reason: what was expected, and found.
+  """
+
+  def __init__(self, record: records.Record, reason: str):
+    super().__init__(
+      f'Record {record.id}: {reason}; leave such records out or choose other '
+      'media.'
+    )
+    self.reason = reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +71,10 @@ class View:
     asked = [turn for turn in turns if not turn.domain.endswith('_caption')]
     if not turns:
       raise NothingToAskError(
-        f'Record {record.id}: expected a turn that '
-        f'{" and ".join(self.media) or "text"} can answer, found '
-        f'{len(record.turns)} turns of other domains or of weight 0; leave '
-        'such records out or choose other media.'
+        record,
+        f'expected a turn that {" and ".join(self.media) or "text"} can '
+        f'answer, found {len(record.turns)} turns of other domains or of '
+        'weight 0',
       )
     if captions and (not asked or rng.random() < self.caption_share):
       drawn = [captions[int(rng.integers(len(captions)))]]
@@ -128,9 +139,9 @@ class Choice:
     if not weights.any():
       there = ' and '.join(medium for medium in has if has[medium])
       raise NothingToAskError(
-        f'Record {record.id}: expected the media of one of '
-        f'{len(self.views)} views, found {there or "none"}; leave such records '
-        'out or add a view of fewer media.'
+        record,
+        f'expected the media of one of {len(self.views)} views, found '
+        f'{there or "none"}',
       )
     drawn = int(rng.choice(len(weights), p=weights / weights.sum()))
     return self.views[drawn](record, rng)

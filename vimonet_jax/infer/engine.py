@@ -232,22 +232,13 @@ class Engine:
         return quantizing.like(name, x, wanted)
       return {name: x.astype(_kept(name, x.dtype, bundle.model))}
 
-    path = os.path.join(folder, _WEIGHTS)
-    try:
-      params = checkpoint.load_weights(
-        path,
-        # What the model does not have would have no place, and so is not read.
-        ['|'.join(map(re.escape, parts))],
-        shardings={name: wanted[x[0]].sharding for name, x in parts.items()},
-        change=keep,
-      )
-    except FileNotFoundError:
-      raise
-    except Exception as e:  # Whatever a broken file makes Orbax raise.
-      raise ValueError(
-        f'{path}: expected weights that can be read, found {_short(e)}; copy '
-        'the folder again.'
-      ) from e
+    params = checkpoint.load_weights(
+      os.path.join(folder, _WEIGHTS),
+      # What the model does not have would have no place, and so is not read.
+      ['|'.join(map(re.escape, parts))],
+      shardings={name: wanted[x[0]].sharding for name, x in parts.items()},
+      change=keep,
+    )
     return cls(bundle, params)
 
   def answer(

@@ -139,7 +139,8 @@ def _fastest(q_BLNH: jax.Array) -> str:
 def _by_blocks(q_BLNH, k_BLKH, v_BLKH, mask_BLL):
   """Blocks of queries, each with the keys up to its end: none sees a later."""
   L = q_BLNH.shape[1]
-  size = max(_SMALLEST_BLOCK, -(-L // _QUERY_BLOCKS))
+  blocks = min(_QUERY_BLOCKS, max(1, L // _SMALLEST_BLOCK))
+  size = -(-L // blocks)
   k_BKLH, v_BKLH = (jnp.swapaxes(x, 1, 2) for x in (k_BLKH, v_BLKH))
   return jnp.concatenate(
     [

@@ -117,7 +117,8 @@ def batch_kinds(config: Mapping[str, Any]) -> dict[str, BatchKind]:
       be missing or of 0 rows; else it has length, motion_clips and video_clips.
 
   Raises:
-    ValueError: packed rows have no room for the clips of the mixes.
+    ValueError: packed rows have no length, or no room for the clips of the
+      mixes.
   """
 
   def kind(asked, clips) -> BatchKind:
@@ -135,6 +136,12 @@ def batch_kinds(config: Mapping[str, Any]) -> dict[str, BatchKind]:
   media = _media(config)
   clips = {medium: packed.get(f'{medium}_clips', 0) for medium in media}
   found = kind(packed, clips)
+  if found.length < 1:
+    raise ValueError(
+      f'Expected packed rows of some length, found packed.length={found.length}'
+      f' with packed.rows={found.rows}; a row needs room for the longest '
+      'conversation, e.g. the length of the longest mix.'
+    )
   if none := [medium for medium, number in found.clips.items() if number < 1]:
     raise ValueError(
       f'Expected packed rows with room for the {none[0]} clips of their mixes, '
