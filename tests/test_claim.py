@@ -125,3 +125,16 @@ def test_a_folder_from_before_shares_is_gone_on_with_unless_they_are_set():
   )
   shared = json.loads(_config(data__shares=2).to_json())
   assert claim._identity(shared) != claim._identity(fields)
+
+
+def test_a_folder_from_before_packed_rows_is_gone_on_with_unless_there_are():
+  fields = json.loads(_config().to_json())
+  for stage in fields['stage_names']:
+    del fields[stage]['packed']
+  assert claim._identity(fields) == claim._identity(
+    json.loads(_config().to_json())
+  )
+  longer = json.loads(_config(instruct__packed__length=512).to_json())
+  assert claim._identity(longer) == claim._identity(fields)
+  packed = json.loads(_config(instruct__packed__rows=8).to_json())
+  assert claim._identity(packed) != claim._identity(fields)

@@ -110,7 +110,14 @@ def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:
     for name, x in flat.items()
     if x != ''  # As if it were not there, so that settings can be added.
     and (name, x) not in _ALWAYS
+    and not _is_of_no_packed_rows(name, flat)
     and name not in _FREE
     and name.split('.')[0] not in _FREE_GROUPS
     and name.split('.')[-1] not in _FREE_ENDS
   }
+
+
+def _is_of_no_packed_rows(name: str, flat: Mapping[str, Any]) -> bool:
+  """Whether a setting describes packed rows where a stage has none."""
+  stage, *packed = name.split('.')
+  return packed[:1] == ['packed'] and not flat.get(f'{stage}.packed.rows')
