@@ -76,6 +76,13 @@ def test_a_token_of_an_answer_is_planned(tmp_path, capsys):
   cache = 2 * llm.layers * 96 * llm.kv_heads * llm.head_dim * 4
   assert found['cost']['arguments'] > cache + llm.layers * kernels * 4 / 8
   assert capsys.readouterr().out.startswith('decode, both: rows of 96 on 8 x ')
+  # As evaluation and chat round it, whatever a stage does.
+  config.eval.quantize = 'int8'
+  assert planning.run(config, str(tmp_path)) == 0
+  rounded = json.loads((tmp_path / 'plan.json').read_text())
+  assert rounded['quantize'] == 'int8'
+  saved = found['cost']['arguments'] - rounded['cost']['arguments']
+  assert saved > 2.5 * llm.layers * kernels
 
 
 def test_a_batch_is_planned_in_its_parts(tmp_path):

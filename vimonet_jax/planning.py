@@ -100,7 +100,7 @@ def run(config, workdir: str, *, output: str | None = None) -> int:
     'stage': step.stage,
     'mix': step.mix,
     'length': step.length,
-    'quantize': config[step.stage].get('quantize', ''),
+    'quantize': _quantize(config, step),
   }
   if settings['search']:
     print(f'{_title(about)}\n\n{_row(None)}', flush=True)
@@ -237,6 +237,12 @@ def _state(config, step: Step, mesh: jax.sharding.Mesh):
   return model, stage, tx, step_lib.layout(stage, tx, mesh, stored)
 
 
+def _quantize(config, step: Step) -> str:
+  """What the decoder's frozen kernels are rounded to."""
+  where = config.eval if step.kind == 'decode' else config[step.stage]
+  return where.get('quantize', '')
+
+
 def _trace_train(config, step: Step, mesh: jax.sharding.Mesh):
   model, stage, tx, (state, frozen) = _state(config, step, mesh)
   run = step_lib.jit(stage, tx, state, frozen, mesh, step.parts)
@@ -264,7 +270,7 @@ def _served(config, step: Step, mesh: jax.sharding.Mesh):
   model = corpora.model(
     config,
     vocab_size=config.text.vocab_size,
-    quantize=config[step.stage].get('quantize', ''),
+    quantize=_quantize(config, step),
   )
   cache = jax.eval_shape(
     lambda: attention.init_cache(model.llm, step.rows, step.length)

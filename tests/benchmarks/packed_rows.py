@@ -31,11 +31,11 @@ _CLIPS = ('motion', 'frames')
 PRESETS = {
   'vimos': {
     'rows': 2, 'length': 2560, 'motion_clips': 8, 'video_clips': 1,
-    'clips': 200, 'batches': 8, 'rounds': 5,
+    'clips': 200, 'batches': 4, 'rounds': 3,
   },
   'tiny': {
     'rows': 6, 'length': 1024, 'motion_clips': 8, 'video_clips': 6,
-    'clips': 800, 'batches': 20, 'rounds': 8,
+    'clips': 800, 'batches': 10, 'rounds': 5,
   },
 }  # fmt: skip
 
