@@ -8,7 +8,6 @@ that the same command goes on after an interruption.
     model/  predictions/  verdicts/  scores.json  report.html
 """
 
-import dataclasses
 import functools
 import os
 from collections.abc import Mapping
@@ -282,12 +281,14 @@ def _mixes(config, stage, train, mesh, shares: int) -> list[batches.Mix]:
   if 'packed' not in kinds:
     return [made(name, shown[name], weight=weights[name]) for name in shown]
   video = corpora.model(config, vocab_size=1).video
-  packed = made(
-    'packed',
-    views.Choice(tuple(shown.values()), tuple(weights.values())),
-    frames_shape=(video.frames, video.image_size, video.image_size, 3),
-  )
-  return [dataclasses.replace(packed, bins=max(_BINS, packed.rows))]
+  return [
+    made(
+      'packed',
+      views.Choice(tuple(shown.values()), tuple(weights.values())),
+      frames_shape=(video.frames, video.image_size, video.image_size, 3),
+      bins=_BINS,
+    )
+  ]
 
 
 def _probe(config, name: str, corpus: corpora.Corpus, model):

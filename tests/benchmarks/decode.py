@@ -69,7 +69,7 @@ def _args() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   decoder.add_flags(parser, PRESETS)
   parser.add_argument('--peak-gb-s', type=float, default=0.0)
-  return decoder.parse(parser, PRESETS)
+  return race.parse(parser, PRESETS)
 
 
 def _prompts(args):

@@ -24,25 +24,11 @@ _SHARED = 1_000_000_000
 
 
 def add_flags(parser: argparse.ArgumentParser, presets: dict) -> None:
-  """A flag for every setting of the presets, and those of every race."""
-  first = next(iter(presets))
-  parser.add_argument('--preset', default=first, choices=presets)
-  for name, value in presets[first].items():
-    parser.add_argument(f'--{name}', type=type(value), default=None)
+  """Those of every race, and of races of decoders."""
+  race.add_flags(parser, presets)
   parser.add_argument('--quantize', default='', help="ours: '', int8 or nf4")
   parser.add_argument('--compile', action='store_true', help='torch.compile')
-  parser.add_argument('--json', default=None, help='where to write all of it')
-  parser.add_argument('--side', default='', help=argparse.SUPPRESS)
   parser.add_argument('--folder', default='', help=argparse.SUPPRESS)
-
-
-def parse(parser: argparse.ArgumentParser, presets: dict) -> argparse.Namespace:
-  """What was given, and the preset's for the rest."""
-  args = parser.parse_args()
-  for name, value in presets[args.preset].items():
-    if getattr(args, name) is None:
-      setattr(args, name, value)
-  return args
 
 
 def parameters(args: argparse.Namespace) -> int:

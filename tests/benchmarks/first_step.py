@@ -41,8 +41,7 @@ def main() -> None:
     found = {name: {'about': {}, 'repeats': []} for name in contestants}
     _start('ours', folder, cache)  # Fills it.
     for i in range(args.rounds):
-      order = list(contestants)[:: 1 if i % 2 == 0 else -1]
-      for name in order:
+      for name in race.in_turn(contestants, i):
         side, environment = contestants[name]
         found[name]['repeats'].append(_start(side, folder, environment))
   race.show(
@@ -64,7 +63,7 @@ def _args() -> argparse.Namespace:
   }
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   decoder.add_flags(parser, presets)
-  return decoder.parse(parser, presets)
+  return race.parse(parser, presets)
 
 
 def _start(side: str, folder: str, environment: dict[str, str]) -> dict:

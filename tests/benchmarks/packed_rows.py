@@ -75,18 +75,10 @@ def main() -> None:
 
 def _args() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--preset', default='vimos', choices=PRESETS)
+  race.add_flags(parser, PRESETS)
   parser.add_argument('--stage', default='instruct')
-  for name in PRESETS['vimos']:
-    parser.add_argument(f'--{name}', type=int, default=None)
   parser.add_argument('--workdir', default='', help='where the clips are kept')
-  parser.add_argument('--json', default=None, help='where to write all of it')
-  parser.add_argument('--side', default='', help=argparse.SUPPRESS)
-  args = parser.parse_args()
-  for name, value in PRESETS[args.preset].items():
-    if getattr(args, name) is None:
-      setattr(args, name, value)
-  return args
+  return race.parse(parser, PRESETS)
 
 
 def _config(args):

@@ -13,6 +13,7 @@ A script has both ends in it:
         race.show(race.run({'ours': [...], 'theirs': [...]}, rounds=10), ...)
 """
 
+import argparse
 import datetime
 import importlib.metadata
 import json
@@ -31,6 +32,27 @@ _MARK = 'race:'
 _PACKAGES = (
   'jax', 'flax', 'torch', 'transformers', 'peft', 'grain', 'numpy'
 )  # fmt: skip
+
+
+def add_flags(parser: argparse.ArgumentParser, presets: Mapping) -> None:
+  """A flag for every setting of the presets, and those of every race."""
+  first = next(iter(presets))
+  parser.add_argument('--preset', default=first, choices=presets)
+  for name, value in presets[first].items():
+    parser.add_argument(f'--{name}', type=type(value), default=None)
+  parser.add_argument('--json', default=None, help='where to write all of it')
+  parser.add_argument('--side', default='', help=argparse.SUPPRESS)
+
+
+def parse(
+  parser: argparse.ArgumentParser, presets: Mapping
+) -> argparse.Namespace:
+  """What was given, and the preset's for the rest."""
+  args = parser.parse_args()
+  for name, value in presets[args.preset].items():
+    if getattr(args, name) is None:
+      setattr(args, name, value)
+  return args
 
 
 def serve(
@@ -131,14 +153,17 @@ def run(
       found[name] = {'about': contestants[-1].listen(), 'repeats': []}
       print(f'{name} is ready', file=sys.stderr)
     for i in range(rounds):
-      # Nobody is always the first after the other.
-      order = contestants if i % 2 == 0 else contestants[::-1]
-      for contestant in order:
+      for contestant in in_turn(contestants, i):
         found[contestant.name]['repeats'].append(contestant.repeat())
   finally:
     for contestant in contestants:
       contestant.end()
   return found
+
+
+def in_turn(contestants: Iterable, number: int) -> list:
+  """The order of a round: nobody is always the first after the other."""
+  return list(contestants)[:: 1 if number % 2 == 0 else -1]
 
 
 def median(found: Mapping[str, Any], field: str = 'seconds') -> float:

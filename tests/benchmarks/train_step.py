@@ -85,7 +85,7 @@ def _args() -> argparse.Namespace:
   parser.add_argument('--without', nargs='*', default=[], help='all, torch')
   parser.add_argument('--all', action='store_true', help='of 7b, too')
   parser.add_argument('--peak-tflops', type=float, default=0.0)
-  return decoder.parse(parser, PRESETS)
+  return race.parse(parser, PRESETS)
 
 
 def _rows(args):

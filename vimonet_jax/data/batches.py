@@ -69,7 +69,7 @@ class Mix:
     frames_shape: of a video clip, [I, H, W, 3]. With it slots are for those who
       have clips, so that conversations of all kinds share a row.
     has_words: words stand for clips in every record.
-    bins: rows that are filled at the same time; 0 for those of a batch. Once
+    bins: rows that are filled at the same time, at least those of a batch. Once
       nobody has room for a conversation, all are handed out, so that batches
       come in bursts.
     weight: how often such a batch comes, relative to the other mixes.
@@ -162,7 +162,7 @@ def conversations(
       stream,
       length_struct=mix.shape.sizes,
       padding_struct=mix.shape.padding,
-      num_packing_bins=mix.bins or mix.rows,
+      num_packing_bins=max(mix.bins, mix.rows),
       shuffle_bins=False,
       meta_features=(IDS,),
     )
