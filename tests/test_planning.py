@@ -206,7 +206,7 @@ def test_a_step_for_a_tpu_that_is_not_there_is_planned(tmp_path, capsys):
   config = _config(plan__topology='v5e:2x2', plan__rows=8, plan__stage='align')
   assert planning.run(config, str(tmp_path)) == 0
   found = json.loads((tmp_path / 'plan.json').read_text())
-  assert (found['devices'], found['chip']) == (4, 'TPU v5 lite')
+  assert (found['devices'], found['chip']) == (4, 'TPU v5e')
   assert found['bound']['seconds'] > 0
   assert 'MFU at most' in capsys.readouterr().out
   config.plan.topology = 'v5e:3x5x7'

@@ -212,7 +212,7 @@ class Checkpointer:
     """Renames folders, so that their steps can be saved again."""
     if not steps:
       return
-    if jax.process_index() == 0:
+    if cluster.is_first():
       for step in steps:
         aside = self._folder / f'damaged-{step}'
         if aside.exists():
@@ -338,7 +338,7 @@ def weights_writer(folder: str) -> Iterator[Write]:
   _take_place(root)
   parts = root.with_name(f'{root.name}.parts')
   names = root.with_name(f'{root.name}.parts.names')
-  is_writer = jax.process_index() == 0
+  is_writer = cluster.is_first()
   if is_writer:
     for left in root.parent.glob(f'{parts.name}*'):  # By a killed process.
       left.rmtree()
@@ -522,7 +522,7 @@ def _newer(root: epath.Path) -> epath.Path:
 def _take_place(root: epath.Path) -> None:
   """Moves newer weights to `root`, from wherever an earlier move stopped."""
   newer, older = _newer(root), root.with_name(f'{root.name}.old')
-  if jax.process_index() == 0:
+  if cluster.is_first():
     if newer.exists() and root.exists():
       root.rename(older)
     if newer.exists():

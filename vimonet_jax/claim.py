@@ -10,8 +10,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 from flax import traverse_util
+
+from vimonet_jax import cluster
 
 _FILE = 'config.json'
 # Settings that say where and how, and what is asked in the end; a model is the
@@ -80,7 +81,7 @@ def write(config, workdir: str) -> None:
   Folders of config.base become absolute: who reads them again may be elsewhere.
   """
   path = os.path.join(workdir, _FILE)
-  if jax.process_index() or os.path.exists(path):
+  if not cluster.is_first() or os.path.exists(path):
     return
   fields = json.loads(config.to_json())
   if fields.get('base'):

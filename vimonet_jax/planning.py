@@ -92,10 +92,11 @@ def run(config, workdir: str, *, output: str | None = None) -> int:
   step = _step(config, settings)
   # Nothing is computed; a TPU in the machine is left alone.
   devices = _devices(settings['topology'])
+  kind = devices[0].device_kind
   about = {
     'topology': settings['topology'] or f'{len(devices)} here',
     'devices': len(devices),
-    'chip': devices[0].device_kind,
+    'chip': plan.CHIPS[kind].name if kind in plan.CHIPS else kind,
     'step': step.kind,
     'stage': step.stage,
     'mix': step.mix,

@@ -52,6 +52,10 @@ def parse(
   for name, value in presets[args.preset].items():
     if getattr(args, name) is None:
       setattr(args, name, value)
+  if args.rounds < 2:
+    parser.error(
+      f'expected two --rounds or more to compare, found {args.rounds}'
+    )
   return args
 
 

@@ -1,5 +1,6 @@
 """The harness of the benchmarks, on contestants whose speed is known."""
 
+import argparse
 import json
 import sys
 
@@ -64,3 +65,13 @@ def test_it_runs_with_this_python(tmp_path):
   script.write_text(text.replace('size=0', 'size=sys.executable'))
   found = race.run({'who': [str(script)]}, rounds=0)
   assert found['who']['about']['size'] == sys.executable
+
+
+def test_one_round_is_refused(capsys, monkeypatch):
+  presets = {'small': {'rounds': 10}}
+  parser = argparse.ArgumentParser()
+  race.add_flags(parser, presets)
+  monkeypatch.setattr(sys, 'argv', ['race', '--rounds=1'])
+  with pytest.raises(SystemExit):
+    race.parse(parser, presets)
+  assert 'expected two --rounds or more' in capsys.readouterr().err

@@ -21,6 +21,7 @@ from etils import epath
 from tensorboardX import event_file_writer
 from tensorboardX.proto import event_pb2
 
+from vimonet_jax import cluster
 from vimonet_jax.train import step as step_lib
 
 _METRICS, _SUMMARY = 'metrics.jsonl', 'summary.json'
@@ -57,7 +58,7 @@ class Log:
     self._last = {}
 
   def __enter__(self):
-    self._writes = jax.process_index() == 0
+    self._writes = cluster.is_first()
     self._root.mkdir(parents=True, exist_ok=True)
     before = _keep_lines(self._root / _METRICS, self._first)
     if self._writes:
@@ -214,7 +215,7 @@ class _Board:
 
 def write_atomically(path: epath.Path, text: str) -> None:
   """Writes a file that is whole at any moment; only one process does."""
-  if jax.process_index() == 0:
+  if cluster.is_first():
     part = path.with_suffix('.part')
     part.write_text(text)
     part.replace(path)

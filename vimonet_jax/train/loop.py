@@ -33,7 +33,7 @@ import jax.numpy as jnp
 import optax
 from etils import epath
 
-from vimonet_jax import checkpoint, disk, sharding
+from vimonet_jax import checkpoint, cluster, disk, sharding
 from vimonet_jax.models import quantize
 from vimonet_jax.train import log as log_lib
 from vimonet_jax.train import optimizer
@@ -263,7 +263,7 @@ def check_base(folder: str, name: str, found: str) -> None:
         f'with (fingerprint {known}), found others ({found}); bring the old '
         f'ones back, or remove {root} to begin anew.'
       )
-  elif jax.process_index() == 0:
+  elif cluster.is_first():
     root.mkdir(parents=True, exist_ok=True)
     log_lib.write_atomically(path, json.dumps({'frozen': found}))
 
