@@ -337,6 +337,7 @@ def _probe(config, name: str, corpus: corpora.Corpus, model):
       answers += asking.answer(
         asked[start : start + config.eval.rows],
         max_new_tokens=config.eval.max_new_tokens,
+        max_rows=config.eval.rows,
       )
     rows = eval_run.score(items, eval_run.as_predictions(items, answers))
     return {row['domain']: row['accuracy'] for row in rows}

@@ -47,8 +47,9 @@ class Reader:
     self.calls = []
     self._kill_at = kill_at
 
-  def answer(self, records, *, sampling, max_new_tokens):
+  def answer(self, records, *, sampling, max_new_tokens, max_rows):
     del sampling, max_new_tokens
+    assert len(records) <= max_rows
     if len(self.calls) + 1 == self._kill_at:
       raise KeyboardInterrupt
     self.calls.append(records)

@@ -102,13 +102,19 @@ def test_records_of_one_kind_share_few_shapes(asking, monkeypatch):
   assert [media & set(batch) for batch in seen] == [
     {'motion', 'motion_length'}, {'more_tokens'}, set()
   ]  # fmt: skip
+  # No more than there is room for, rows left over included.
+  seen.clear()
+  _ask(asking, [no_media] * 2, max_rows=6)
+  _ask(asking, [no_media] * 9, max_rows=6)
+  assert [len(batch['tokens']) for batch in seen] == [6, 6, 6]
   # Devices that share the rows get as many each.
   seen.clear()
   monkeypatch.setattr(engine.Engine, 'row_shards', 3)
   _ask(asking, [no_media])
   _ask(asking, [no_media] * 4)
+  _ask(asking, [no_media] * 4, max_rows=8)
   conversation.Conversation(asking, _record()).ask(QUESTION)
-  assert [len(batch['tokens']) for batch in seen] == [3, 24, 3]
+  assert [len(batch['tokens']) for batch in seen] == [3, 24, 6, 3]
 
 
 def test_the_seed_decides_where_there_is_a_draw(asking):

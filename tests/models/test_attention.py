@@ -1,4 +1,5 @@
 import functools
+import re
 import types
 
 import jax
@@ -154,9 +155,13 @@ def test_blocks_of_queries_attend_as_the_reference(length):
   assert (f'{length}x{length}xf32' in lowered) == (length < 64)
 
 
-def test_what_cudnn_is_asked_for_is_the_reference(monkeypatch):
+@pytest.mark.parametrize('is_packed', [False, True])
+def test_what_cudnn_is_asked_for_is_the_reference(monkeypatch, is_packed):
   """Its mask and scale, computed by XLA in its place."""
   arrays, ids, positions = _rows()
+  if not is_packed:
+    positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+    ids = (positions < jnp.array([[256], [249], [9], [0]])).astype(jnp.int32)
   mask = attention.mask(positions, ids, positions, ids)
   asked, ask = [], jax.nn.dot_product_attention
 
@@ -175,7 +180,29 @@ def test_what_cudnn_is_asked_for_is_the_reference(monkeypatch):
 
   for x, y in zip(run('cudnn'), run('xla'), strict=True):
     np.testing.assert_allclose(x, y, atol=1e-5)
-  assert asked == ['cudnn']
+  # Rows of one segment and of several: which they are is found out on the way.
+  assert asked == ['cudnn', 'cudnn']
+
+
+def test_cudnn_has_no_mask_for_rows_of_one_segment(monkeypatch):
+  """It would write the gradient of a mask, as large as all scores."""
+  kernels = pytest.importorskip('jax._src.cudnn.fused_attention_stablehlo')
+  monkeypatch.setattr(kernels, 'check_cudnn_version', lambda: 91300)
+  monkeypatch.setattr(kernels, 'check_compute_capability', lambda _: True)
+  q = jnp.zeros((2, 160, 4, 64), jnp.bfloat16)
+  ids = jnp.ones((2, 160), jnp.int32)
+
+  def total(q, k, v, ids):
+    mask = attention.mask(ids, ids, ids, ids)
+    return attention.attend_within(q, k, v, mask, ids, 'cudnn').sum()
+
+  traced = str(jax.make_jaxpr(jax.grad(total, (0, 1, 2)))(q, q, q, ids))
+  branches = traced.split('branches=')[1:]
+  assert branches
+  # (is there a mask, is its gradient wanted), of both branches of each cond.
+  found = [re.findall(r'variadic_args=(\(\w+)', x) for x in branches]
+  assert all('(False' in x and '(True' in x for x in found if x), found
+  assert any(found)
 
 
 @pytest.mark.parametrize(
@@ -188,13 +215,21 @@ def test_what_cudnn_is_asked_for_is_the_reference(monkeypatch):
     ('cuda', 160, 64, 'bfloat16', 'cudnn'),
     ('cuda', 512, 128, 'float32', 'xla'),
     ('cuda', 512, 256, 'bfloat16', 'xla'),
+    ('cuda', 161, 64, 'bfloat16', 'xla'),
+    ('turing', 512, 128, 'bfloat16', 'xla'),
+    ('rocm', 512, 128, 'bfloat16', 'xla'),
     ('cpu', 512, 128, 'bfloat16', 'xla'),
   ],
 )
 def test_the_fastest_is_what_the_mesh_can_run(
   monkeypatch, platform, length, head_dim, dtype, want
 ):
-  device = types.SimpleNamespace(platform=platform)
+  is_gpu = platform not in ('cpu', 'tpu')
+  device = types.SimpleNamespace(platform='gpu' if is_gpu else platform)
+  here = {'cuda': '8.0', 'turing': '7.5', 'rocm': 'gfx942'}
+  if is_gpu:
+    gpu = types.SimpleNamespace(compute_capability=here[platform])
+    monkeypatch.setattr(jax, 'local_devices', lambda: [gpu])
   mesh = types.SimpleNamespace(abstract_device=device)
   monkeypatch.setattr(jax.sharding, 'get_abstract_mesh', lambda: mesh)
   q = jax.ShapeDtypeStruct((1, length, 2, head_dim), jnp.dtype(dtype))

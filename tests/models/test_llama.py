@@ -35,6 +35,11 @@ def extend(model, tokens, length, cache):
   return model.logits(h_BLD), cache
 
 
+def begin(model, tokens, length, cache):
+  h_BLD, cache = model.begin(model.embed(tokens), length, cache)
+  return model.logits(h_BLD), cache
+
+
 @functools.cache
 def variables(config):
   flat = small.params(_abstract(config), 0.3)
@@ -107,11 +112,11 @@ def test_padding_changes_nothing_and_stays_finite():
 def test_ragged_prefill_decode_and_a_second_turn_equal_the_full_forward():
   tokens = random_tokens((2, 12))
   want = scores(tokens)
-  step = compiled(CONFIG, extend)
   cache = attention.init_cache(CONFIG, 2, 12)
   read = np.zeros(2, int)
   # A prompt, two tokens, a turn for the first row only, a turn for both.
-  for lengths in ([5, 3], [1, 1], [1, 1], [3, 0], [2, 5]):
+  for i, lengths in enumerate(([5, 3], [1, 1], [1, 1], [3, 0], [2, 5])):
+    step = compiled(CONFIG, extend if i else begin)
     chunk = np.full((2, 1 if max(lengths) == 1 else 5), 7, np.int32)
     for b, count in enumerate(lengths):
       chunk[b, :count] = tokens[b, read[b] : read[b] + count]

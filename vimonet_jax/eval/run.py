@@ -79,12 +79,13 @@ def predict(
   and are not looked at; a last line that a kill cut short is asked again.
 
   Args:
-    engine: has `answer(records, sampling=, max_new_tokens=) -> texts`.
+    engine: has `answer` as engine.Engine.
     items: what to ask; their order is that of the result.
     records: that the items' positions count in.
     path: JSON lines; is made, or gone on with.
     settings: of the engine's weights, and how it answers.
-    rows: how many records go to the engine at once, all with the same media.
+    rows: how many records go to the engine at once, all with the same media;
+      it has no more in memory.
     progress: draw a progress bar.
 
   Returns:
@@ -115,6 +116,7 @@ def predict(
         prompts,
         sampling=settings.sampling,
         max_new_tokens=settings.max_new_tokens,
+        max_rows=rows,
       )
       for line in as_predictions(asked, texts):
         line |= columns

@@ -26,8 +26,9 @@ from vimonet_jax.models import lora, vimonet
 from vimonet_jax.models import quantize as quantizing
 from vimonet_jax.motion import features
 
-# Prompts and caches are padded to a multiple of this, rows to a power of eight:
-# few shapes, so few compilations, each of which takes as long as a batch.
+# Prompts and caches are padded to a multiple of this, rows to a power of eight
+# or the most there may be: few shapes, so few compilations, each of which takes
+# as long as a batch.
 _LENGTH_STEP = 64
 _ROWS_BASE = 8
 _CONFIG, _TOKENIZER = 'config.json', 'tokenizer.model'
@@ -247,18 +248,21 @@ class Engine:
     *,
     sampling: generate.Sampling = generate.GREEDY,
     max_new_tokens: int | None = None,
+    max_rows: int | None = None,
     seed: int = 0,
   ) -> list[str]:
     """One answer for each record's last turn, in order.
 
-    Records with the same media and about as long prompts are answered together,
-    however many they are: who has more than fit into memory asks in parts. With
-    a temperature the answers depend on the seed and on who is asked together.
+    Records with the same media and about as long prompts are answered together.
+    With a temperature the answers depend on the seed and on who is asked
+    together.
 
     Args:
       asked: open questions; earlier turns are history.
       sampling: how a token is chosen, as in generate.PRESETS.
       max_new_tokens: longest answer; None for that of `sampling`.
+      max_rows: of a batch, rows left over and all devices included; None for
+        as many as there are records. Every device has one in any case.
       seed: of the sampling.
 
     Raises:
@@ -270,21 +274,23 @@ class Engine:
       groups.setdefault(self.row_shape(record), []).append(i)
     answers = [''] * len(asked)
     for shape, places in groups.items():
-      shards = -(-len(places) // self.row_shards)
-      batch = self.prompts(
-        [asked[i] for i in places],
-        shape,
-        rows=self.row_shards * _next_power(shards, _ROWS_BASE),
-      )
-      output = self.run(
-        batch,
-        max_new_tokens=max_new_tokens,
-        sampling=sampling,
-        key=jax.random.key(seed),
-      )
-      # The rows left over are empty, and so are their answers.
-      for i, answer in zip(places, self.decode(output), strict=False):
-        answers[i] = answer
+      size = self._rows(len(places), max_rows)
+      for start in range(0, len(places), size):
+        some = places[start : start + size]
+        batch = self.prompts(
+          [asked[i] for i in some],
+          shape,
+          rows=self._rows(len(some), max_rows),
+        )
+        output = self.run(
+          batch,
+          max_new_tokens=max_new_tokens,
+          sampling=sampling,
+          key=jax.random.key(seed),
+        )
+        # The rows left over are empty, and so are their answers.
+        for i, answer in zip(some, self.decode(output), strict=False):
+          answers[i] = answer
     return answers
 
   def check(self, record: records.Record) -> None:
@@ -307,6 +313,15 @@ class Engine:
   def row_shards(self) -> int:
     """Every batch has a multiple of so many rows."""
     return self._mesh.shape['data'] * self._mesh.shape['fsdp']
+
+  def _rows(self, number: int, most: int | None) -> int:
+    """Of a batch for so many records, as `max_rows` of `answer` wants it."""
+    shards, power = -(-number // self.row_shards), 1
+    while power < shards:
+      power *= _ROWS_BASE
+    if most is not None:
+      power = min(power, max(1, most // self.row_shards))
+    return self.row_shards * power
 
   def run(
     self,
@@ -383,13 +398,6 @@ def variables(params: Mapping[str, Any]) -> dict[str, Any]:
 def round_up(length: int) -> int:
   """The length of rows and caches that hold so many tokens."""
   return -(-length // _LENGTH_STEP) * _LENGTH_STEP
-
-
-def _next_power(number: int, base: int) -> int:
-  power = 1
-  while power < number:
-    power *= base
-  return power
 
 
 def _mesh_of(params: Mapping[str, jax.Array]) -> jax.sharding.Mesh:

@@ -149,6 +149,7 @@ def generate(
       )
     cache = attention.init_cache(model.config.llm, B, length)
     last_B = jnp.full(B, -1, jnp.int32)
+    logits_BV, cache = apply(batch, cache, method='prefill')
   else:
     last_B = previous.last
     _, cache = apply(
@@ -157,7 +158,7 @@ def generate(
       previous.cache,
       method='decode',
     )
-  logits_BV, cache = apply(batch, cache, method='prefill')
+    logits_BV, cache = apply(batch, cache, method='prefill_more')
   key = jax.random.key(0) if key is None else key
 
   def draw(logits_BV: jax.Array, state: _State) -> _State:

@@ -6,6 +6,7 @@
 Pure functions of arrays; the projections around them are in llama.py.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -113,14 +114,7 @@ def attend_within(
   if backend == 'xla':
     return _by_blocks(q_BLNH, k_BLKH, v_BLKH, mask_BLL)
   if backend == 'cudnn':
-    return jax.nn.dot_product_attention(
-      q_BLNH,
-      k_BLKH,
-      v_BLKH,
-      mask=mask_BLL[:, None],
-      is_causal=True,  # It skips what lies above the diagonal.
-      implementation='cudnn',
-    )
+    return _cudnn(q_BLNH, k_BLKH, v_BLKH, mask_BLL, segment_ids_BL)
   return _splash(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL)
 
 
@@ -132,8 +126,16 @@ def _fastest(q_BLNH: jax.Array) -> str:
   if platform == 'tpu' and L % _BLOCKS[-1] == 0 and H % 128 == 0:
     return 'splash'
   if platform in ('gpu', 'cuda') and q_BLNH.dtype.itemsize == 2:
-    return 'cudnn' if H % 8 == 0 and H <= 128 else 'xla'
+    fits = L % 2 == 0 and H % 8 == 0 and H <= 128
+    return 'cudnn' if fits and _is_ampere_or_newer() else 'xla'
   return 'xla'
+
+
+def _is_ampere_or_newer() -> bool:
+  """Of the GPUs here: NVIDIA's, and not of before 2020."""
+  capability = getattr(jax.local_devices()[0], 'compute_capability', '')
+  major = str(capability).partition('.')[0]
+  return major.isdecimal() and int(major) >= 8
 
 
 def _by_blocks(q_BLNH, k_BLKH, v_BLKH, mask_BLL):
@@ -153,6 +155,36 @@ def _by_blocks(q_BLNH, k_BLKH, v_BLKH, mask_BLL):
       for start in range(0, L, size)
     ],
     axis=1,
+  )
+
+
+def _cudnn(q_BLNH, k_BLKH, v_BLKH, mask_BLL, segment_ids_BL):
+  """FlashAttention, without a mask where each row is one segment.
+
+  A mask is added to the scores, and the backward pass then writes its gradient
+  too, which nobody needs (jax 0.10.2; jax-ml/jax issue 34685).
+  """
+  attend_here = functools.partial(
+    jax.nn.dot_product_attention,
+    is_causal=True,  # It skips what lies above the diagonal.
+    implementation='cudnn',
+  )
+
+  def alone(q_BLNH, k_BLKH, v_BLKH):
+    length_B = jnp.sum(segment_ids_BL > 0, axis=1, dtype=jnp.int32)
+    return attend_here(
+      q_BLNH,
+      k_BLKH,
+      v_BLKH,
+      query_seq_lengths=length_B,
+      key_value_seq_lengths=length_B,
+    )
+
+  def together(q_BLNH, k_BLKH, v_BLKH):
+    return attend_here(q_BLNH, k_BLKH, v_BLKH, mask=mask_BLL[:, None])
+
+  return jax.lax.cond(
+    jnp.max(segment_ids_BL) <= 1, alone, together, q_BLNH, k_BLKH, v_BLKH
   )
 
 

@@ -169,7 +169,9 @@ class Attention(nn.Module):
     q_BLNH = nn.with_logical_constraint(q_BLNH, names)
     q_BLNH = attention.rotate(q_BLNH, context.turn)
     k_BLKH = attention.rotate(k_BLKH, context.turn)
-    if cache is None:
+    if cache is not None:
+      cache = attention.write(cache, k_BLKH, v_BLKH, layer, context.slots_BL)
+    if context.segment_ids_BL is not None:
       out_BLNH = attention.attend_within(
         q_BLNH,
         k_BLKH,
@@ -179,7 +181,6 @@ class Attention(nn.Module):
         self.config.attention,
       )
     else:
-      cache = attention.write(cache, k_BLKH, v_BLKH, layer, context.slots_BL)
       k_BKSH = cache.k[layer].astype(q_BLNH.dtype)
       v_BKSH = cache.v[layer].astype(q_BLNH.dtype)
       out_BLNH = attention.attend(q_BLNH, k_BKSH, v_BKSH, context.mask_BLS)
@@ -212,7 +213,8 @@ class Context(NamedTuple):
   Attributes:
     turn: rotary angles of the tokens.
     mask_BLS: see `attention.mask`.
-    segment_ids_BL: of the row; None where a cache is read.
+    segment_ids_BL: of the row; None where the tokens see what is in a cache
+      instead of the row.
     slots_BL: where the tokens go in a cache; None without one.
   """
 
@@ -355,10 +357,30 @@ class Llama(nn.Module):
     (x_BLD, _), _ = self._run(x_BLD, None, context, deterministic)
     return self.norm(x_BLD)
 
+  def begin(
+    self, x_BLD: jax.Array, length_B: jax.Array, cache: attention.Cache
+  ) -> tuple[jax.Array, attention.Cache]:
+    """`extend` for a cache that is empty, and has a slot for every token.
+
+    The tokens need not look into it: they see each other as in training, as
+    fast as the devices can.
+    """
+    offsets = jnp.broadcast_to(jnp.arange(x_BLD.shape[1]), x_BLD.shape[:2])
+    is_token_BL = offsets < length_B[:, None]
+    segment_ids_BL = is_token_BL.astype(jnp.int32)
+    context = Context(
+      turn=self._turn(offsets),
+      mask_BLS=attention.mask(offsets, segment_ids_BL, offsets, segment_ids_BL),
+      segment_ids_BL=segment_ids_BL,
+      slots_BL=jnp.where(is_token_BL, offsets, cache.k.shape[3]),
+    )
+    (x_BLD, cache), _ = self._run(x_BLD, cache, context, True)
+    return self.norm(x_BLD), cache._replace(length=length_B)
+
   def extend(
     self, x_BLD: jax.Array, length_B: jax.Array, cache: attention.Cache
   ) -> tuple[jax.Array, attention.Cache]:
-    """Reads on from a cache: a prompt, one token, or another turn.
+    """Reads on from a cache: one token, or another turn.
 
         cache.length = [3 0]     x = [a b -]     slots = [3 4 -]
         length       = [2 3]         [a b c]             [0 1 2]

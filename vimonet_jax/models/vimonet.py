@@ -269,14 +269,24 @@ class Vimonet(nn.Module):
   ) -> tuple[jax.Array, attention.Cache]:
     """Reads prompts, one segment a row, padded on the right.
 
-    A cache that is in use already is read on from: a prompt may be the next
-    turn of a conversation. Positions follow from the cache.
+    Args:
+      batch: see `generate.generate`.
+      cache: empty, and no shorter than the rows.
 
     Returns:
       float32 [B, V], scores of the token after each row's last, and the cache.
     """
-    length_B = jnp.sum(batch['segment_ids'] > 0, axis=1)
-    h_BLD, cache = self.llm.extend(self.embed(batch), length_B, cache)
+    return self._read(batch, cache, self.llm.begin)
+
+  def prefill_more(
+    self, batch: Batch, cache: attention.Cache
+  ) -> tuple[jax.Array, attention.Cache]:
+    """`prefill` of the next turn, after what the cache has."""
+    return self._read(batch, cache, self.llm.extend)
+
+  def _read(self, batch, cache, read):
+    length_B = jnp.sum(batch['segment_ids'] > 0, axis=1, dtype=jnp.int32)
+    h_BLD, cache = read(self.embed(batch), length_B, cache)
     last_B11 = jnp.maximum(length_B - 1, 0)[:, None, None]
     h_BD = jnp.take_along_axis(h_BLD, last_B11, axis=1)[:, 0]
     return self.llm.logits(h_BD), cache
