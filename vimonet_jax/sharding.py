@@ -31,6 +31,10 @@ RULES = (
   ('rank', None),
   ('conv', None),
   ('codes', None),
+  # Scales of blocks along a kernel's inputs.
+  ('embed_blocks', 'fsdp'),
+  ('mlp_blocks', 'tensor'),
+  ('head_dim_blocks', None),
   # Activations.
   ('batch', ('data', 'fsdp')),
   ('length', None),
@@ -39,6 +43,9 @@ RULES = (
   ('act_mlp', 'tensor'),
   ('act_vocab', 'tensor'),
 )
+# Where they do not divide they stay whole: there are 64 times as few of them as
+# there are inputs.
+_MAY_STAY_WHOLE = ('embed_blocks', 'mlp_blocks')
 
 
 def make_mesh(
@@ -171,6 +178,8 @@ def _sharding(path: str, box, mesh: Mesh) -> NamedSharding:
       )
     among = () if axes is None else np.atleast_1d(axes)
     shards = int(np.prod([mesh.shape[axis] for axis in among], dtype=int))
+    if size % shards and name in _MAY_STAY_WHOLE:
+      axes, shards = None, 1
     if size % shards:
       raise ValueError(
         f'Expected dimension {name!r} of {path} of shape {shape} to divide '

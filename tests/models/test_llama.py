@@ -274,18 +274,27 @@ def test_vicuna_has_its_published_number_of_parameters():
   assert count(with_adapters) - 6_738_415_616 == 33_554_432
 
 
+@pytest.mark.parametrize('kind', ['', 'int8', 'nf4'])
 @pytest.mark.parametrize(
-  'sizes', [(1, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)], ids=str
+  'sizes',
+  [(1, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2), (1, 128, 1), (1, 16, 8)],
+  ids=str,
 )
-def test_every_parameter_of_vicuna_has_a_place_on_a_mesh(sizes):
+def test_every_parameter_of_vicuna_has_a_place_on_a_mesh(sizes, kind):
   config = llama.Config.vicuna_7b(
-    lora=lora.LoraConfig(rank=64, targets=llama.PROJECTIONS)
+    lora=lora.LoraConfig(rank=64, targets=llama.PROJECTIONS), quantize=kind
   )
   mesh = jax.sharding.AbstractMesh(sizes, sharding.AXES)
   found = sharding.state_shardings({'llm': _abstract(config)}, mesh)
-  assert len(found) == 12 + 14
-  spec = found['llm/blocks/attn/q/kernel'].spec
+  assert len(found) == 12 + 14 + (7 if kind else 0)
+  part = '/qvalue' if kind else ''
+  spec = found[f'llm/blocks/attn/q/kernel{part}'].spec
   assert tuple(spec) == (None, 'fsdp', 'tensor', None)
+  if kind == 'nf4':
+    # 64 blocks of 4,096 inputs.
+    spec = found['llm/blocks/attn/q/kernel/scale'].spec
+    fsdp = 'fsdp' if sizes[1] <= 64 else None
+    assert tuple(spec) == (None, fsdp, 'tensor', None)
 
 
 def test_vicuna_is_the_one_of_version_1_5():

@@ -161,7 +161,7 @@ def test_scales_are_divided_as_their_kernels_are():
   fresh = layer('nf4').init(jax.random.key(0), draw((1, 128)))
   names = fresh['params']['kernel']
   assert names['qvalue'].names == ('embed', 'heads', 'head_dim')
-  assert names['scale'].names == ('embed', 'heads', 'head_dim')
+  assert names['scale'].names == ('embed_blocks', 'heads', 'head_dim')
   fresh = layer('int8').init(jax.random.key(0), draw((1, 128)))
   assert fresh['params']['kernel']['scale'].names == (None, 'heads', 'head_dim')
 

@@ -112,8 +112,10 @@ class LoraDense(nn.Module):
         x,
         # One scale for a whole axis is not divided.
         tuple(
-          name if size > 1 else None
-          for name, size in zip(self.names, x.shape, strict=True)
+          name if size == whole else f'{name}_blocks' if size > 1 else None
+          for name, size, whole in zip(
+            self.names, x.shape, kernel.shape, strict=True
+          )
         ),
       )
       for part, x in made.items()
