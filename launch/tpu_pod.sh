@@ -128,8 +128,12 @@ install() {
   do_it gcloud compute tpus tpu-vm scp "$tar" "$name:$remote.tar.gz" \
     "${where[@]}" --worker=all
   do_it rm -f "$tar"
+  # The Python of a TPU image may be older than ours (3.10 of Ubuntu 22.04) and
+  # without venv, so uv brings one.
   on all "rm -rf $remote && mkdir $remote && tar -xzf $remote.tar.gz -C $remote \
-&& cd $remote && python3 -m venv venv && venv/bin/pip install -q -e '.[tpu]'"
+&& cd $remote && curl -LsSf https://astral.sh/uv/install.sh | sh \
+&& ~/.local/bin/uv venv --python 3.12 --seed venv \
+&& venv/bin/pip install -q -e '.[tpu]'"
 }
 
 run() {

@@ -47,6 +47,12 @@ def _dry(script, options='', flags=FLAGS) -> str:
   return found.stdout
 
 
+def _fake(path, body):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(f'#!/usr/bin/env bash\n{body}\n')
+  path.chmod(0o755)
+
+
 def _commands(output) -> list[list[str]]:
   lines = [line for line in output.splitlines() if not line.startswith('#')]
   return [shlex.split(line) for line in lines]
@@ -72,14 +78,12 @@ def test_one_box_runs_one_process():
 )
 def test_one_box_goes_on_after_it_was_stopped(tmp_path, statuses, status, runs):
   (tmp_path / 'statuses').write_text(statuses.replace(' ', '\n') + '\n')
-  fake = tmp_path / 'python'
-  fake.write_text(
-    '#!/usr/bin/env bash\n'
+  _fake(
+    tmp_path / 'python',
     f'cd {shlex.quote(str(tmp_path))}\n'
     'echo "$*" >>asked\n'
-    'exit "$(sed -n "$(wc -l <asked)p" statuses)"\n'
+    'exit "$(sed -n "$(wc -l <asked)p" statuses)"',
   )
-  fake.chmod(0o755)
   found = subprocess.run(
     [LAUNCH / 'gpu.sh', '--tries=3', '--', *FLAGS],
     env={'PATH': f'{tmp_path}:/usr/bin:/bin'},
@@ -140,14 +144,45 @@ def test_a_tpu_pod_is_asked_for_used_and_given_back():
   assert '--force' in tpus[-1]
 
 
+def test_a_worker_of_a_pod_gets_a_python_that_is_new_enough(tmp_path):
+  """The command for its shell; its own Python is 3.10 and has no venv."""
+  commands = _commands(_dry('tpu_pod.sh', f'install {TPU}', flags=[]))
+  install = commands[-1][-1].removeprefix('--command=')
+  _fake(tmp_path / 'bin/python3', 'exit 1')
+  _fake(tmp_path / 'bin/curl', f'echo "touch {tmp_path}/installed"')
+  _fake(
+    tmp_path / '.local/bin/uv',
+    f'test -e {tmp_path}/installed || exit 1\n'
+    'mkdir -p venv/bin\n'
+    'echo \'echo "$PWD $*" >>~/told\' >venv/bin/pip\n'
+    'chmod +x venv/bin/pip\n'
+    'echo "$*" >~/told',
+  )
+  (tmp_path / 'setup.py').touch()
+  packed = ['tar', '-czf', 'vimonet_jax_run.tar.gz', 'setup.py']
+  subprocess.run(packed, cwd=tmp_path, check=True)
+  for _ in range(2):
+    subprocess.run(
+      ['bash', '-c', install],
+      cwd=tmp_path,
+      env={'PATH': f'{tmp_path}/bin:/usr/bin:/bin', 'HOME': str(tmp_path)},
+      check=True,
+    )
+    asked, told = (tmp_path / 'told').read_text().splitlines()
+    version = re.fullmatch(r'venv --python 3\.(\d+) --seed venv', asked)
+    assert int(version[1]) >= 11
+    assert told == f'{tmp_path}/vimonet_jax_run install -q -e .[tpu]'
+    assert (tmp_path / 'vimonet_jax_run/setup.py').exists()
+
+
 def test_a_worker_of_a_pod_runs_what_was_asked(tmp_path):
   """The command for its shell, with another Python in place of its own."""
   commands = _commands(_dry('tpu_pod.sh', f'run {TPU}'))
   (start,) = [x[-1] for x in commands if 'nohup' in x[-1]]
-  python = tmp_path / 'vimonet_jax_run' / 'venv' / 'bin' / 'python'
-  python.parent.mkdir(parents=True)
-  python.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\nexit 143\n')
-  python.chmod(0o755)
+  _fake(
+    tmp_path / 'vimonet_jax_run/venv/bin/python',
+    'printf "%s\\n" "$@"\nexit 143',
+  )
   script = start.removeprefix('--command=').replace(' &)', ')')
   subprocess.run(['sh', '-c', script], cwd=tmp_path, check=True)
   told = (tmp_path / 'vimonet_jax_run' / 'log').read_text().splitlines()
