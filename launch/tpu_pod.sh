@@ -21,9 +21,12 @@ Usage: launch/tpu_pod.sh ACTION --name=NAME --zone=ZONE [options] [-- FLAGS...]
   --type=TYPE      accelerator type, e.g. v5litepod-16 (to create)
   --runtime=NAME   TPU software, e.g. v2-alpha-tpuv5-lite (to create)
   --spot           a slice that may be preempted
-  --mount=COMMAND  run on every worker before the run, e.g. 'sudo mkdir -p /data
-                   && sudo mount -t nfs ADDRESS:/vol /data'; --workdir has to be
-                   on a file system that all workers see
+  --mount=COMMAND  run on every worker before each run; --workdir has to be on
+                   a file system that all workers see, e.g. with
+                   'mountpoint -q /data || { sudo apt-get update &&
+                   sudo apt-get -o DPkg::Lock::Timeout=300 install -y nfs-common
+                   && sudo mkdir -p /data &&
+                   sudo mount -t nfs ADDRESS:/vol /data; }'
   --worker=W       of logs: its number, or all (default: 0)
   --dry-run        print the commands and do nothing
 HELP
@@ -137,7 +140,8 @@ install() {
 }
 
 run() {
-  [[ -z $mount ]] || on all "$mount"
+  # Under `||`, as train calls this, an error does not end the script by itself.
+  [[ -z $mount ]] || on all "$mount" || return
   local flags
   flags=$(printf ' %q' "$@")
   # It goes on when this connection is lost.

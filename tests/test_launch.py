@@ -53,6 +53,51 @@ def _fake(path, body):
   path.chmod(0o755)
 
 
+def _pod(path, options, flags=FLAGS, **answers):
+  """Runs tpu_pod.sh with a gcloud that answers what is given, and no naps.
+
+  A verb's answers are lines of shell for its first call, its second and so on;
+  the last one stays. Returns what was found and the verbs in their order.
+  """
+  for verb, lines in answers.items():
+    (path / verb).write_text('\n'.join(lines) + '\n')
+  _fake(
+    path / 'bin/gcloud',
+    f"""cd {shlex.quote(str(path))} || exit
+case $* in
+  *'queued-resources describe'*) verb=describe ;;
+  *'queued-resources create'*) verb=create ;;
+  *'queued-resources delete'*) verb=delete ;;
+  *' scp '*) verb=copy ;;
+  *'uv venv'*) verb=install ;;
+  *nohup*) verb=start ;;
+  *MOUNT*) verb=mount ;;
+  *'|| echo busy'*) verb=busy ;;
+  *'cat vimonet_jax_run'*) verb=poll ;;
+esac
+echo $verb >>verbs
+[[ -e $verb ]] || exit 0
+answer=$(head -n 1 $verb)
+(($(wc -l <$verb) == 1)) || sed -i 1d $verb
+eval "$answer"
+""",
+  )
+  _fake(path / 'bin/sleep', 'exit 0')
+  found = subprocess.run(
+    [
+      LAUNCH / 'tpu_pod.sh',
+      *shlex.split(f'{options} {TPU}'),
+      *(['--', *flags] if flags else []),
+    ],
+    env={'PATH': f'{path}/bin:/usr/bin:/bin', 'TMPDIR': str(path)},
+    stdin=subprocess.DEVNULL,
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+  return found, (path / 'verbs').read_text().split()
+
+
 def _commands(output) -> list[list[str]]:
   lines = [line for line in output.splitlines() if not line.startswith('#')]
   return [shlex.split(line) for line in lines]
@@ -189,6 +234,20 @@ def test_a_worker_of_a_pod_runs_what_was_asked(tmp_path):
   assert told == ['-m', 'vimonet_jax.main', '--distributed', *FLAGS]
   status = (tmp_path / 'vimonet_jax_run' / 'status').read_text()
   assert status.strip() == '143'
+
+
+def test_a_pod_without_its_disk_does_not_run(tmp_path):
+  found, verbs = _pod(
+    tmp_path,
+    'train --mount=MOUNT',
+    describe=['echo ACTIVE'],
+    mount=['echo no such host >&2; exit 32'],
+    poll=['echo 0'],
+  )
+  assert found.returncode == 32
+  assert 'no such host' in found.stderr
+  assert 'mount' in verbs
+  assert 'start' not in verbs
 
 
 @pytest.mark.parametrize('worker', ['0', 'all'])
