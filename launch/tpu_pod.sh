@@ -6,7 +6,7 @@ usage() {
   cat <<'HELP'
 Usage: launch/tpu_pod.sh ACTION --name=NAME --zone=ZONE [options] [-- FLAGS...]
 
-  create    ask for the slice and wait until it is there
+  create    ask for the slice, if that was not done, and wait until it is there
   install   copy this folder to every worker and install it there
   run       start `python -m vimonet_jax.main --distributed FLAGS...` on every
             worker and wait for it
@@ -98,29 +98,54 @@ on() {
     "--worker=$workers" "--command=$2"
 }
 
+# What the request is in, e.g. ACTIVE, or NONE where there is none. The network
+# may be away for a while.
 state() {
-  gcloud compute tpus queued-resources describe "$name" "${where[@]}" \
-    '--format=value(state.state)' 2>/dev/null || echo NONE
+  local said try
+  for ((try = 0; try < 10; try++)); do
+    ((try == 0)) || sleep 30
+    if said=$(gcloud compute tpus queued-resources describe "$name" \
+      "${where[@]}" '--format=value(state.state)' 2>&1); then
+      # gcloud may have more to say.
+      grep -xE '[A-Z_]+' <<<"$said" && return
+    elif [[ $said == *NOT_FOUND* ]]; then
+      echo NONE
+      return
+    fi
+    echo "$said" >&2
+  done
+  die "Expected gcloud to say the state of $name, found the above ten times in a row; mend that and call again."
 }
 
+# Asks for the slice unless that was done, and waits until it is there.
 create() {
-  queued create "--node-id=$name" "--accelerator-type=$type" \
-    "--runtime-version=$runtime" ${spot[@]+"${spot[@]}"}
+  local ask=(queued create "--node-id=$name" "--accelerator-type=$type"
+    "--runtime-version=$runtime" ${spot[@]+"${spot[@]}"})
   if [[ $dry ]]; then
+    "${ask[@]}"
     queued describe '--format=value(state.state)'
     echo '# ... every 30 s until it says ACTIVE'
     return
   fi
-  local now=''
-  while [[ $now != ACTIVE ]]; do
+  local now asked=''
+  while true; do
+    now=$(state) || exit
+    echo "$(date '+%F %T') $now"
     case $now in
-      FAILED | SUSPENDING | SUSPENDED | NONE)
+      ACTIVE) return ;;
+      DELETING) ;;
+      NONE)
+        [[ ! $asked ]] ||
+          die "Expected $name to become ACTIVE, found it deleted; ask again if it was not you."
+        "${ask[@]}" || exit
+        asked=1
+        ;;
+      FAILED | SUSPENDING | SUSPENDED)
         die "Expected $name to become ACTIVE, found $now; delete it and ask again."
         ;;
+      *) asked=1 ;;
     esac
     sleep 30
-    now=$(state)
-    echo "$(date '+%F %T') $now"
   done
 }
 
@@ -166,8 +191,10 @@ vimonet_jax.main --distributed \"\$@\"; echo \$? >status' sh$flags >>log 2>&1 \
 
 # Whether the slice is being taken away. The service may be late to say so.
 gone() {
+  local now
   sleep 60
-  case $(state) in
+  now=$(state) || exit
+  case $now in
     SUSPENDING | SUSPENDED | FAILED) ;;
     *) return 1 ;;
   esac
@@ -187,10 +214,8 @@ train() {
     return
   fi
   while true; do
-    if [[ $(state) != ACTIVE ]]; then
-      create
-      install
-    fi
+    create
+    install
     status=0
     run "$@" || status=$?
     # Saved and stopped, or lost: both are gone on with.

@@ -236,11 +236,52 @@ def test_a_worker_of_a_pod_runs_what_was_asked(tmp_path):
   assert status.strip() == '143'
 
 
+LOST = 'echo "ERROR: no network" >&2; exit 1'
+NONE = 'echo "ERROR: (gcloud) NOT_FOUND: Resource was not found" >&2; exit 1'
+WAITS = 'echo WAITING_FOR_RESOURCES'
+ACTIVE = 'echo ACTIVE; echo "Updates are available." >&2'
+
+
+@pytest.mark.parametrize(
+  ('describe', 'asked'),
+  [
+    ([NONE, WAITS, LOST, LOST, WAITS, ACTIVE], 1),
+    ([LOST, NONE, LOST, ACTIVE], 1),
+    ([LOST, WAITS, ACTIVE], 0),  # As another call has asked for it.
+    (['echo DELETING', NONE, ACTIVE], 1),
+    ([ACTIVE], 0),
+  ],
+)
+def test_a_pod_is_asked_for_once_and_waited_for(tmp_path, describe, asked):
+  found, verbs = _pod(tmp_path, 'create', flags=[], describe=describe)
+  assert found.returncode == 0, found.stderr
+  assert verbs.count('create') == asked
+  assert verbs.count('describe') == len(describe)
+
+
+@pytest.mark.parametrize(
+  ('answers', 'status', 'sentence'),
+  [
+    ({'describe': [WAITS, LOST]}, 2, 'found the above ten times in a row'),
+    ({'describe': [WAITS, NONE]}, 2, 'become ACTIVE, found it deleted'),
+    ({'describe': [NONE, 'echo FAILED']}, 2, 'become ACTIVE, found FAILED'),
+    ({'describe': [NONE], 'create': ['echo no quota >&2; exit 3']}, 3, 'quota'),
+  ],
+)
+def test_a_pod_that_does_not_come_is_one_sentence(
+  tmp_path, answers, status, sentence
+):
+  found, verbs = _pod(tmp_path, 'create', flags=[], **answers)
+  assert found.returncode == status
+  assert sentence in found.stderr.splitlines()[-1]
+  assert verbs.count('describe') <= 11
+
+
 def test_a_pod_without_its_disk_does_not_run(tmp_path):
   found, verbs = _pod(
     tmp_path,
     'train --mount=MOUNT',
-    describe=['echo ACTIVE'],
+    describe=[ACTIVE],
     mount=['echo no such host >&2; exit 32'],
     poll=['echo 0'],
   )
