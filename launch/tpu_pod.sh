@@ -117,6 +117,9 @@ state() {
   die "Expected gcloud to say the state of $name, found the above ten times in a row; mend that and call again."
 }
 
+# The four that follow are called where bash lets no error end the script (before
+# `||`), so each says for itself where it returns.
+
 # Asks for the slice unless that was done, and waits until it is there.
 create() {
   local ask=(queued create "--node-id=$name" "--accelerator-type=$type"
@@ -140,8 +143,12 @@ create() {
         "${ask[@]}" || exit
         asked=1
         ;;
-      FAILED | SUSPENDING | SUSPENDED)
+      FAILED)
         die "Expected $name to become ACTIVE, found $now; delete it and ask again."
+        ;;
+      SUSPENDING | SUSPENDED)
+        echo "Expected $name to become ACTIVE, found $now; delete it and ask again." >&2
+        return 1
         ;;
       *) asked=1 ;;
     esac
@@ -152,9 +159,10 @@ create() {
 install() {
   local tar
   tar=${TMPDIR:-/tmp}/$remote.tar.gz
-  do_it tar -czf "$tar" --exclude=.git --exclude=workdir -C "$(dirname "$0")/.." .
+  do_it tar -czf "$tar" --exclude=.git --exclude=workdir \
+    -C "$(dirname "$0")/.." . || return
   do_it gcloud compute tpus tpu-vm scp "$tar" "$name:$remote.tar.gz" \
-    "${where[@]}" --worker=all
+    "${where[@]}" --worker=all || return
   do_it rm -f "$tar"
   # The Python of a TPU image may be older than ours (3.10 of Ubuntu 22.04) and
   # without venv, so uv brings one.
@@ -165,14 +173,13 @@ install() {
 }
 
 run() {
-  # Under `||`, as train calls this, an error does not end the script by itself.
   [[ -z $mount ]] || on all "$mount" || return
   local flags
   flags=$(printf ' %q' "$@")
   # It goes on when this connection is lost.
   on all "cd $remote && rm -f status && (nohup sh -c 'venv/bin/python -m \
 vimonet_jax.main --distributed \"\$@\"; echo \$? >status' sh$flags >>log 2>&1 \
-</dev/null &)" || { gone && return 143 || return 1; }
+</dev/null &)" || return
   local asked="cat $remote/status 2>/dev/null || echo running" status
   if [[ $dry ]]; then
     on 0 "$asked"
@@ -196,6 +203,7 @@ gone() {
   now=$(state) || exit
   case $now in
     SUSPENDING | SUSPENDED | FAILED) ;;
+    NONE) die "Expected $name to be there, found it deleted; ask again if it was not you." ;;
     *) return 1 ;;
   esac
 }
@@ -214,16 +222,16 @@ train() {
     return
   fi
   while true; do
-    create
-    install
     status=0
-    run "$@" || status=$?
-    # Saved and stopped, or lost: both are gone on with.
-    ((status == 143)) || return "$status"
+    { create && install && run "$@"; } || status=$?
+    ((status)) || return 0
+    # Who is taken away may end in any way, and at any point.
     if gone; then
       echo "$(date '+%F %T') $name was taken away; asking for it again."
       while [[ $(state) == SUSPENDING ]]; do sleep 30; done
       delete
+    elif ((status != 143)); then # Not even saved and stopped.
+      return "$status"
     fi
   done
 }

@@ -277,6 +277,52 @@ def test_a_pod_that_does_not_come_is_one_sentence(
   assert verbs.count('describe') <= 11
 
 
+GONE = ['echo SUSPENDING', 'echo SUSPENDING', 'echo SUSPENDED']
+
+
+@pytest.mark.parametrize(
+  ('before', 'answers'),
+  [
+    ([ACTIVE], {'poll': ['echo 134', 'echo 0']}),
+    ([ACTIVE], {'poll': ['echo 143', 'echo 0']}),
+    ([ACTIVE], {'poll': [LOST, 'echo 0']}),
+    # The service is late to say so, and the network away.
+    ([ACTIVE, ACTIVE, LOST, LOST], {'poll': [LOST, LOST, 'echo 0']}),
+    ([ACTIVE], {'copy': [LOST, '']}),
+    ([ACTIVE], {'install': [LOST, '']}),
+    ([ACTIVE], {'start': [LOST, '']}),
+    ([WAITS], {}),
+  ],
+)
+def test_a_pod_that_is_taken_away_is_asked_for_again(tmp_path, before, answers):
+  answers = {'poll': ['echo 0'], **answers}
+  found, verbs = _pod(
+    tmp_path, 'train', describe=[*before, *GONE, NONE, ACTIVE], **answers
+  )
+  assert found.returncode == 0, found.stderr
+  assert verbs.count('delete') == verbs.count('create') == 1
+  assert verbs.index('delete') < verbs.index('create')
+  rest = [x for x in verbs[verbs.index('create') :] if x != 'describe']
+  assert rest == ['create', 'copy', 'install', 'start', 'poll']
+
+
+@pytest.mark.parametrize(
+  ('answers', 'status'),
+  [
+    ({'poll': ['echo running', 'echo 134']}, 134),
+    ({'poll': ['echo 143', 'echo 1']}, 1),
+    ({'install': ['exit 4']}, 4),
+    ({'copy': ['exit 5']}, 5),
+    ({'start': ['exit 6']}, 6),
+    ({'describe': [ACTIVE, NONE], 'poll': ['echo 134']}, 2),
+  ],
+)
+def test_a_run_that_fails_on_a_pod_ends_train(tmp_path, answers, status):
+  found, verbs = _pod(tmp_path, 'train', **{'describe': [ACTIVE], **answers})
+  assert found.returncode == status, found.stderr
+  assert not {'create', 'delete'} & set(verbs)
+
+
 def test_a_pod_without_its_disk_does_not_run(tmp_path):
   found, verbs = _pod(
     tmp_path,
