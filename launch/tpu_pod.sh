@@ -7,9 +7,10 @@ usage() {
 Usage: launch/tpu_pod.sh ACTION --name=NAME --zone=ZONE [options] [-- FLAGS...]
 
   create    ask for the slice, if that was not done, and wait until it is there
-  install   copy this folder to every worker and install it there
+  install   copy this folder to every worker and install it there, unless a
+            program runs
   run       start `python -m vimonet_jax.main --distributed FLAGS...` on every
-            worker and wait for it
+            worker and wait for it, or for one that runs there already
   train     all three; when the slice is preempted it is asked for again, and
             the run goes on from its last checkpoint
   logs      show what the first worker prints (--worker=all: every one)
@@ -77,6 +78,10 @@ esac
 
 where=("--zone=$zone" ${project[@]+"${project[@]}"})
 remote=vimonet_jax_run
+# Begins what no two may do at once on a worker: the shell, and what it starts,
+# hold the lock for as long as they run.
+alone="exec 9>>$remote.lock && flock -w 1 9 || { echo 'Expected nothing to run \
+here, found a program; wait for it with run, or watch it with logs.' >&2; exit 1; }"
 
 do_it() {
   if [[ $dry ]]; then
@@ -117,7 +122,7 @@ state() {
   die "Expected gcloud to say the state of $name, found the above ten times in a row; mend that and call again."
 }
 
-# The four that follow are called where bash lets no error end the script (before
+# Those that follow are called where bash lets no error end the script (before
 # `||`), so each says for itself where it returns.
 
 # Asks for the slice unless that was done, and waits until it is there.
@@ -166,21 +171,40 @@ install() {
   do_it rm -f "$tar"
   # The Python of a TPU image may be older than ours (3.10 of Ubuntu 22.04) and
   # without venv, so uv brings one.
-  on all "rm -rf $remote && mkdir $remote && tar -xzf $remote.tar.gz -C $remote \
+  on all "$alone; rm -rf $remote && mkdir $remote && tar -xzf $remote.tar.gz -C $remote \
 && cd $remote && curl -LsSf https://astral.sh/uv/install.sh | sh \
 && ~/.local/bin/uv venv --python 3.12 --seed venv \
 && venv/bin/pip install -q -e '.[tpu]'"
 }
 
-run() {
+# Whether a program runs on a worker, as when the connection to it was lost.
+busy() {
+  local said
+  said=$(on all "flock -n $remote.lock true || echo busy")
+  if [[ $dry ]]; then
+    echo "$said"
+    return 1
+  fi
+  [[ $said == *busy* ]] || return
+  echo "A program runs on $name already: nothing is started, this waits for it."
+}
+
+start() {
   [[ -z $mount ]] || on all "$mount" || return
   local flags
   flags=$(printf ' %q' "$@")
   # It goes on when this connection is lost.
-  on all "cd $remote && rm -f status && (nohup sh -c 'venv/bin/python -m \
-vimonet_jax.main --distributed \"\$@\"; echo \$? >status' sh$flags >>log 2>&1 \
-</dev/null &)" || return
-  local asked="cat $remote/status 2>/dev/null || echo running" status
+  on all "$alone; cd $remote && rm -f status && (nohup sh -c 'venv/bin/python -m \
+vimonet_jax.main --distributed \"\$@\"; echo \$? >status' sh$flags \
+>>../$remote.log 2>&1 </dev/null &)"
+}
+
+# Waits for what was started, and returns its status.
+follow() {
+  # 137 if it ended without leaving a status, as when its worker was restarted.
+  local ended="cat $remote/status" status
+  local asked="$ended || flock -n -E 9 $remote.lock $ended || \
+{ [ \$? = 9 ] && echo running || echo 137; }"
   if [[ $dry ]]; then
     on 0 "$asked"
     echo '# ... every 30 s until it says a number, the status of the run'
@@ -189,11 +213,17 @@ vimonet_jax.main --distributed \"\$@\"; echo \$? >status' sh$flags >>log 2>&1 \
   while true; do
     status=$(on 0 "$asked" 2>/dev/null) || status=lost
     case $status in
-      running | lost) [[ $status == running ]] || ! gone || return 143 ;;
-      *) return "$status" ;;
+      running) ;;
+      [0-9]*) return "$status" ;;
+      *) ! gone || return 143 ;;
     esac
     sleep 30
   done
+}
+
+run() {
+  busy || start "$@" || return
+  follow
 }
 
 # Whether the slice is being taken away. The service may be late to say so.
@@ -215,7 +245,7 @@ delete() {
 train() {
   local status
   if [[ $dry ]]; then
-    create && install && run "$@"
+    create && { busy || { install && start "$@"; }; } && follow
     echo '# ... and if the slice is taken away meanwhile:'
     delete
     echo '# ... and from the beginning'
@@ -223,7 +253,7 @@ train() {
   fi
   while true; do
     status=0
-    { create && install && run "$@"; } || status=$?
+    { create && { busy || { install && start "$@"; }; } && follow; } || status=$?
     ((status)) || return 0
     # Who is taken away may end in any way, and at any point.
     if gone; then
@@ -237,6 +267,6 @@ train() {
 }
 
 case $action in
-  logs) on "$worker" "tail -n 100 -f $remote/log" ;;
+  logs) on "$worker" "tail -n 100 -f $remote.log" ;;
   *) "$action" "$@" ;;
 esac

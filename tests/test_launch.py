@@ -1,11 +1,15 @@
 """What the scripts of launch/ would do; none of their tools is needed."""
 
+import os
 import pathlib
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 import sysconfig
+import time
 
 import pytest
 
@@ -98,6 +102,15 @@ eval "$answer"
   return found, (path / 'verbs').read_text().split()
 
 
+def _wait_for(path) -> str:
+  """What is in a file, once its first line is."""
+  for _ in range(600):
+    if path.exists() and path.read_text().endswith('\n'):
+      break
+    time.sleep(0.1)
+  return path.read_text()
+
+
 def _commands(output) -> list[list[str]]:
   lines = [line for line in output.splitlines() if not line.startswith('#')]
   return [shlex.split(line) for line in lines]
@@ -172,6 +185,7 @@ def test_a_tpu_pod_is_asked_for_used_and_given_back():
   assert [x[:2] for x in tpus] == [
     ['queued-resources', 'create'],
     ['queued-resources', 'describe'],
+    ['tpu-vm', 'ssh'],  # Asks whether a program runs there.
     ['tpu-vm', 'scp'],
     ['tpu-vm', 'ssh'],  # Installs.
     ['tpu-vm', 'ssh'],  # Starts.
@@ -184,8 +198,8 @@ def test_a_tpu_pod_is_asked_for_used_and_given_back():
     '--runtime-version=v2-alpha',
     '--spot',
   } <= set(tpus[0])
-  assert all('--worker=all' in x for x in tpus[2:5])
-  assert "pip install -q -e '.[tpu]'" in tpus[3][-1]
+  assert all('--worker=all' in x for x in tpus[2:6])
+  assert "pip install -q -e '.[tpu]'" in tpus[4][-1]
   assert '--force' in tpus[-1]
 
 
@@ -230,7 +244,7 @@ def test_a_worker_of_a_pod_runs_what_was_asked(tmp_path):
   )
   script = start.removeprefix('--command=').replace(' &)', ')')
   subprocess.run(['sh', '-c', script], cwd=tmp_path, check=True)
-  told = (tmp_path / 'vimonet_jax_run' / 'log').read_text().splitlines()
+  told = (tmp_path / 'vimonet_jax_run.log').read_text().splitlines()
   assert told == ['-m', 'vimonet_jax.main', '--distributed', *FLAGS]
   status = (tmp_path / 'vimonet_jax_run' / 'status').read_text()
   assert status.strip() == '143'
@@ -303,7 +317,7 @@ def test_a_pod_that_is_taken_away_is_asked_for_again(tmp_path, before, answers):
   assert verbs.count('delete') == verbs.count('create') == 1
   assert verbs.index('delete') < verbs.index('create')
   rest = [x for x in verbs[verbs.index('create') :] if x != 'describe']
-  assert rest == ['create', 'copy', 'install', 'start', 'poll']
+  assert rest == ['create', 'busy', 'copy', 'install', 'start', 'poll']
 
 
 @pytest.mark.parametrize(
@@ -337,12 +351,83 @@ def test_a_pod_without_its_disk_does_not_run(tmp_path):
   assert 'start' not in verbs
 
 
+@pytest.mark.parametrize('action', ['run', 'train'])
+def test_a_program_that_runs_on_a_pod_is_waited_for(tmp_path, action):
+  """As after a lost connection, for the same command given again."""
+  found, verbs = _pod(
+    tmp_path,
+    action,
+    describe=[ACTIVE],
+    busy=['echo; echo busy; echo'],
+    poll=['echo running', 'echo 0'],
+  )
+  assert found.returncode == 0, found.stderr
+  assert 'A program runs on pod already' in found.stdout
+  assert [x for x in verbs if x != 'describe'] == ['busy', 'poll', 'poll']
+
+
+def test_an_active_pod_gets_what_was_edited(tmp_path):
+  found, verbs = _pod(tmp_path, 'train', describe=[ACTIVE], poll=['echo 0'])
+  assert found.returncode == 0, found.stderr
+  assert verbs == ['describe', 'busy', 'copy', 'install', 'start', 'poll']
+
+
+@pytest.mark.parametrize(('end', 'status'), [('TERM', 7), ('KILL', 137)])
+def test_a_worker_of_a_pod_runs_one_program_at_a_time(tmp_path, end, status):
+  """The commands for its shell, with another Python in place of its own."""
+  commands = _commands(_dry('tpu_pod.sh', f'train {TPU}'))
+  asked = [x[-1].removeprefix('--command=') for x in commands if 'ssh' in x]
+  busy, install, start, poll = asked
+
+  def on_worker(command):
+    return subprocess.run(
+      ['bash', '-c', command],
+      cwd=tmp_path,
+      capture_output=True,
+      text=True,
+      timeout=60,
+    )
+
+  def says(command):
+    return on_worker(command).stdout.strip()
+
+  _fake(
+    tmp_path / 'vimonet_jax_run/venv/bin/python',
+    f"""exec {sys.executable} -c '
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+with open("../pids", "a") as f: print(os.getppid(), os.getpid(), file=f)
+time.sleep(60)'""",
+  )
+  assert says(busy) == ''
+  assert on_worker(start).returncode == 0
+  parent, child = map(int, _wait_for(tmp_path / 'pids').split())
+  try:
+    assert says(busy) == 'busy'
+    assert says(poll) == 'running'
+    for command in (start, install):
+      again = on_worker(command)
+      assert again.returncode == 1
+      assert again.stderr.startswith('Expected nothing to run here, found a')
+    assert len(_wait_for(tmp_path / 'pids').splitlines()) == 1
+  finally:
+    if end == 'KILL':
+      os.kill(parent, signal.SIGKILL)
+    os.kill(child, signal.Signals[f'SIG{end}'])
+  for _ in range(600):
+    if says(poll) != 'running':
+      break
+    time.sleep(0.1)
+  assert says(poll) == str(status)
+  assert says(busy) == ''
+
+
 @pytest.mark.parametrize('worker', ['0', 'all'])
 def test_a_pods_log_is_shown(worker):
   options = f'logs --name=pod --zone=z --worker={worker}'
   (command,) = _commands(_dry('tpu_pod.sh', options, flags=[]))
   assert f'--worker={worker}' in command
-  assert command[-1] == '--command=tail -n 100 -f vimonet_jax_run/log'
+  assert command[-1] == '--command=tail -n 100 -f vimonet_jax_run.log'
 
 
 @pytest.mark.parametrize(
