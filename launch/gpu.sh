@@ -8,6 +8,7 @@ Usage: launch/gpu.sh [--gpus=0,1,...] [--tries=N] [--dry-run] -- FLAGS...
 
 Runs `python -m vimonet_jax.main FLAGS...` on this machine, and again when it
 was stopped by SIGTERM after it had saved (status 143), as often as --tries says.
+Who sends SIGTERM to this script stops both: the program saves, and that is all.
 
   --gpus=LIST  only these, as CUDA_VISIBLE_DEVICES has them (default: all)
   --tries=N    how often in all (default: 1)
@@ -43,8 +44,21 @@ if [[ $dry ]]; then
   exit
 fi
 cd "$(dirname "$0")/.."
+((tries > 1)) || exec "${command[@]}"
+
+program='' stopped=''
+trap 'stopped=1; kill -TERM "$program" || true' TERM
 for ((try = 1; ; try++)); do
+  # What runs in the background does not hear of Ctrl-C unless asked to.
+  (trap - INT && exec "${command[@]}") &
+  program=$!
   status=0
-  "${command[@]}" || status=$?
+  wait "$program" || status=$?
+  if [[ $stopped ]]; then
+    # The signal ended that wait; this one ends with the program.
+    status=0
+    wait "$program" || status=$?
+    exit "$status"
+  fi
   ((status == 143 && try < tries)) || exit "$status"
 done

@@ -151,6 +151,59 @@ def test_one_box_goes_on_after_it_was_stopped(tmp_path, statuses, status, runs):
   assert asked == [' '.join(['-m', 'vimonet_jax.main', *FLAGS])] * runs
 
 
+@pytest.mark.parametrize('tries', [1, 3])
+@pytest.mark.parametrize('status', [0, 143])
+def test_one_box_that_is_stopped_stops_its_program(tmp_path, tries, status):
+  """The program saves, which takes a while, and is not started again."""
+  _fake(
+    tmp_path / 'python',
+    f"""exec {sys.executable} -c '
+import signal, sys, time
+def stop(*_):
+  time.sleep(0.5)
+  print("saved", flush=True)
+  sys.exit({status})
+signal.signal(signal.SIGTERM, stop)
+with open("{tmp_path}/started", "a") as f: print("started", file=f)
+time.sleep(60)'""",
+  )
+  with subprocess.Popen(
+    [LAUNCH / 'gpu.sh', f'--tries={tries}', '--', *FLAGS],
+    env={'PATH': f'{tmp_path}:/usr/bin:/bin'},
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as script:
+    _wait_for(tmp_path / 'started')
+    script.terminate()
+    said, _ = script.communicate(timeout=60)
+  assert said == 'saved\n'
+  assert script.returncode == status
+  assert _wait_for(tmp_path / 'started') == 'started\n'
+
+
+@pytest.mark.parametrize('tries', [1, 3])
+def test_one_box_hears_of_ctrl_c(tmp_path, tries):
+  _fake(
+    tmp_path / 'python',
+    f"""exec {sys.executable} -c '
+import time
+with open("{tmp_path}/started", "a") as f: print("started", file=f)
+try: time.sleep(60)
+except KeyboardInterrupt: print("interrupted")'""",
+  )
+  with subprocess.Popen(
+    [LAUNCH / 'gpu.sh', f'--tries={tries}', '--', *FLAGS],
+    env={'PATH': f'{tmp_path}:/usr/bin:/bin'},
+    stdout=subprocess.PIPE,
+    text=True,
+    process_group=0,
+  ) as script:
+    _wait_for(tmp_path / 'started')
+    os.killpg(script.pid, signal.SIGINT)
+    said, _ = script.communicate(timeout=60)
+  assert said == 'interrupted\n'
+
+
 def test_slurm_starts_a_process_a_gpu_and_queues_again():
   output = _dry('slurm.sh', '--nodes=2 --gpus-per-node=8 --partition=big')
   submit, job = output.split('<<JOB\n')
