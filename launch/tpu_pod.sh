@@ -242,10 +242,14 @@ delete() {
   queued delete --force --quiet
 }
 
+attempt() {
+  create && { busy || { install && start "$@"; }; } && follow
+}
+
 train() {
   local status
   if [[ $dry ]]; then
-    create && { busy || { install && start "$@"; }; } && follow
+    attempt "$@"
     echo '# ... and if the slice is taken away meanwhile:'
     delete
     echo '# ... and from the beginning'
@@ -253,13 +257,13 @@ train() {
   fi
   while true; do
     status=0
-    { create && { busy || { install && start "$@"; }; } && follow; } || status=$?
+    attempt "$@" || status=$?
     ((status)) || return 0
     # Who is taken away may end in any way, and at any point.
     if gone; then
       echo "$(date '+%F %T') $name was taken away; asking for it again."
       while [[ $(state) == SUSPENDING ]]; do sleep 30; done
-      delete
+      delete || true # What is left is found SUSPENDED, and deleted then.
     elif ((status != 143)); then # Not even saved and stopped.
       return "$status"
     fi
