@@ -52,8 +52,9 @@ for number in "nodes=$nodes" "gpus-per-node=$gpus" "cpus-per-task=$cpus"; do
 done
 
 flags=$(printf ' %q' "$@")
-# The batch shell alone hears of the time limit (B:), hands it on to the tasks,
-# and asks to be queued again: a job at its limit is not requeued by itself.
+# Before the time limit the batch shell alone is told (B:), and tells the tasks;
+# of a preemption with a time of grace the tasks alone. Either way the job has to
+# ask to be queued again, except when scancel ended it, which shows as COMPLETING.
 # `wait` ends when a signal is heard, so it is asked twice. JAX gives each task
 # the GPU of its number on the node, so all tasks must see all of them.
 job=$(
@@ -61,13 +62,18 @@ job=$(
 #!/usr/bin/env bash
 srun --kill-on-bad-exit=1 --cpus-per-task=$cpus \\
   python -m vimonet_jax.main --distributed$flags &
-tasks=\$!
+tasks=\$! stopped=
 trap 'stopped=1; scancel --signal=TERM "\$SLURM_JOB_ID.0"' TERM
 status=0
 wait "\$tasks" || status=\$?
-if [[ \${stopped:-} ]]; then
+if [[ \$stopped ]]; then
+  status=0
   wait "\$tasks" || status=\$?
-  scontrol requeue "\$SLURM_JOB_ID"
+fi
+# 143: saved and stopped. More than 128: by a signal, as when there was no time.
+if ((status == 143)) || [[ \$stopped && \$status -gt 128 ]]; then
+  [[ \$(squeue -h -o %T -j "\$SLURM_JOB_ID") == COMPLETING ]] ||
+    scontrol requeue "\$SLURM_JOB_ID"
 fi
 exit "\$status"
 JOB

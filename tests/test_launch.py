@@ -228,6 +228,54 @@ def test_slurm_starts_a_process_a_gpu_and_queues_again():
   assert found.returncode == 0
 
 
+@pytest.mark.parametrize(
+  ('told', 'status', 'state', 'requeued'),
+  [
+    ('tasks', 143, 'RUNNING', True),  # Preempted, with a time of grace.
+    ('tasks', 143, 'COMPLETING', False),  # Cancelled.
+    ('tasks', 134, 'RUNNING', False),
+    ('tasks', 1, 'RUNNING', False),
+    ('tasks', 0, 'RUNNING', False),
+    ('shell', 143, 'RUNNING', True),  # Five minutes before the time limit.
+    ('shell', 134, 'RUNNING', True),
+    ('shell', 1, 'RUNNING', False),
+    ('shell', 0, 'RUNNING', False),  # It was at its end anyway.
+  ],
+)
+def test_a_slurm_job_that_was_stopped_queues_again(
+  tmp_path, told, status, state, requeued
+):
+  job = _dry('slurm.sh').split('<<JOB\n')[1].removesuffix('JOB\n')
+  _fake(
+    tmp_path / 'srun',
+    f"""exec {sys.executable} -c '
+import os, signal, sys, time
+def stop(*_):
+  time.sleep(0.2)
+  sys.exit({status})
+signal.signal(signal.SIGTERM, stop)
+with open("{tmp_path}/tasks", "a") as f: print(os.getpid(), file=f)
+time.sleep(60)'""",
+  )
+  _fake(tmp_path / 'scancel', f'echo "$*" >{tmp_path}/asked')
+  _fake(tmp_path / 'squeue', f'echo {state}')
+  _fake(tmp_path / 'scontrol', 'echo "$*"')
+  with subprocess.Popen(
+    ['bash', '-c', job],
+    env={'PATH': f'{tmp_path}:/usr/bin:/bin', 'SLURM_JOB_ID': '7'},
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as shell:
+    tasks = int(_wait_for(tmp_path / 'tasks'))
+    if told == 'shell':
+      shell.terminate()
+      assert _wait_for(tmp_path / 'asked') == '--signal=TERM 7.0\n'
+    os.kill(tasks, signal.SIGTERM)
+    said, _ = shell.communicate(timeout=60)
+  assert said == ('requeue 7\n' if requeued else '')
+  assert shell.returncode == status
+
+
 def test_a_tpu_pod_is_asked_for_used_and_given_back():
   output = _dry('tpu_pod.sh', f'train {TPU} --spot --project=p')
   commands = _commands(output)
@@ -388,6 +436,19 @@ def test_a_run_that_fails_on_a_pod_ends_train(tmp_path, answers, status):
   found, verbs = _pod(tmp_path, 'train', **{'describe': [ACTIVE], **answers})
   assert found.returncode == status, found.stderr
   assert not {'create', 'delete'} & set(verbs)
+
+
+def test_a_pod_that_could_not_be_given_back_is_given_back_later(tmp_path):
+  found, verbs = _pod(
+    tmp_path,
+    'train',
+    describe=[ACTIVE, *GONE, *['echo SUSPENDED'] * 3, NONE, ACTIVE],
+    delete=[LOST, ''],
+    poll=['echo 143', 'echo 0'],
+  )
+  assert found.returncode == 0, found.stderr
+  assert verbs.count('delete') == 2
+  assert verbs.count('create') == 1
 
 
 def test_a_pod_without_its_disk_does_not_run(tmp_path):
@@ -569,13 +630,16 @@ def test_help_names_every_option(script):
     assert name in found.stdout
 
 
-def test_shellcheck_has_nothing_to_say():
+def test_shellcheck_has_nothing_to_say(tmp_path):
   # Beside this Python, which need not be on the PATH.
   here = sysconfig.get_path('scripts')
   tool = shutil.which('shellcheck', path=here) or shutil.which('shellcheck')
   if tool is None:
     pytest.skip("needs shellcheck: pip install -e '.[test]'")
+  (tmp_path / 'job').write_text(_dry('slurm.sh').split('<<JOB\n')[1][:-4])
   found = subprocess.run(
-    [tool, *sorted(LAUNCH.glob('*.sh'))], capture_output=True, text=True
+    [tool, *sorted(LAUNCH.glob('*.sh')), tmp_path / 'job'],
+    capture_output=True,
+    text=True,
   )
   assert found.returncode == 0, found.stdout
