@@ -9,8 +9,10 @@ Usage: launch/gke.sh --name=NAME --accelerator=TPU --topology=AxB[xC]
 
 Runs `python -m vimonet_jax.main --distributed FLAGS...` in one pod on each host
 of a slice, in the cluster that kubectl speaks to, and again when hosts are
-taken away. `kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=NAME` shows what
-it prints, `kubectl delete jobset NAME` ends it.
+taken away (and thrice after crashes, but not after errors). `kubectl logs -f
+--max-log-requests=1000 -l jobset.sigs.k8s.io/jobset-name=NAME` shows what it
+prints, `kubectl delete jobset NAME` ends it. JobSet has to be installed there,
+in version 0.10 or newer.
 
   --name=NAME        of the JobSet
   --accelerator=TPU  as GKE's node label has it, e.g. tpu-v5-lite-podslice

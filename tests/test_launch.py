@@ -582,6 +582,67 @@ def test_a_manifest_has_a_pod_a_host(options, hosts, chips):
   assert volume['persistentVolumeClaim'] == {'claimName': 'nfs'}
 
 
+def _after(jobset, pod_fails) -> str:
+  """What the two controllers do after the first failure of a pod.
+
+  `pod_fails` is its exit code, or the condition that its host gave it. Messages
+  are those of Kubernetes' pod_failure_policy.go, rules are tried in the order
+  and with the default of JobSet's failure_policy.go.
+  """
+  (slice_,) = jobset['spec']['replicatedJobs']
+  job = slice_['template']['spec']
+  reason, message = 'BackoffLimitExceeded', 'Job has reached its backoff limit'
+  for index, rule in enumerate(job['podFailurePolicy']['rules']):
+    assert rule['action'] == 'FailJob'
+    if 'onExitCodes' in rule:
+      assert rule['onExitCodes']['operator'] == 'In'
+      fits = pod_fails in rule['onExitCodes']['values']
+      what = f'Container c for pod n/p failed with exit code {pod_fails}'
+    else:
+      fits = pod_fails in [x['type'] for x in rule['onPodConditions']]
+      what = f'Pod n/p has condition {pod_fails}'
+    if fits:
+      reason = 'PodFailurePolicy'
+      message = f'{what} matching FailJob rule at index {index}'
+      break
+  for rule in jobset['spec']['failurePolicy']['rules']:
+    patterns = rule.get('onJobFailureMessagePatterns', [''])
+    if reason in rule['onJobFailureReasons'] and any(
+      re.search(pattern, message) for pattern in patterns
+    ):
+      return rule['action']
+  return 'RestartJobSet'
+
+
+@pytest.mark.parametrize(
+  ('pod_fails', 'action'),
+  [
+    ('DisruptionTarget', 'RestartJobSetAndIgnoreMaxRestarts'),
+    (143, 'RestartJobSetAndIgnoreMaxRestarts'),
+    (1, 'FailJobSet'),
+    (127, 'FailJobSet'),
+    (134, 'RestartJobSet'),
+    (137, 'RestartJobSet'),
+  ],
+)
+def test_a_jobset_goes_on_after_it_was_stopped(pod_fails, action):
+  yaml = pytest.importorskip('yaml', reason='needs PyYAML to read the manifest')
+  jobset = yaml.safe_load(_dry('gke.sh', f'{GKE} --topology=4x4'))
+  assert _after(jobset, pod_fails) == action
+  assert jobset['spec']['failurePolicy']['maxRestarts'] > 0
+
+
+def test_all_pods_of_a_jobset_are_in_one_slice_and_are_shown():
+  output = _dry('gke.sh', f'{GKE} --topology=16x16')
+  (placed,) = [x for x in output.splitlines() if '/exclusive-topology:' in x]
+  assert placed.split() == [
+    'alpha.jobset.sigs.k8s.io/exclusive-topology:',
+    'cloud.google.com/gke-nodepool',
+  ]
+  help_ = _run('gke.sh', '--help', flags=[]).stdout
+  assert int(re.search(r'--max-log-requests=(\d+)', help_)[1]) >= 64
+
+
 @pytest.mark.parametrize(
   ('script', 'options', 'sentence'),
   [
