@@ -3,11 +3,11 @@
     python tests/benchmarks/decode.py                    # a small decoder
     python tests/benchmarks/decode.py --preset=7b --peak-gb-s=4800
 
-The same prompts, as many new tokens, and with a small decoder the same weights.
-What is timed is a whole answer, prompt included, until its tokens are on the
-host. What one token takes is the difference to an answer of one token, and it
-reads all weights once: with --peak-gb-s that is compared with the memory's
-bandwidth.
+The same prompts, as many new tokens, and with a small decoder the same weights,
+which ours are rounded from with --quantize. What is timed is a whole answer,
+prompt included, until its tokens are on the host. What one token takes is the
+difference to an answer of one token, and it reads all weights once: with
+--peak-gb-s that is compared with the memory's bandwidth.
 """
 
 import argparse
@@ -33,21 +33,21 @@ def main() -> None:
   if args.side:
     {'ours': _ours, 'torch': _torch}[args.side](args)
     return
+  ours = decoder.ours(args)
   theirs = 'transformers' + ', compiled' * args.compile
   with tempfile.TemporaryDirectory() as folder:
     decoder.share(args, folder)
     commands = {
-      'ours': race.side('ours', f'--folder={folder}'),
+      ours: race.side('ours', f'--folder={folder}'),
       theirs: race.side('torch', f'--folder={folder}'),
     }
     found = race.run(commands, rounds=args.rounds)
   race.show(
     f'{args.rows} greedy answers of {args.new} tokens to prompts of '
-    f'{args.prompt}, {args.dtype}, '
-    f'{decoder.parameters(args) / 1e6:,.1f} M parameters',
+    f'{args.prompt}, {decoder.described(args)}',
     found,
     unit='new tokens',
-    ours='ours',
+    ours=ours,
     path=args.json,
     settings=vars(args),
   )
@@ -79,7 +79,7 @@ def _prompts(args):
   return rng.integers(3, args.vocab, (args.rows, args.prompt), np.int32)
 
 
-def _serve(args, ask, size: int) -> None:
+def _serve(args, ask, size: float) -> None:
   """Answers whenever asked.
 
   Args:
@@ -111,14 +111,12 @@ def _ours(args) -> None:
   from vimonet_jax import sharding
   from vimonet_jax.infer import engine, generate
   from vimonet_jax.models import vimonet
-  from vimonet_jax.train import stages
 
   model = decoder.config(args, adapters=False)
-  stage = stages.tokens('instruct', model, ('llm/.*',), media=())
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   wanted = engine.layout(model, mesh)
   wanted = {name: x for name, x in wanted.items() if name.startswith('llm/')}
-  flat = decoder.weights(args, wanted, lambda key: stage.init(key)[0])
+  flat = decoder.weights(args, wanted)
   variables = engine.variables(vimonet.unstack(flat, model))
   tokens = jnp.asarray(_prompts(args))
   batch = {
@@ -144,7 +142,11 @@ def _ours(args) -> None:
           cache_length=length,
         ).tokens
       ),
-      sum(x.nbytes for name, x in flat.items() if '/embed/' not in name),
+      sum(
+        decoder.size_bytes(x)
+        for name, x in flat.items()
+        if '/embed/' not in name
+      ),
     )
 
 

@@ -1,7 +1,7 @@
 """One decoder for both sides of a race: its flags, its weights, and PyTorch's.
 
-Small ones have the same weights on both sides, which `write` puts into a folder
-once; of large ones each side draws its own.
+Small ones have the same weights on both sides, which `share` puts into a folder
+once, and ours are rounded from there; of large ones each side draws its own.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import json
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import race
@@ -21,12 +22,17 @@ VICUNA = dict(zip(_SHAPE, (32000, 4096, 32, 32, 128, 11008), strict=True))
 RANK, ALPHA, TARGETS = 64, 16.0, ('q', 'v')
 # Parameters up to which both sides are given the same.
 _SHARED = 1_000_000_000
+# Deviation of what each side draws: what transformers draws Llama with.
+_STDDEV = 0.02
+_QUANTIZE = ('', 'int8', 'nf4')
 
 
 def add_flags(parser: argparse.ArgumentParser, presets: dict) -> None:
   """Those of every race, and of races of decoders."""
   race.add_flags(parser, presets)
-  parser.add_argument('--quantize', default='', help="ours: '', int8 or nf4")
+  parser.add_argument(
+    '--quantize', default='', choices=_QUANTIZE, help="rounds ours; '': not"
+  )
   parser.add_argument('--compile', action='store_true', help='torch.compile')
   parser.add_argument('--folder', default='', help=argparse.SUPPRESS)
 
@@ -36,6 +42,17 @@ def parameters(args: argparse.Namespace) -> int:
   heads = args.heads * args.head_dim
   layer = args.width * (4 * heads + 3 * args.mlp + 2)
   return args.layers * layer + args.width * (2 * args.vocab + 1)
+
+
+def described(args: argparse.Namespace) -> str:
+  """What the title of a race says of it."""
+  rounded = f', ours rounded to {args.quantize}' if args.quantize else ''
+  return f'{args.dtype}, {parameters(args) / 1e6:,.1f} M parameters{rounded}'
+
+
+def ours(args: argparse.Namespace) -> str:
+  """Our name in a race."""
+  return f'ours, {args.quantize}' if args.quantize else 'ours'
 
 
 def config(args: argparse.Namespace, *, adapters: bool, **changes: Any):
@@ -71,30 +88,67 @@ def config(args: argparse.Namespace, *, adapters: bool, **changes: Any):
   )
 
 
-def weights(args: argparse.Namespace, wanted: dict, fresh) -> dict:
-  """Those that were written, in the dtypes wanted, or fresh ones.
+def weights(args: argparse.Namespace, wanted: Mapping[str, Any]) -> dict:
+  """Those that were written, or random ones, as they are wanted.
+
+  They are made one after another, random ones in the dtype that they stay in or
+  are rounded from: 7B in float32 would not fit beside themselves.
 
   Args:
     args: flags.
-    wanted: path -> something with a dtype.
-    fresh: key -> parameters by path, traced.
+    wanted: path -> shape, dtype and sharding; in place of a kernel that is to
+      be rounded there are its parts.
   """
   import jax
   import numpy as np
 
+  from vimonet_jax.models import quantize
+
   path = pathlib.Path(args.folder) / 'ours.npz'
-  if path.exists() and not args.quantize:
-    stored = np.load(path)
-    return {
-      name: jax.numpy.asarray(stored[name], x.dtype)
-      for name, x in wanted.items()
-    }
+  stored = np.load(path) if path.exists() else None
+  key, found = jax.random.key(0), {}
+  for i, (name, parts) in enumerate(quantize.made_of(wanted).items()):
+    # The first part of a rounded kernel has its shape.
+    like, is_rounded = wanted[parts[0]], parts != [name]
+    if stored is not None:
+      x = stored[name]
+    else:
+      dtype = args.dtype if is_rounded else like.dtype
+      x = _random(jax.random.fold_in(key, i), name, like, dtype)
+    if is_rounded:
+      found |= quantize.like(name, x, wanted)
+    else:
+      found[name] = jax.numpy.asarray(x, like.dtype, device=like.sharding)
+    del x
+  return found
+
+
+def _random(key, name: str, like, dtype):
+  """A parameter of a shape and in a place: ones where it is a norm's scale."""
+  import jax
+
+  def draw(key, shape):
+    return _STDDEV * jax.random.normal(key, shape, dtype)
 
   def make(key):
-    params = fresh(key)
-    return {name: params[name].astype(x.dtype) for name, x in wanted.items()}
+    if name.endswith('/scale'):
+      return jax.numpy.ones(like.shape, dtype)
+    if '/blocks/' not in name:
+      return draw(key, like.shape)
+    # Layer by layer: the generator needs eight times the room of what it makes.
+    layers, *shape = like.shape
+    keys = jax.random.split(key, layers)
+    return jax.lax.map(lambda key: draw(key, shape), keys)
 
-  return jax.jit(make)(jax.random.key(0))
+  return jax.jit(make, out_shardings=like.sharding)(key)
+
+
+def size_bytes(x) -> float:
+  """Of an array in a memory that packs numbers of four bits."""
+  import jax.numpy as jnp
+
+  info = jnp.iinfo if jnp.issubdtype(x.dtype, jnp.integer) else jnp.finfo
+  return x.size * info(x.dtype).bits / 8
 
 
 def is_small(args: argparse.Namespace) -> bool:

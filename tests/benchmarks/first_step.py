@@ -29,13 +29,14 @@ def main() -> None:
     first = train_step.SIDES[args.side](args)()
     race.tell(loss=first['loss'], step_s=first['seconds'])
     return
+  ours = decoder.ours(args)
   theirs = 'transformers + peft' + ', compiled' * args.compile
   with tempfile.TemporaryDirectory() as folder:
     decoder.share(args, folder)
     cache = {_CACHE: os.path.join(folder, 'cache')}
     contestants = {
-      'ours, cold': ('ours', {}),
-      'ours, warm': ('ours', cache),
+      f'{ours}, cold': ('ours', {}),
+      f'{ours}, warm': ('ours', cache),
       theirs: ('torch', {}),
     }
     found = {name: {'about': {}, 'repeats': []} for name in contestants}
@@ -46,10 +47,10 @@ def main() -> None:
         found[name]['repeats'].append(_start(side, folder, environment))
   race.show(
     f'To the first step of LoRA, {args.rows} rows of {args.length}, '
-    f'{args.dtype}, {decoder.parameters(args) / 1e6:,.1f} M parameters',
+    f'{decoder.described(args)}',
     found,
     unit='starts',
-    ours='ours, warm',
+    ours=f'{ours}, warm',
     path=args.json,
     settings=vars(args),
   )

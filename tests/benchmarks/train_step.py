@@ -38,7 +38,7 @@ def main() -> None:
     race.serve(repeat, loss=first['loss'], first_s=first['seconds'])
     return
   names = {
-    'ours': 'ours',
+    'ours': decoder.ours(args),
     'torch': 'transformers + peft' + ', compiled' * args.compile,
     'all': 'ours, all weights trained',
   }
@@ -56,11 +56,11 @@ def main() -> None:
       rounds=args.rounds,
     )
   race.show(
-    f'Step of LoRA, {args.rows} rows of {args.length}, {args.dtype}, '
-    f'{decoder.parameters(args) / 1e6:,.1f} M parameters',
+    f'Step of LoRA, {args.rows} rows of {args.length}, '
+    f'{decoder.described(args)}',
     found,
     unit='tokens',
-    ours='ours',
+    ours=names['ours'],
     path=args.json,
     settings=vars(args),
   )
@@ -122,9 +122,7 @@ def _ours(args):
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   with sharding.use(mesh):
     target, where = step_lib.layout(stage, tx, mesh)
-    flat = decoder.weights(
-      args, {**target.trainables, **where}, lambda key: stage.init(key)[0]
-    )
+    flat = decoder.weights(args, {**target.trainables, **where})
     trainables = {path: flat[path] for path in target.trainables}
     state = step_lib.State(
       jnp.int32(0), trainables, jax.jit(tx.init)(trainables), {}
