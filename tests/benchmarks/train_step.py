@@ -188,7 +188,12 @@ def _torch(args):
 
   def advance():
     adam.zero_grad(set_to_none=True)
-    loss = forward(input_ids=tokens, labels=labels, use_cache=False).loss
+    # As transformers' Trainer does: peft keeps adapters in float32, and without
+    # it their products would be in float32, too.
+    with torch.autocast(
+      llama.device.type, torch.bfloat16, enabled=args.dtype == 'bfloat16'
+    ):
+      loss = forward(input_ids=tokens, labels=labels, use_cache=False).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(trained, 1.0)
     adam.step()
