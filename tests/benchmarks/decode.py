@@ -31,6 +31,7 @@ PRESETS = {
 def main() -> None:
   args = _args()
   if args.side:
+    decoder.set_precision(args)
     {'ours': _ours, 'torch': _torch}[args.side](args)
     return
   ours = decoder.ours(args)
@@ -41,7 +42,7 @@ def main() -> None:
       ours: race.side('ours', f'--folder={folder}'),
       theirs: race.side('torch', f'--folder={folder}'),
     }
-    found = race.run(commands, rounds=args.rounds)
+    found = race.run(commands, rounds=args.rounds, mixed=args.mixed)
   race.show(
     f'{args.rows} greedy answers of {args.new} tokens to prompts of '
     f'{args.prompt}, {decoder.described(args)}',
@@ -99,7 +100,13 @@ def _serve(args, ask, size: float) -> None:
 
   first_s = race.timed(lambda: ask(args.new))
   tokens = ask(args.new).tolist()
-  race.serve(repeat, first_s=first_s, tokens=tokens, bytes=size)
+  race.serve(
+    repeat,
+    on=decoder.place(args),
+    first_s=first_s,
+    tokens=tokens,
+    bytes=size,
+  )
 
 
 def _ours(args) -> None:

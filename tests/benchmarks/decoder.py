@@ -216,6 +216,29 @@ def _write(args: argparse.Namespace) -> None:
     (folder / name).write_text(json.dumps(fields))
 
 
+def place(args: argparse.Namespace) -> dict[str, str]:
+  """What the side is on that the flags name; see race.of_jax."""
+  return race.of_torch() if args.side == 'torch' else race.of_jax()
+
+
+def set_precision(args: argparse.Namespace) -> None:
+  """Products of float32 in float32 with either library, whatever it runs on.
+
+  JAX's default is TF32 on a GPU and bfloat16 on a TPU; PyTorch's is float32 in
+  most versions. To be called by a side before it computes.
+  """
+  if args.dtype != 'float32':
+    return
+  if args.side == 'torch':
+    import torch
+
+    torch.set_float32_matmul_precision('highest')
+  else:
+    import jax
+
+    jax.config.update('jax_default_matmul_precision', 'highest')
+
+
 def of_torch(args: argparse.Namespace, *, length: int):
   """transformers' Llama with its fastest attention, on the GPU if there is one.
 

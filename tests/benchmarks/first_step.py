@@ -26,8 +26,10 @@ _CACHE = 'JAX_COMPILATION_CACHE_DIR'
 def main() -> None:
   args = _args()
   if args.side:
+    decoder.set_precision(args)
     first = train_step.SIDES[args.side](args)()
-    race.tell(loss=first['loss'], step_s=first['seconds'])
+    place = decoder.place(args)
+    race.tell(**place, loss=first['loss'], step_s=first['seconds'])
     return
   ours = decoder.ours(args)
   theirs = 'transformers + peft' + ', compiled' * args.compile
@@ -44,7 +46,10 @@ def main() -> None:
     for i in range(args.rounds):
       for name in race.in_turn(contestants, i):
         side, environment = contestants[name]
-        found[name]['repeats'].append(_start(side, folder, environment))
+        start = _start(side, folder, environment)
+        found[name]['repeats'].append(start)
+        found[name]['about'] = {x: start[x] for x in ('platform', 'device')}
+      race.check_platforms(found, mixed=args.mixed)
   race.show(
     f'To the first step of LoRA, {args.rows} rows of {args.length}, '
     f'{decoder.described(args)}',

@@ -54,6 +54,7 @@ def main() -> None:
         for side, name in (('ours', 'ours'), ('torch', theirs))
       },
       rounds=args.rounds,
+      mixed=args.mixed,
     )
   race.show(
     f'Batches of {args.rows} rows, lengths of {args.preset}',
@@ -158,7 +159,7 @@ def _serve(args, batches, conversations) -> None:
     for name, x in first.items()
     if name in ('tokens', 'motion', 'frames')
   }
-  race.serve(repeat, warm_up=1, shapes=shapes)
+  race.serve(repeat, on=race.host(), warm_up=1, shapes=shapes)
 
 
 def _ours(args) -> None:

@@ -54,6 +54,7 @@ def main() -> None:
         for side in ('packed', 'padded', 'mixes')
       },
       rounds=args.rounds,
+      mixed=args.mixed,
     )
   race.show(
     f'Step of stage {args.stage}, lengths of {args.preset}',
@@ -163,6 +164,7 @@ def _side(args) -> None:
 
     race.serve(
       lambda: {'seconds': race.timed(advance), 'work': useful},
+      on=race.of_jax(),
       warm_up=1,  # Every shape is compiled before the race.
       shapes=sorted({str(x['tokens'].shape) for x in made}),
       share=useful / sum(x['tokens'].size for x in made),

@@ -8,7 +8,9 @@ A script has both ends in it:
 
     def main():
       if args.side:
-        race.serve(lambda: {'seconds': step(), 'work': tokens})
+        race.serve(
+          lambda: {'seconds': step(), 'work': tokens}, on=race.of_jax()
+        )
       else:
         race.show(race.run({'ours': [...], 'theirs': [...]}, rounds=10), ...)
 """
@@ -41,6 +43,9 @@ def add_flags(parser: argparse.ArgumentParser, presets: Mapping) -> None:
   for name, value in presets[first].items():
     parser.add_argument(f'--{name}', type=type(value), default=None)
   parser.add_argument('--json', default=None, help='where to write all of it')
+  parser.add_argument(
+    '--mixed', action='store_true', help='sides may be on different platforms'
+  )
   parser.add_argument('--side', default='', help=argparse.SUPPRESS)
 
 
@@ -59,20 +64,49 @@ def parse(
   return args
 
 
+def host() -> dict[str, str]:
+  """What a contestant without an accelerator is on: platform and device."""
+  return {'platform': 'cpu', 'device': _processor()}
+
+
+def of_jax() -> dict[str, str]:
+  """As `host`, of what JAX computes on."""
+  import jax
+
+  device = jax.devices()[0]
+  if device.platform == 'cpu':
+    return host()
+  return {'platform': device.platform, 'device': device.device_kind}
+
+
+def of_torch() -> dict[str, str]:
+  """As `of_jax`, of the GPU that PyTorch sees, by JAX's names."""
+  import torch
+
+  if not torch.cuda.is_available():
+    return host()
+  return {'platform': 'gpu', 'device': torch.cuda.get_device_name()}
+
+
 def serve(
-  repeat: Callable[[], Mapping[str, Any]], *, warm_up: int = 2, **about: Any
+  repeat: Callable[[], Mapping[str, Any]],
+  *,
+  on: Mapping[str, str],
+  warm_up: int = 2,
+  **about: Any,
 ) -> None:
   """The contestant's end: repeats whenever it is asked to.
 
   Args:
     repeat: does the work once; `seconds` and `work`, and whatever else is to be
       in the file.
+    on: where it is done, from `of_jax` and its neighbours.
     warm_up: repetitions before the first that counts.
     **about: told once, e.g. how long it took to get ready.
   """
   for _ in range(warm_up):
     repeat()
-  tell(**about)
+  tell(**on, **about)
   for _ in sys.stdin:
     tell(**repeat())
 
@@ -138,13 +172,14 @@ def side(name: str, *more: str) -> list[str]:
 
 
 def run(
-  commands: Mapping[str, Sequence[str]], *, rounds: int
+  commands: Mapping[str, Sequence[str]], *, rounds: int, mixed: bool = False
 ) -> dict[str, dict[str, Any]]:
   """Runs all of them by turns.
 
   Args:
     commands: name -> arguments of Python.
     rounds: repetitions of each that count.
+    mixed: see `check_platforms`.
 
   Returns:
     name -> about, and repeats, what it said each time.
@@ -156,6 +191,7 @@ def run(
       contestants.append(_Contestant(name, command))
       found[name] = {'about': contestants[-1].listen(), 'repeats': []}
       print(f'{name} is ready', file=sys.stderr)
+      check_platforms(found, mixed=mixed)
     for i in range(rounds):
       for contestant in in_turn(contestants, i):
         found[contestant.name]['repeats'].append(contestant.repeat())
@@ -163,6 +199,28 @@ def run(
     for contestant in contestants:
       contestant.end()
   return found
+
+
+def check_platforms(
+  found: Mapping[str, Mapping[str, Any]], *, mixed: bool
+) -> None:
+  """Ends a race between, say, a CPU and a GPU.
+
+  Args:
+    found: name -> about, with the platform that the contestant is on.
+    mixed: whether they may differ.
+
+  Raises:
+    SystemExit: they differ.
+  """
+  platforms = {name: x['about']['platform'] for name, x in found.items()}
+  if mixed or len({*platforms.values()}) < 2:
+    return
+  sides = ' and '.join(f'{name} on {x}' for name, x in platforms.items())
+  raise SystemExit(
+    f'Expected a race on one platform, found {sides}; install what the other '
+    'side needs for it, hide it from both, or race them so with --mixed.'
+  )
 
 
 def in_turn(contestants: Iterable, number: int) -> list:
@@ -195,7 +253,8 @@ def show(
     settings: of the race, for whoever reads the file.
   """
   machine = _machine()
-  print(f'{title}\n{machine["processor"]}, {machine["date"]}\n')
+  print(f'{title}\n{machine["processor"]}, {machine["date"]}')
+  print(f'{_places(found)}\n')
   width = max(map(len, found)) + 2
   head = f'{unit}/s'
   print(f'{"":{width}}{"median s":>10}{"quartiles":>18}{head:>16}{"ratio":>8}')
@@ -228,6 +287,17 @@ def show(
         f,
         indent=2,
       )
+
+
+def _places(found: Mapping[str, Mapping[str, Any]]) -> str:
+  """Who was on what."""
+  names: dict[str, list[str]] = {}
+  for name, x in found.items():
+    place = f'{x["about"]["platform"]} ({x["about"]["device"]})'
+    names.setdefault(place, []).append(name)
+  if len(names) == 1:
+    return f'all on {next(iter(names))}'
+  return '; '.join(f'{", ".join(x)} on {place}' for place, x in names.items())
 
 
 def _machine() -> dict[str, Any]:

@@ -13,15 +13,22 @@ sys.path.insert(0, {folder!r})
 import race
 seconds = iter({seconds})
 race.serve(
-  lambda: {{'seconds': next(seconds), 'work': 12}}, warm_up=1, size={size}
+  lambda: {{'seconds': next(seconds), 'work': 12}},
+  on={on},
+  warm_up=1,
+  size={size},
 )
 """
+CPU = {'platform': 'cpu', 'device': '2 x processor'}
+GPU = {'platform': 'gpu', 'device': 'H200'}
 
 
-def _write(tmp_path, name, seconds, size=3):
+def _write(tmp_path, name, seconds, size=3, on=CPU):
   folder = str(race.ROOT / 'tests' / 'benchmarks')
   path = tmp_path / f'{name}.py'
-  path.write_text(SCRIPT.format(folder=folder, seconds=seconds, size=size))
+  path.write_text(
+    SCRIPT.format(folder=folder, seconds=seconds, size=size, on=on)
+  )
   return [str(path)]
 
 
@@ -34,17 +41,19 @@ def test_medians_of_repetitions_are_compared(tmp_path, capsys):
     },
     rounds=3,
   )
-  assert found['ours']['about'] == {'size': 3}
+  assert found['ours']['about'] == {**CPU, 'size': 3}
   assert race.median(found['ours']) == 2.0
   path = tmp_path / 'race.json'
   race.show('A race', found, unit='steps', ours='ours', path=str(path))
   told = capsys.readouterr().out
   assert told.startswith('A race\n')
+  assert told.splitlines()[2] == 'all on cpu (2 x processor)'
   lines = {x.split()[0]: x.split() for x in told.splitlines() if x.strip()}
   assert lines['ours'][1:] == ['2.000', '1.500-2.500', '6.0', '1.00']
   assert lines['theirs'][1:] == ['3.000', '3.000-26.500', '4.0', '1.50']
   written = json.loads(path.read_text())
   assert written['found']['theirs']['ratio'] == 1.5
+  assert written['found']['theirs']['about']['device'] == '2 x processor'
   assert written['machine']['versions']['numpy']
 
 
@@ -57,13 +66,24 @@ def test_a_contestant_that_breaks_down_is_named(tmp_path):
     race.run({'short': _write(tmp_path, 'short', [1.0, 1.0])}, rounds=2)
 
 
+def test_contestants_on_different_platforms_do_not_race(tmp_path, capsys):
+  commands = {
+    'ours': _write(tmp_path, 'ours', [1.0, 2.0, 2.0]),
+    'theirs': _write(tmp_path, 'theirs', [1.0, 1.0, 1.0], on=GPU),
+  }
+  with pytest.raises(
+    SystemExit, match=r'found ours on cpu and theirs on gpu; .* --mixed\.'
+  ):
+    race.run(commands, rounds=2)
+  found = race.run(commands, rounds=2, mixed=True)
+  race.show('A race', found, unit='steps', ours='ours')
+  told = capsys.readouterr().out.splitlines()
+  assert told[2] == 'ours on cpu (2 x processor); theirs on gpu (H200)'
+
+
 def test_it_runs_with_this_python(tmp_path):
-  script = tmp_path / 'who.py'
-  text = SCRIPT.format(
-    folder=str(race.ROOT / 'tests' / 'benchmarks'), seconds=[1.0], size=0
-  )
-  script.write_text(text.replace('size=0', 'size=sys.executable'))
-  found = race.run({'who': [str(script)]}, rounds=0)
+  command = _write(tmp_path, 'who', [1.0], size='sys.executable')
+  found = race.run({'who': command}, rounds=0)
   assert found['who']['about']['size'] == sys.executable
 
 

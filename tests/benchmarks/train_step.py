@@ -33,9 +33,15 @@ LEARNING_RATE = 2e-4
 def main() -> None:
   args = _args()
   if args.side:
+    decoder.set_precision(args)
     repeat = SIDES[args.side](args)
     first = repeat()
-    race.serve(repeat, loss=first['loss'], first_s=first['seconds'])
+    race.serve(
+      repeat,
+      on=decoder.place(args),
+      loss=first['loss'],
+      first_s=first['seconds'],
+    )
     return
   names = {
     'ours': decoder.ours(args),
@@ -54,6 +60,7 @@ def main() -> None:
         if side not in left_out
       },
       rounds=args.rounds,
+      mixed=args.mixed,
     )
   race.show(
     f'Step of LoRA, {args.rows} rows of {args.length}, '
