@@ -5,12 +5,13 @@
     python tests/benchmarks/input_pipeline.py --preset=tiny
 
 The same conversations of VIMOS-Synth about a motion and a video, in batches of
-as many rows, with as many workers. Ours: stage `instruct` from the dataset that
-TFDS wrote, by threads; frames are normalised on the device.
-PyTorch: from what its projects have, by processes: JSON, .npy motions and H.264
-videos (.mp4), which PyAV decodes; frames normalised for CLIP, tokens padded to
-the longest. The videos are of the 8 frames that a model sees and no more; of
-real ones a loader decodes all that are between them, too.
+as many rows. Ours: stage `instruct` from the dataset that TFDS wrote, by
+threads. PyTorch: from what its projects have, by processes: JSON, .npy motions
+and H.264 videos (.mp4), which PyAV decodes; tokens padded to the longest. The
+videos are of the 8 frames that a model sees and no more; of real ones a loader
+decodes all that are between them, too. Both hand out frames as they were
+decoded, to be normalised on the device; with --frames=float32 PyTorch's workers
+normalise them for CLIP, as its projects do, and hand out four times the bytes.
 
 What is counted is conversations. Those that wait ready before a turn do not.
 """
@@ -24,14 +25,12 @@ import tempfile
 import race
 
 PRESETS = {
-  'vimos': {
-    'rows': 8, 'clips': 200, 'batches': 25, 'rounds': 8, 'threads': 2,
-  },
-  # Of short work, threads of Python make no less.
-  'tiny': {
-    'rows': 24, 'clips': 2000, 'batches': 60, 'rounds': 8, 'threads': 0,
-  },
-}  # fmt: skip
+  'vimos': {'rows': 8, 'clips': 200, 'batches': 25, 'rounds': 8},
+  'tiny': {'rows': 24, 'clips': 2000, 'batches': 60, 'rounds': 8},
+}
+# Our threads and PyTorch's processes where nobody asks for others. Of short
+# work, threads of Python make no less.
+_WORKERS = {'vimos': (2, 2), 'tiny': (0, 2)}
 # Batches that readers may have made while the others had their turn.
 _WAITING = 10
 _TURNS = 4
@@ -57,7 +56,9 @@ def main() -> None:
       mixed=args.mixed,
     )
   race.show(
-    f'Batches of {args.rows} rows, lengths of {args.preset}',
+    f'Batches of {args.rows} rows, lengths of {args.preset}, '
+    f"torch's frames in {args.frames}, workers: {args.threads} threads of ours "
+    f"and {args.processes} processes of torch's",
     found,
     unit='conversations',
     ours='ours',
@@ -72,10 +73,27 @@ def main() -> None:
 def _args() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   race.add_flags(parser, PRESETS)
-  parser.add_argument('--workers', type=int, default=2, help="torch's")
+  parser.add_argument(
+    '--workers',
+    type=int,
+    default=None,
+    help='threads that make our records and processes that make '
+    "torch's batches; 0: ours are made by the thread that keeps batches ready, "
+    "torch's where they are taken; default: what the preset has for each",
+  )
   parser.add_argument('--videos', default='mp4', choices=('mp4', 'npy'))
+  parser.add_argument(
+    '--frames',
+    default='uint8',
+    choices=('uint8', 'float32'),
+    help="torch's: as they were decoded, as ours are, or normalised for CLIP",
+  )
   parser.add_argument('--folder', default='', help=argparse.SUPPRESS)
-  return race.parse(parser, PRESETS)
+  args = race.parse(parser, PRESETS)
+  args.threads, args.processes = (
+    (args.workers,) * 2 if args.workers is not None else _WORKERS[args.preset]
+  )
+  return args
 
 
 def _config(args):
@@ -192,31 +210,39 @@ def _torch(args) -> None:
       'frames': torch.stack([x['frames'] for x in found]),
     }
 
+  conversations = _Conversations(args.folder, args.frames)
   loader = torch.utils.data.DataLoader(
-    _Conversations(args.folder),
+    conversations,
     batch_size=args.rows,
-    shuffle=True,
-    drop_last=True,
-    num_workers=args.workers,
+    sampler=_Endless(len(conversations)),
+    num_workers=args.processes,
     collate_fn=collate,
-    persistent_workers=args.workers > 0,
   )
+  _serve(args, iter(loader), lambda batch: len(batch['tokens']))
 
-  def endless():
+
+class _Endless:
+  """Numbers in ever new orders: workers do not run dry where a pass ends."""
+
+  def __init__(self, size: int):
+    self._size = size
+
+  def __iter__(self):
+    import torch
+
     while True:
-      yield from loader
-
-  _serve(args, endless(), lambda batch: len(batch['tokens']))
+      yield from torch.randperm(self._size).tolist()
 
 
 class _Conversations:
   """Items by number, as the data sets of LLaVA's kin make them."""
 
-  def __init__(self, folder: str):
+  def __init__(self, folder: str, frames: str):
     import numpy as np
     import sentencepiece
 
     self._root = pathlib.Path(folder) / 'torch'
+    self._dtype = frames
     self._items = json.loads((self._root / 'train.json').read_text())
     statistics = np.load(self._root / 'statistics.npz')
     self._mean, self._std = statistics['mean'], statistics['std']
@@ -251,7 +277,7 @@ class _Conversations:
     }
 
   def _frames(self, name: str):
-    """[3, I, H, W], as LanguageBind takes them."""
+    """[I, H, W, 3] of uint8, or [3, I, H, W] as LanguageBind takes them."""
     import av
     import numpy as np
     import torch
@@ -263,6 +289,8 @@ class _Conversations:
         frames = np.stack(
           [x.to_ndarray(format='rgb24') for x in video.decode(video=0)]
         )
+    if self._dtype == 'uint8':
+      return torch.from_numpy(frames)
     x = torch.from_numpy(frames).permute(3, 0, 1, 2).float() / 255
     mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
     return (x - mean[:, None, None, None]) / std[:, None, None, None]
