@@ -217,8 +217,16 @@ def _write(args: argparse.Namespace) -> None:
 
 
 def place(args: argparse.Namespace) -> dict[str, str]:
-  """What the side is on that the flags name; see race.of_jax."""
-  return race.of_torch() if args.side == 'torch' else race.of_jax()
+  """What the side is on, see race.of_jax, and how it multiplies float32."""
+  if args.side == 'torch':
+    import torch
+
+    how = torch.get_float32_matmul_precision()
+    return {**race.of_torch(), 'float32_products': how}
+  import jax
+
+  how = jax.config.jax_default_matmul_precision or 'default'
+  return {**race.of_jax(), 'float32_products': how}
 
 
 def set_precision(args: argparse.Namespace) -> None:
