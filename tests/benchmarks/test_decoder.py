@@ -65,6 +65,22 @@ def test_those_that_are_not_shared_are_drawn_as_wanted(tmp_path, kind):
     assert (jnp.std(x.astype(jnp.float32)) == 0) == is_norm, name
 
 
+@pytest.mark.parametrize('kind', ['', *ROUNDED])
+def test_they_are_drawn_layer_by_layer_in_their_dtype(
+  tmp_path, monkeypatch, kind
+):
+  args, drawn, normal = _args(tmp_path, quantize=kind), [], jax.random.normal
+
+  def see(key, shape, dtype=float):
+    drawn.append(jax.ShapeDtypeStruct(shape, dtype))
+    return normal(key, shape, dtype)
+
+  monkeypatch.setattr(jax.random, 'normal', see)
+  decoder.weights(args, _wanted(args))
+  assert {x.dtype for x in drawn} == {jnp.dtype(jnp.bfloat16)}
+  assert max(x.size for x in drawn) == args.width * args.mlp
+
+
 def test_numbers_of_four_bits_take_half_a_byte():
   assert decoder.size_bytes(jnp.zeros((3, 8), jnp.uint4)) == 12
   assert decoder.size_bytes(jnp.zeros((3, 8), jnp.int8)) == 24
