@@ -199,6 +199,46 @@ def test_a_layer_is_read_alone_however_deep_in_fusions_it_is_taken():
   assert plan.traffic(whole).accessed == 32 * layer + place + rows + out
 
 
+ASYNC = """HloModule step, is_scheduled=true, replica_count=2, num_partitions=4
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %c = f32[] add(f32[] %a, f32[] %b)
+}
+
+%wrapped (p: f32[8,128]) -> f32[8,128] {
+  %p = f32[8,128]{1,0:T(8,128)} parameter(0)
+  ROOT %s = f32[8,128]{1,0:T(8,128)} all-reduce(f32[8,128]{1,0:T(8,128)} %p), \
+replica_groups={}, to_apply=%add
+}
+
+ENTRY %main (x: f32[8,128]) -> f32[8,128] {
+  %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %start = ((f32[8,128]{1,0:T(8,128)}), f32[8,128]{1,0:T(8,128)}, u32[]) \
+async-start(f32[8,128]{1,0:T(8,128)} %x), calls=%wrapped
+  ROOT %done = f32[8,128]{1,0:T(8,128)} async-done(%start), calls=%wrapped
+}
+"""
+
+
+def test_what_runs_meanwhile_counts_once_and_groups_without_names_are_all():
+  """Operands are printed with layouts, whose brackets do not end them."""
+  size = 8 * 128 * 4
+  found = plan.traffic(ASYNC)
+  assert found.exchanged == {'all-reduce': 2 * size * 7 / 8}
+  assert found.accessed == 2 * size
+  named = ASYNC.replace('groups={}', 'groups={{0,1},{2,3},{4,5},{6,7}}')
+  assert plan.traffic(named).exchanged == {'all-reduce': 2 * size * 1 / 2}
+  alone = ASYNC.replace(', replica_count=2, num_partitions=4', '')
+  assert plan.traffic(alone).exchanged == {'all-reduce': 0.0}
+
+
+def test_groups_that_nobody_can_read_are_not_taken_for_none():
+  with pytest.raises(ValueError, match="found 'every second one, "):
+    plan.traffic(ASYNC.replace('groups={}', 'groups=every second one'))
+
+
 def test_a_program_that_is_not_given_back_is_still_known_by_its_memory():
   x = jax.ShapeDtypeStruct((D, D), jnp.float32)
   traced = jax.jit(lambda x: x @ x).trace(x)
