@@ -8,6 +8,7 @@ from jax.experimental import pallas
 from jax.sharding import PartitionSpec
 
 from vimonet_jax import plan, sharding
+from vimonet_jax.models import attention
 
 D = 256
 
@@ -254,7 +255,10 @@ def test_a_program_that_is_not_given_back_is_still_known_by_its_memory():
   assert (found.accessed, found.exchanged) == (None, None)
   assert found.memory == whole.memory > 0
   assert found.flops == whole.flops == 2 * D**3
+  assert found.intensity is None
+  assert whole.intensity == 2 * D**3 / whole.accessed > 1
   chip = plan.Chip('chip', 1e12, 1e9, 1e11, 1e10)
+  assert plan.bound(found, chip) == (2 * D**3 / 1e12, None, None)
   assert plan.bound(found, chip).seconds == 2 * D**3 / 1e12
 
 
@@ -272,6 +276,16 @@ def test_a_step_takes_as_long_as_what_it_waits_for():
   alone = plan.bound(cost._replace(exchanged={}), chip._replace(links=0.0))
   assert alone == (2.0, 1.0, 0.0)
   np.testing.assert_allclose(alone.seconds, 2.0)
+  # Over the host's bus, whose speed the chip's data sheet does not tell.
+  assert plan.bound(cost, chip._replace(links=0.0)) == (2.0, 1.0, None)
+
+
+def test_published_figures_are_of_one_kind():
+  """An H100's sparse products, or its links both ways, would be outside."""
+  for kind, chip in plan.CHIPS.items():
+    assert 150 < chip.ridge < 570, kind
+    assert chip.links < chip.bandwidth / 4, kind
+    assert 15e9 < chip.memory < 150e9, kind
 
 
 def test_a_kernel_counts_as_often_as_its_grid_and_on_every_device():
@@ -301,3 +315,23 @@ def test_a_kernel_counts_as_often_as_its_grid_and_on_every_device():
     )
     x = jnp.zeros((32, 8))
     assert plan.flops(jax.make_jaxpr(everywhere)(x, x)) == 4 * one
+
+
+def test_splash_attention_counts_its_live_blocks():
+  """Five blocks of 512 queries and keys, of which 15 of 25 are looked at."""
+  B, L, N, H = 2, 2560, 3, 128
+  shape = jax.ShapeDtypeStruct((B, L, N, H), jnp.bfloat16)
+  ids = jax.ShapeDtypeStruct((B, L), jnp.int32)
+
+  def attend(q, k, v, ids):
+    return attention.attend_within(q, k, v, None, ids, 'splash')
+
+  def loss(*args):
+    return jnp.sum(attend(*args).astype(jnp.float32))
+
+  product = 2 * B * N * L * L * H * 15 / 25
+  args = (shape, shape, shape, ids)
+  assert plan.flops(jax.make_jaxpr(attend)(*args)) == 2 * product
+  # Backwards three for the queries and four for keys and values.
+  found = plan.flops(jax.make_jaxpr(jax.grad(loss, (0, 1, 2)))(*args))
+  assert found == pytest.approx((2 + 3 + 4) * product, rel=1e-3)

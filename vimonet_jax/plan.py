@@ -28,7 +28,7 @@ class Chip(NamedTuple):
     memory: bytes.
     bandwidth: of that memory, bytes per second.
     links: to its neighbours, all together and one way, bytes per second; 0
-      where there is one chip only.
+      where it has none, or where there is one chip only.
   """
 
   name: str
@@ -36,6 +36,11 @@ class Chip(NamedTuple):
   memory: float
   bandwidth: float
   links: float
+
+  @property
+  def ridge(self) -> float:
+    """Operations a byte from which on it waits for compute, not memory."""
+    return self.flops / self.bandwidth
 
 
 # By jax.Device.device_kind: docs.cloud.google.com/tpu/docs/v5e and .../tpu7x
@@ -47,6 +52,15 @@ CHIPS = {
   'TPU v6 lite': Chip('TPU v6e', 918e12, 32 * _GIB, 1638e9, 400e9),
   # Two devices a chip.
   'TPU7x': Chip('half a TPU7x', 1153.5e12, 96 * _GIB, 3690e9, 300e9),
+  # NVIDIA's data sheets of A100 (1758950 r4), H100 SXM, H200 SXM and L4, as
+  # others quote them on 2026-11-29. Those of the last three give products of
+  # sparse matrices, which are twice as many, and all give NVLink in both
+  # directions together. Of their GB, 10^9 bytes, a device shows some more.
+  'NVIDIA A100-SXM4-40GB': Chip('A100 40GB', 312e12, 40e9, 1555e9, 300e9),
+  'NVIDIA A100-SXM4-80GB': Chip('A100 80GB', 312e12, 80e9, 2039e9, 300e9),
+  'NVIDIA H100 80GB HBM3': Chip('H100', 989.5e12, 80e9, 3350e9, 450e9),
+  'NVIDIA H200': Chip('H200', 989.5e12, 141e9, 4800e9, 450e9),
+  'NVIDIA L4': Chip('L4', 121e12, 24e9, 300e9, 0.0),
 }
 
 
@@ -75,12 +89,18 @@ class Cost(NamedTuple):
     """Bytes that a device must have."""
     return self.arguments + self.temporaries + self.code
 
+  @property
+  def intensity(self) -> float | None:
+    """Operations a byte of memory traffic; None where that is not known."""
+    return self.flops / self.accessed if self.accessed else None
+
 
 def flops(jaxpr: core.ClosedJaxpr) -> float:
   """Operations of all products and convolutions, on all devices together.
 
-  A multiplication and an addition are two. Of branches the dearest counts; a
-  loop whose length depends on data counts once.
+  A multiplication and an addition are two. Of branches the dearest counts,
+  whatever the data will choose; a loop whose length depends on data counts
+  once.
   """
   return _flops(jaxpr.jaxpr)
 
@@ -108,8 +128,24 @@ def _times(name: str, params: Mapping[str, Any]) -> int:
   if name == 'shard_map':
     return params['mesh'].size
   if name == 'pallas_call':
-    return math.prod(params['grid_mapping'].grid)
+    return math.prod(params['grid_mapping'].grid) * _live_share(params)
   return 1
+
+
+def _live_share(params: Mapping[str, Any]) -> float:
+  """The share of a kernel's grid that computes anything.
+
+  Splash attention, as models/attention.py calls it, has a causal mask in square
+  blocks, and does nothing in those above the diagonal:
+
+      x . .
+      x x .   6 of 9, (n + 1) / 2n of n * n
+      x x x
+  """
+  if not (params['name'] or '').startswith('splash_'):
+    return 1
+  blocks = params['grid_mapping'].grid[-1]
+  return (blocks + 1) / (2 * blocks)
 
 
 def _inside(params: Mapping[str, Any]) -> Iterator[Any]:
@@ -461,23 +497,32 @@ def cost(traced: Any, compiled: Any, devices: int) -> Cost:
 
 
 class Bound(NamedTuple):
-  """Seconds that a step takes at least, by what it waits for."""
+  """Seconds that a step takes at published speeds, by what it waits for.
+
+  Attributes:
+    compute: for matrix products.
+    memory: for memory traffic; None where that is not known.
+    links: for other chips; None where what goes there, or how fast, is not
+      known.
+  """
 
   compute: float
-  memory: float
-  links: float
+  memory: float | None
+  links: float | None
 
   @property
   def seconds(self) -> float:
-    """If all three went on at once and each at its published speed."""
-    return max(self)
+    """If all that is known went on at once."""
+    return max(x for x in self if x is not None)
 
 
 def bound(cost: Cost, chip: Chip) -> Bound:
-  """The roofline of a step on a chip; what nobody knows takes no time."""
-  sent = sum((cost.exchanged or {}).values())
-  return Bound(
-    compute=cost.flops / chip.flops,
-    memory=(cost.accessed or 0.0) / chip.bandwidth,
-    links=sent / chip.links if sent else 0.0,
-  )
+  """The roofline of a step on a chip."""
+  memory = links = None
+  if cost.accessed is not None:
+    memory = cost.accessed / chip.bandwidth
+  if cost.exchanged is not None:
+    sent = sum(cost.exchanged.values())
+    if chip.links or not sent:
+      links = sent / chip.links if sent else 0.0
+  return Bound(cost.flops / chip.flops, memory, links)

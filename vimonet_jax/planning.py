@@ -83,7 +83,7 @@ def run(config, workdir: str, *, output: str | None = None) -> int:
     output: another folder for it.
 
   Returns:
-    1 where the step does not fit.
+    1 where it is known that the step does not fit.
 
   Raises:
     ValueError: a setting names nothing that there is.
@@ -123,7 +123,7 @@ def run(config, workdir: str, *, output: str | None = None) -> int:
     json.dump(found, f, indent=2)
   print('\n'.join(_lines(found)))
   print(f'\n{os.path.abspath(path)}')
-  return 0 if found['fits'] else 1
+  return 1 if found['fits'] is False else 0
 
 
 def _step(config, settings: Mapping[str, Any]) -> Step:
@@ -142,7 +142,7 @@ def _step(config, settings: Mapping[str, Any]) -> Step:
     of.clips,
     settings['rows'] or of.rows,
     settings['length'] or of.length,
-    1 if settings['search'] else parts,
+    parts,
   )
 
 
@@ -217,7 +217,15 @@ def _quiet() -> Iterator[None]:
 
 def trace(config, step: Step, mesh: jax.sharding.Mesh):
   """The step as jax.jit(...).trace gives it."""
-  of_kind = {'train': _trace_train, 'decode': _trace_decode}[step.kind]
+  run, given = _jitted(config, step, mesh)
+  # Nothing may be computed in here: the mesh may be of devices not there.
+  with sharding.use(mesh):
+    return run.trace(*given)
+
+
+def _jitted(config, step: Step, mesh: jax.sharding.Mesh):
+  """The step, and what it is given as shapes where they lie."""
+  of_kind = {'train': _train_step, 'decode': _decode_step}[step.kind]
   return of_kind(config, step, mesh)
 
 
@@ -244,7 +252,7 @@ def _quantize(config, step: Step) -> str:
   return where.get('quantize', '')
 
 
-def _trace_train(config, step: Step, mesh: jax.sharding.Mesh):
+def _train_step(config, step: Step, mesh: jax.sharding.Mesh):
   model, stage, tx, (state, frozen) = _state(config, step, mesh)
   run = step_lib.jit(stage, tx, state, frozen, mesh, step.parts)
   rows = sharding.batch_sharding(mesh)
@@ -261,9 +269,7 @@ def _trace_train(config, step: Step, mesh: jax.sharding.Mesh):
   key = jax.ShapeDtypeStruct(
     key.shape, key.dtype, sharding=sharding.replicated(mesh)
   )
-  # Nothing may be computed in here: the mesh may be of devices not there.
-  with sharding.use(mesh):
-    return run.trace(state, frozen, batch, key)
+  return run, (state, frozen, batch, key)
 
 
 def _served(config, step: Step, mesh: jax.sharding.Mesh):
@@ -295,7 +301,7 @@ def _served(config, step: Step, mesh: jax.sharding.Mesh):
   )
 
 
-def _trace_decode(config, step: Step, mesh: jax.sharding.Mesh):
+def _decode_step(config, step: Step, mesh: jax.sharding.Mesh):
   model, weights, cache = _served(config, step, mesh)
   network = vimonet.Vimonet(model)
 
@@ -318,20 +324,81 @@ def _trace_decode(config, step: Step, mesh: jax.sharding.Mesh):
   )
   tokens = jax.ShapeDtypeStruct((step.rows,), jnp.int32, sharding=rows)
   active = jax.ShapeDtypeStruct((step.rows,), bool, sharding=rows)
-  with sharding.use(mesh):
-    return run.trace(weights, tokens, active, cache)
+  return run, (weights, tokens, active, cache)
+
+
+def _parts(kind: str, given) -> dict[str, Any]:
+  """What a step is given, by what it is; of training without the key."""
+  if kind == 'decode':
+    weights, tokens, active, cache = given
+    return {'weights': weights, 'cache': cache, 'batch': (tokens, active)}
+  state, frozen, batch, _ = given
+  return {
+    'frozen weights': frozen,
+    'trainables': (state.trainables, state.mutable),
+    'optimizer': (state.opt_state, state.step),
+    'batch': batch,
+  }
+
+
+def _sizes(parts: Mapping[str, Any]) -> dict[str, int]:
+  """Bytes a device of each part."""
+  return {
+    name: sum(map(_bytes_here, jax.tree.leaves(part)))
+    for name, part in parts.items()
+  }
+
+
+def _bytes_here(x: jax.ShapeDtypeStruct) -> int:
+  """Of a device's shard."""
+  name = jnp.dtype(x.dtype).name
+  # NumPy keeps four bits in a byte; chips do not.
+  bits = 4 if name in ('int4', 'uint4') else 8 * jnp.dtype(x.dtype).itemsize
+  return -(-math.prod(x.sharding.shard_shape(x.shape)) * bits // 8)
+
+
+def _beside(parts: Mapping[str, Any], where: Mapping[str, Any]) -> int:
+  """Bytes a device of what lies there for other steps: XLA leaves it out.
+
+  Args:
+    parts: of what the step is given.
+    where: the same of compiled.input_shardings, which has None for it.
+  """
+  sizes = jax.tree.map(lambda x, y: 0 if y else _bytes_here(x), parts, where)
+  return sum(jax.tree.leaves(sizes))
+
+
+def available(device: Any) -> float | None:
+  """Bytes that a program can have there, or None where nobody tells.
+
+  A device that is here tells itself how much of it XLA may take; of others the
+  published figure counts. What a CPU pretends to be shares the host's memory.
+  """
+  here = jax.local_devices()
+  told = (device.memory_stats() or {}) if device in here else {}
+  if 'bytes_limit' in told:
+    return told['bytes_limit']
+  if device.device_kind in plan.CHIPS:
+    return plan.CHIPS[device.device_kind].memory
+  if device.platform == 'cpu':
+    host = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    return host // len(here)
+  return None
 
 
 def _planned(config, step: Step, mesh) -> dict[str, Any]:
   devices = mesh.devices.size
+  parts = _parts(step.kind, _jitted(config, step, mesh)[1])
+  sizes = _sizes(parts)
   traced = trace(config, step, mesh)
-  chip = plan.CHIPS.get(mesh.devices.flat[0].device_kind)
-  platform = mesh.devices.flat[0].platform
+  device = mesh.devices.flat[0]
+  chip, limit = plan.CHIPS.get(device.device_kind), available(device)
   found = {
     'mesh': dict(mesh.shape),
     'rows': step.rows,
     'parts': step.parts,
     'tokens': step.rows * (step.length if step.kind == 'train' else 1),
+    'memory': sizes,
   }
   # What the model itself needs, without what is computed again.
   plain = config.copy_and_resolve_references()
@@ -340,19 +407,31 @@ def _planned(config, step: Step, mesh) -> dict[str, Any]:
     plain.model.video.remat = False
   needed = plan.flops(trace(plain, step, mesh).jaxpr) / devices
   try:
-    with _quiet() if platform == 'tpu' else contextlib.nullcontext():
-      compiled = traced.lower(lowering_platforms=(platform,)).compile()
+    with _quiet() if device.platform == 'tpu' else contextlib.nullcontext():
+      compiled = traced.lower(lowering_platforms=(device.platform,)).compile()
       cost = plan.cost(traced, compiled, devices)
   except jax.errors.JaxRuntimeError as e:
     if _TOO_LARGE not in str(e):
       raise
     return {**found, 'fits': False, **too_large(str(e))}
+  beside = _beside(parts, _parts(step.kind, compiled.input_shardings[0]))
+  used = cost.memory + beside
   found |= {
-    'fits': chip is None or cost.memory <= chip.memory,
-    'used': cost.memory,
-    'limit': chip and chip.memory,
+    # XLA says so of TPUs only.
+    'fits': None if limit is None else used <= limit,
+    'used': used,
+    'limit': limit,
+    'memory': {
+      **sizes,
+      # Metrics, and what the compiler rounds up.
+      'results, padding': cost.arguments + beside - sum(sizes.values()),
+      'temporaries': cost.temporaries,
+      'program': cost.code,
+    },
     'model_flops': needed,
     'cost': cost._asdict(),
+    'intensity': cost.intensity,
+    'ridge': chip and chip.ridge,
   }
   if chip:
     bound = plan.bound(cost, chip)
@@ -386,31 +465,31 @@ def _search(config, step: Step, devices) -> Iterator[dict[str, Any]]:
       f'{devices[0].device_kind}; name a --config.plan.topology, or plan one '
       'mesh at a time.'
     )
-  room, known = chip.memory - _RESERVED, None
+  limit, known = available(devices[0]), None
+  room = limit - _RESERVED
   for mesh in _meshes(config, devices):
-    shards = mesh.shape['data'] * mesh.shape['fsdp']
-    smallest = {
-      'mesh': dict(mesh.shape), 'rows': shards, 'parts': 1, 'limit': chip.memory
-    }  # fmt: skip
-    kept = _resident(config, dataclasses.replace(step, rows=shards), mesh)
+    # A row a shard, and as many in every part of a batch.
+    fewest = mesh.shape['data'] * mesh.shape['fsdp'] * step.parts
+    smallest = dataclasses.replace(step, rows=fewest)
+    sizes = _sizes(_parts(step.kind, _jitted(config, smallest, mesh)[1]))
+    kept = sum(sizes.values())
     if kept > room:
-      yield {**smallest, 'fits': False, 'used': kept}
+      yield {
+        'mesh': dict(mesh.shape), 'rows': fewest, 'parts': step.parts,
+        'memory': sizes, 'fits': False, 'used': kept, 'limit': limit,
+      }  # fmt: skip
       continue
     tried = {}
 
-    def used(rows, mesh=mesh, tried=tried, shards=shards):
-      of = dataclasses.replace(step, rows=rows * shards)
+    def used(rows, mesh=mesh, tried=tried, fewest=fewest):
+      of = dataclasses.replace(step, rows=rows * fewest)
       tried[rows] = _planned(config, of, mesh)
       # What does not fit takes more than there is, whatever the compiler says.
       least = 0 if tried[rows]['fits'] else room + 1
       return max(least, tried[rows]['used'] or 0)
 
     rows, known = most_rows(used, kept, room, known)
-    if rows:
-      yield tried[rows]
-    else:
-      fewest = tried[min(tried)]
-      yield {**smallest, 'fits': False, 'used': fewest['used']}
+    yield tried[max(rows, 1)]
 
 
 class Memory(NamedTuple):
@@ -435,18 +514,21 @@ def most_rows(
 
   Args:
     used: rows -> bytes, which is dear to ask.
-    kept: bytes of what there is without any row.
+    kept: bytes of what there is in any case.
     room: bytes that there are.
     known: of the same program on another mesh.
 
   Returns:
-    Rows, 0 where not even one fits, and what was seen of the memory.
+    Rows, 0 where one was tried and does not fit, and what was seen of the
+    memory.
   """
   seen: dict[int, float] = {}
   best, too_many, rows = 0, math.inf, 1
   if known:
     rows = max(1, int((room - kept - known.fixed) // known.a_row))
-  for _ in range(_TRIALS):
+  for trial in range(_TRIALS):
+    if trial == _TRIALS - 1 and not best:
+      rows = 1  # Or nobody knows whether any fits.
     seen[rows] = used(rows)
     if seen[rows] <= room:
       best = max(best, rows)
@@ -465,9 +547,11 @@ def most_rows(
       is_sure = abs(told - seen[rows]) < 0.01 * room
       if not is_sure:  # Another mesh told wrong.
         guess = rows + (1 if seen[rows] <= room else -1) * max(1, rows // 4)
-    guess = min(guess, too_many - 1)
+    if best + 1 >= too_many:
+      break
+    guess = max(1, min(guess, too_many - 1))
     if guess <= best:
-      if is_sure or best + 1 >= too_many:
+      if is_sure:
         break
       guess = best + 1
     rows = guess
@@ -486,25 +570,6 @@ def _meshes(config, devices) -> Iterator[jax.sharding.Mesh]:
   for fsdp in range(1, rest + 1):
     if rest % fsdp == 0:
       yield sharding.make_mesh(rest // fsdp, fsdp, tensor, devices=devices)
-
-
-def _resident(config, step: Step, mesh: jax.sharding.Mesh) -> float:
-  """Bytes a device of weights, optimizer and cache, without compiling."""
-  kept = (
-    _state(config, step, mesh)[3]
-    if step.kind == 'train'
-    else _served(config, step, mesh)[1:]
-  )
-  return sum(
-    math.prod(x.sharding.shard_shape(x.shape)) * _bits(x.dtype) / 8
-    for x in jax.tree.leaves(kept)
-  )
-
-
-def _bits(dtype: Any) -> int:
-  """NumPy keeps four bits in a byte; chips do not."""
-  name = jnp.dtype(dtype).name
-  return 4 if name in ('int4', 'uint4') else 8 * jnp.dtype(dtype).itemsize
 
 
 def _worth(found: Mapping[str, Any]) -> tuple[float, int]:
@@ -553,19 +618,30 @@ def _row(found: Mapping[str, Any] | None) -> str:
   )
 
 
+# What the roofline does not know.
+_ASSUMED = (
+  'Every position is counted as if it were supervised, and everything as if '
+  'it went on\nat once: short answers take less, chips that wait take more.'
+)
+_VERDICTS = {
+  True: 'It fits.',
+  False: 'It does not fit.',
+  None: 'It is not known whether it fits: nobody tells what memory there is.',
+}
+
+
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
   parts = f' in {found["parts"]} parts' if found['parts'] > 1 else ''
   yield f'{_title(found)}'
   yield f'{found["rows"]} rows{parts}; {_mesh(found)}\n'
   if 'cost' not in found:
+    yield from _table(found['memory'])
     sizes = 'more' if found['used'] is None else f'{_gib(found["used"])}'
     there = '' if found['limit'] is None else f' of {_gib(found["limit"])}'
     yield f'It does not fit: it would take {sizes}{there} a chip.'
     return
   cost = found['cost']
-  yield f'arguments       {_gib(cost["arguments"]):>14} a chip'
-  yield f'temporaries     {_gib(cost["temporaries"]):>14}'
-  yield f'program         {_gib(cost["code"]):>14}'
+  yield from _table(found['memory'])
   of = f' of {_gib(found["limit"])}' if found['limit'] else ''
   yield f'in all          {_gib(found["used"]):>14}{of}\n'
   yield f'products        {cost["flops"] / 1e12:>10.2f} TFLOP a chip and step'
@@ -574,18 +650,30 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield 'memory traffic   unknown: libtpu does not give its program back'
   else:
     yield f'memory traffic  {cost["accessed"] / 1e9:>10.2f} GB'
+    yield f'intensity       {found["intensity"]:>10.1f} FLOP a byte of it' + (
+      f'; {found["ridge"]:.1f} keep the chip busy' if found['ridge'] else ''
+    )
   for kind, size in (cost['exchanged'] or {}).items():
     yield f'{kind:16}{size / 1e9:>10.2f} GB sent'
   if 'bound' in found:
     bound = found['bound']
-    slowest = max(('compute', 'memory', 'links'), key=bound.get)
-    yield (
-      f'\nAt least {bound["seconds"]:.3f} s a step, which waits for {slowest} '
-      f'(compute {bound["compute"]:.3f}, memory {bound["memory"]:.3f}, links '
-      f'{bound["links"]:.3f}): MFU at most {bound["mfu"]:.0%}, '
-      f'{bound["tokens_per_second"]:,.0f} tokens/s.'
+    known = {x: bound[x] for x in plan.Bound._fields if bound[x] is not None}
+    told = (
+      f'{x} {known[x]:.3f}' if x in known else f'{x} unknown'
+      for x in plan.Bound._fields
     )
-  yield 'It fits.' if found['fits'] else 'It does not fit.'
+    yield (
+      f'\nAbout {bound["seconds"]:.3f} s a step at published speeds, which '
+      f'waits for {max(known, key=known.get)} ({", ".join(told)}): MFU about '
+      f'{bound["mfu"]:.0%}, {bound["tokens_per_second"]:,.0f} tokens/s.'
+    )
+    yield _ASSUMED
+  yield _VERDICTS[found['fits']]
+
+
+def _table(sizes: Mapping[str, int]) -> Iterator[str]:
+  for i, (name, size) in enumerate(sizes.items()):
+    yield f'{name:16}{_gib(size):>14}{"" if i else " a chip"}'
 
 
 def _gib(size: float) -> str:
