@@ -244,7 +244,8 @@ def test_a_search_takes_the_mesh_with_most_tokens_a_second(
     rows, rest = divmod(step.rows, shards * step.parts)
     assert not rest
     compiled.append((mesh.shape['fsdp'], rows))
-    used = 3.1e8 + rows * 6e7
+    # One mesh is not as the others.
+    used = 3.1e8 + rows * (6e7 if mesh.shape['fsdp'] < 8 else 4e8)
     limit = planning.available(mesh.devices.flat[0])
     found = {
       'mesh': dict(mesh.shape), 'rows': step.rows, 'parts': step.parts,
@@ -268,10 +269,10 @@ def test_a_search_takes_the_mesh_with_most_tokens_a_second(
   found = json.loads((tmp_path / 'plan.json').read_text())
   most = int((chip.memory - planning._RESERVED - 3.1e8) // 6e7)
   assert [x['mesh']['fsdp'] for x in found['tried']] == [1, 2, 4, 8]
-  assert {x['rows'] for x in found['tried']} == {8 * most}
+  assert [x['rows'] for x in found['tried']] == [8 * most] * 3 + [8]
   assert (found['mesh']['fsdp'], found['rows']) == (1, 8 * most)
   # What one mesh has shown is not found out again.
-  assert len(compiled) == 3 + 3
+  assert [fsdp for fsdp, _ in compiled] == [1] * 3 + [2, 4] + [8] * 3
   told = capsys.readouterr().out
   assert 'data 8 x fsdp 1 x tensor 1' in told
   assert 'It fits.' in told
@@ -280,7 +281,8 @@ def test_a_search_takes_the_mesh_with_most_tokens_a_second(
   config.align.grad_accumulation = 3
   assert planning.run(config, str(tmp_path)) == 0
   found = json.loads((tmp_path / 'plan.json').read_text())
-  assert {(x['rows'], x['parts']) for x in found['tried']} == {(24 * most, 3)}
+  assert [x['rows'] for x in found['tried']] == [24 * most] * 3 + [24]
+  assert {x['parts'] for x in found['tried']} == {3}
   assert f'\n{24 * most} rows in 3 parts; data 8' in capsys.readouterr().out
   config.align.grad_accumulation = 1
 
@@ -291,7 +293,7 @@ def test_a_search_takes_the_mesh_with_most_tokens_a_second(
   assert planning.run(config, str(tmp_path)) == 1
   assert {rows for _, rows in compiled} == {1}
   found = json.loads((tmp_path / 'plan.json').read_text())
-  assert {(x['rows'], x['used']) for x in found['tried']} == {(8, 3.7e8)}
+  assert [x['used'] for x in found['tried']] == [3.7e8] * 3 + [7.1e8]
   assert 'It does not fit' in capsys.readouterr().out
 
   # Where no mesh has room for the weights, nothing is compiled.
