@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 from jax.experimental import multihost_utils
 
-from vimonet_jax import checkpoint, sharding
+from vimonet_jax import checkpoint, cluster, sharding
 
 
 @pytest.fixture(autouse=True)
@@ -143,10 +143,37 @@ def test_a_checkpoint_that_was_never_completed_does_not_count(tmp_path):
 
 
 def test_no_good_checkpoint_is_an_error_and_not_a_fresh_start(tmp_path):
+  """Nor is anybody told to remove what could be read again tomorrow."""
   _saved(tmp_path, [2])
   _damage(tmp_path / '2', 'emptied')
   saver = checkpoint.Checkpointer(tmp_path)
-  with pytest.raises(ValueError, match='remove the folder'):
+  with pytest.raises(ValueError, match='mend what step 2 says') as error:
+    saver.restore(_abstract(), _iterator())
+  saver.close()
+  assert 'remove' not in str(error.value)
+  assert (tmp_path / '2').exists()
+
+
+def test_what_others_have_read_each_by_itself_is_said_to_need_shares(tmp_path):
+  _saved(tmp_path, [2])
+  own = tmp_path / '2' / 'iterator' / 'process_0-of-1.json'
+  shares = {str(i): _iterator().get_state() for i in range(2)}
+
+  class Joined:
+    def get_state(self):
+      return {'shares': shares}
+
+  own.write_bytes(checkpoint._Sealed(Joined()).get_state())
+  saver = checkpoint.Checkpointer(tmp_path)
+  with pytest.raises(ValueError, match='read as one, found 2 shares') as error:
+    saver.restore(_abstract(), _iterator())
+  assert 'begin with a --config.data.shares' in str(error.value)
+  assert 'remove' not in str(error.value)
+  own.rename(own.with_name('process_0-of-2.json'))
+  own.with_name('process_0-of-2.json').write_bytes(
+    checkpoint._Sealed(_iterator()).get_state()
+  )
+  with pytest.raises(ValueError, match='begin with a --config.data.shares'):
     saver.restore(_abstract(), _iterator())
   saver.close()
 
@@ -181,7 +208,9 @@ def test_a_checkpoint_of_another_dtype_is_an_error(
   tree, key = (abstract[part], name) if name else (abstract, part)
   tree[key] = tree[key].update(dtype=wanted)
   saver = checkpoint.Checkpointer(tmp_path)
-  with pytest.raises(ValueError, match=f'{path} as {wanted}, found {stored}'):
+  with pytest.raises(
+    ValueError, match=rf'{path} as {wanted}\[.*, found {stored}\['
+  ):
     saver.restore(abstract, _iterator())
   saver.close()
   assert (tmp_path / '2').exists()
@@ -205,12 +234,12 @@ def test_a_file_system_that_is_away_for_a_moment_costs_no_checkpoint(
 ):
   _saved(tmp_path, [2, 5])
   saver, iterator = checkpoint.Checkpointer(tmp_path), _iterator()
-  _fail(monkeypatch, saver._manager, 'restore', times=1)
+  _fail(monkeypatch, checkpoint, '_read_alone', times=1)
   assert saver.restore(_abstract(), iterator)['step'] == 5
   assert next(iterator) == 5
   assert saver.steps == [2, 5]
   # Twice in a row is damage.
-  _fail(monkeypatch, saver._manager, 'restore', times=2)
+  _fail(monkeypatch, checkpoint, '_read_alone', times=2)
   assert saver.restore(_abstract(), iterator)['step'] == 2
   assert (tmp_path / 'damaged-5').exists()
   saver.close()
@@ -228,9 +257,9 @@ def test_nobody_reopens_a_folder_before_the_damage_is_put_aside(
     lambda: (seen.append('opens'), open_again()),
   )
   monkeypatch.setattr(
-    multihost_utils,
-    'sync_global_devices',
-    lambda name: seen.append((tmp_path / 'damaged-5').exists()),
+    cluster,
+    'tell',
+    lambda name, words: seen.append((tmp_path / 'damaged-5').exists()) or [''],
   )
   saver._put_aside([5])
   assert seen == [True, 'opens']

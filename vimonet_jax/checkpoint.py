@@ -103,26 +103,24 @@ class Checkpointer:
     """The newest state that can be read; None where there is no checkpoint.
 
     A checkpoint that cannot be read twice in a row is damaged: it is reported,
-    put aside under another name, and the one before is used.
+    put aside under another name, and the one before is used. What one process
+    cannot read, none uses.
 
     Args:
       abstract: tree of jax.ShapeDtypeStruct with shardings, as saved.
       iterator: is set to go on with the batch after the state's step.
 
     Raises:
-      ValueError: there are checkpoints, and none has the paths, shapes and
-        dtypes of `abstract`.
+      ValueError: there are checkpoints, and none can be read, has the paths,
+        shapes and dtypes of `abstract`, and was read in shares of the data that
+        `iterator` has.
     """
     errors = {}
     for step in reversed(self.steps):
-      state = None
       try:
         state = self._read_twice(step, abstract, iterator)
       except Exception as error:  # Whatever a broken file makes Orbax raise.
-        errors[step] = error
-      if cluster.somewhere(state is None):
-        # Processes that went on from different steps would wait for ever.
-        errors.setdefault(step, OSError('another process could not read it'))
+        errors[step] = error.with_traceback(None)  # It holds what was read.
         continue
       for damaged, error in errors.items():
         logging.warning(
@@ -136,11 +134,18 @@ class Checkpointer:
       return state
     if errors:
       newest = max(errors)
+      error, what = errors[newest], f'a checkpoint of {self._folder}'
+      if isinstance(error, _OtherArraysError):
+        raise ValueError(
+          f'Expected to restore {what}, found none that fits; remove the '
+          'folder to start afresh, or use the configuration that wrote it. '
+          f'Step {newest} says: {_first_line(error)}'
+        ) from error
       raise ValueError(
-        f'Expected to restore a checkpoint of {self._folder}, found none that '
-        f'fits; remove the folder to start afresh, or use the configuration '
-        f'that wrote it. Step {newest} says: {_first_line(errors[newest])}'
-      ) from errors[newest]
+        f'Expected to restore {what}, found none that can be gone on with; all '
+        f'are left where they are, so mend what step {newest} says and start '
+        f'again: {_first_line(error)}'
+      ) from error
     return None
 
   def _read_twice(self, step: int, abstract: Any, iterator: Any) -> Any:
@@ -157,69 +162,35 @@ class Checkpointer:
     return self._read(step, abstract, iterator)
 
   def _read(self, step: int, abstract: Any, iterator: Any) -> Any:
-    found = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(abstract),
-        seal=ocp.args.JsonRestore(),
-      ),
-    )
-    # Orbax casts in silence, so what it returns cannot tell.
-    with ocp.StandardCheckpointer() as checkpointer:
-      folder = self._folder / str(step) / 'state'
-      stored = checkpointer.metadata(folder).item_metadata.tree
-    stored, wanted = map(ocp.tree.to_flat_dict, (stored, abstract))
-    for keys, x in wanted.items():
-      if stored[keys].dtype != x.dtype:
-        raise ValueError(
-          f'Expected {"/".join(keys)} as {x.dtype}, found '
-          f'{stored[keys].dtype} in {folder}.'
-        )
+    """Raises in all processes or in none."""
+    folder = self._folder / str(step)
+    with _alike('a checkpoint is read'):
+      state, seal = _read_alone(folder, abstract)
+      place = _place(folder / 'iterator', iterator)
     # A byte that changed on the disk, neither Orbax nor TensorStore notices.
-    bits = _fingerprint_of_tree(found.state)
-    if bits != found.seal['state']:
-      raise ValueError(
-        f'Expected the bits that were saved in {folder} (fingerprint '
-        f'{found.seal["state"]}), found others ({bits}).'
-      )
-    # Last: what is computed above, all processes compute together.
-    self._set_iterator(step, iterator)
-    return found.state
-
-  def _set_iterator(self, step: int, iterator: Any) -> None:
-    """As Grain's own handler, but also where others have saved.
-
-    Each process has written how far it has read. What is kept by the number of
-    a share (see batches.join) is everybody's to go on from.
-    """
-    folder = self._folder / str(step) / 'iterator'
-    own = f'process_{jax.process_index()}-of-{jax.process_count()}.json'
-    files = sorted(folder.glob('process_*-of-*.json'))
-    states = {file.name: _unsealed(file.read_text()) for file in files}
-    shares = {}
-    for state in states.values():
-      shares |= state.get('shares', {})
-    if not shares and own not in states:
-      raise ValueError(
-        f'Expected data read in shares, with which other processes can go on, '
-        f'found what {len(states)} have read each by itself; go on with as '
-        'many, or begin with a --config.data.shares that both numbers divide.'
-      )
-    iterator.set_state({'shares': shares} if shares else states[own])
-    iterator.start_prefetch()
+    # All devices compute this together, so all have read by now.
+    bits = _fingerprint_of_tree(state)
+    with _alike('a checkpoint is gone on with'):
+      if bits != seal:
+        raise ValueError(
+          f'Expected the bits that were saved in {folder} (fingerprint '
+          f'{seal}), found others ({bits}).'
+        )
+      iterator.set_state(place)
+      iterator.start_prefetch()
+    return state
 
   def _put_aside(self, steps: Sequence[int]) -> None:
     """Renames folders, so that their steps can be saved again."""
     if not steps:
       return
-    if cluster.is_first():
-      for step in steps:
+    # Nobody lists the folder before it is as it will be.
+    with _alike('damaged checkpoints are put aside'):
+      for step in steps if cluster.is_first() else ():
         aside = self._folder / f'damaged-{step}'
         if aside.exists():
           aside.rmtree()
         (self._folder / str(step)).rename(aside)
-    # Nobody lists the folder before it is as it will be.
-    multihost_utils.sync_global_devices('damaged checkpoints are put aside')
     self._manager.close()
     self._open()
 
@@ -230,6 +201,89 @@ class Checkpointer:
   def close(self) -> None:
     """Waits, then lets go of the folder."""
     self._manager.close()
+
+
+class _OtherArraysError(ValueError):
+  """A checkpoint is of another model or optimizer, and not damaged."""
+
+
+@contextlib.contextmanager
+def _alike(what: str) -> Iterator[None]:
+  """Where one process fails in it, all fail and say why.
+
+  They agree without their devices: no computation of several could wait for one
+  that takes no part in it.
+  """
+  error = None
+  try:
+    yield
+  except Exception as e:  # Whatever a broken file makes Orbax raise.
+    error = e
+  said = cluster.tell(what, '' if error is None else _first_line(error))
+  try:
+    if error is not None:
+      raise error
+  finally:
+    del error  # Else what its traceback holds would stay in memory.
+  for process, words in enumerate(said):
+    if words:
+      raise OSError(f'Process {process} says: {words}')
+
+
+def _read_alone(folder: epath.Path, abstract: Any) -> tuple[Any, str]:
+  """State and fingerprint as they were saved; waits for no other process.
+
+  An ocp.Checkpointer would end with all devices in a meeting, which those whose
+  files are damaged never come to.
+  """
+  with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+    # Orbax casts in silence, so what it returns cannot tell.
+    _check_arrays(handler.metadata(folder / 'state').tree, abstract, folder)
+    state = handler.restore(
+      folder / 'state', args=ocp.args.StandardRestore(abstract)
+    )
+  return state, ocp.JsonCheckpointHandler().restore(folder / 'seal')['state']
+
+
+def _check_arrays(stored: Any, wanted: Any, folder: epath.Path) -> None:
+  """Raises where paths, dtypes or shapes are others."""
+  stored, wanted = map(ocp.tree.to_flat_dict, (stored, wanted))
+  for keys in sorted({*stored, *wanted}):
+    expected, found = (
+      f'{x[keys].dtype}{list(x[keys].shape)}' if keys in x else 'nothing'
+      for x in (wanted, stored)
+    )
+    if expected != found:
+      raise _OtherArraysError(
+        f'Expected {"/".join(keys)} as {expected}, found {found} in {folder}.'
+      )
+
+
+def _place(folder: epath.Path, iterator: Any) -> dict[str, Any]:
+  """Where the data go on; as Grain's own handler, but also after others.
+
+  Each process has written how far it has read. What is kept by the number of a
+  share (see batches.join) is everybody's to go on from.
+  """
+  own = f'process_{jax.process_index()}-of-{jax.process_count()}.json'
+  files = sorted(folder.glob('process_*-of-*.json'))
+  states = {file.name: _unsealed(file.read_text()) for file in files}
+  shares = {}
+  for state in states.values():
+    shares |= state.get('shares', {})
+  if shares and 'shares' not in iterator.get_state():
+    raise ValueError(
+      f'Expected data read as one, found {len(shares)} shares of them, which '
+      f'{len(states)} have read; go on with as many processes, or begin with a '
+      '--config.data.shares that both numbers of processes divide.'
+    )
+  if not shares and own not in states:
+    raise ValueError(
+      f'Expected data read in shares, with which other processes can go on, '
+      f'found what {len(states)} have read each by itself; go on with as '
+      'many, or begin with a --config.data.shares that both numbers divide.'
+    )
+  return {'shares': shares} if shares else states[own]
 
 
 class _Sealed:

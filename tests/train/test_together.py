@@ -144,6 +144,11 @@ def test_two_processes_answer_as_one_and_the_first_one_writes(
   assert lines == (tmp_path / 'answers.jsonl').read_text()
 
 
+def test_what_one_process_cannot_read_none_goes_on_with(runs):
+  _, told = runs
+  assert [some['unlike'] for some in told] == [['2', 'damaged-5']] * 2
+
+
 def test_who_fails_does_not_leave_the_others_waiting(runs):
   _, told = runs
   first, last = (some['error'] for some in told)

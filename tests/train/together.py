@@ -10,6 +10,7 @@ import signal
 import sys
 
 import jax
+import numpy as np
 import toy
 
 from vimonet_jax import checkpoint, cluster, sharding
@@ -92,6 +93,47 @@ def answers(model, mesh, path):
   return [line['text'] for line in lines]
 
 
+def unlike(root):
+  """Goes on where the last process alone cannot read the newest checkpoint.
+
+  Returns:
+    The names of what is in the folder then.
+  """
+  mesh = sharding.make_mesh(1, -1)
+  where = jax.NamedSharding(mesh, jax.P('fsdp'))
+  x = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
+  state = {'x': jax.make_array_from_callback(x.shape, where, lambda i: x[i])}
+  number, mine = sharding.shares(mesh, SHARES)
+
+  def data():
+    shares = {i: toy.dataset(share=i, shares=number) for i in mine}
+    return iter(batches.join(shares))
+
+  saver = checkpoint.Checkpointer(root)
+  for step in (2, 5):
+    iterator = data()
+    for _ in range(step):
+      next(iterator)
+    saver.save(step, state, iterator)
+  saver.wait()
+  cluster.wait('two checkpoints are saved')
+  if cluster.is_first():
+    files = (root / '5' / 'state' / 'ocdbt.process_1').rglob('d/*')
+    largest = max(files, key=lambda file: file.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+  cluster.wait('one is cut')
+  iterator, other = data(), data()
+  abstract = {'x': jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)}
+  found = saver.restore(abstract, iterator)
+  saver.close()
+  for part in found['x'].addressable_shards:
+    np.testing.assert_array_equal(part.data, x[part.index])
+  for _ in range(2):
+    next(other)
+  np.testing.assert_array_equal(next(iterator)['x'], next(other)['x'])
+  return sorted(path.name for path in root.iterdir())
+
+
 def _fail():
   if not cluster.is_first():
     raise ValueError('Expected a, found b.')
@@ -108,6 +150,7 @@ def main(folder, model, coordinator, processes, process):
     'restored': restored(root / 'half_alone', mesh),
   }
   train(root / 'half_alone', 20, mesh)
+  told['unlike'] = unlike(root / 'unlike')
   told['answers'] = answers(model, mesh, root / 'answers.jsonl')
   try:
     cluster.in_turn('a test', _fail)
