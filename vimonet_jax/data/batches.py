@@ -10,7 +10,7 @@ numbers that say where to go on.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import grain
@@ -53,6 +53,12 @@ class FunctionSource:
 
   def __getitem__(self, index: int) -> records.Record:
     return self.fn(index)
+
+
+def without(source: Source, numbers: Collection[int]) -> FunctionSource:
+  """The other records of a source, in their order."""
+  kept = [i for i in range(len(source)) if i not in numbers]
+  return FunctionSource(lambda i: source[kept[i]], len(kept))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ A few of a large set may be; each is named, and too many end the run.
 import json
 import logging
 import os
+import threading
 from collections.abc import Iterator
 
 from vimonet_jax.data import records
@@ -17,7 +18,8 @@ class Skipped:
   """Names damaged records, counts each once, and stops at one too many.
 
   How often a record is met, and how often the run is started again, changes
-  nothing: what was counted stands in a file.
+  nothing: what was counted stands in a file. Threads that read at the same time
+  may share it.
   """
 
   def __init__(self, limit: int, path: str | None = None):
@@ -30,6 +32,7 @@ class Skipped:
     self._limit = limit
     self._path = path
     self._found: dict[str, str] = {}
+    self._lock = threading.Lock()
     if path is not None and os.path.exists(path):
       with open(path, encoding='utf-8') as f:
         # The last line may be of a process that was killed while writing.
@@ -43,6 +46,10 @@ class Skipped:
     Raises:
       ValueError: there are more than may be; names the first of them.
     """
+    with self._lock:
+      self._add(error)
+
+  def _add(self, error: records.CorruptError) -> None:
     if error.where not in self._found:
       self._found[error.where] = error.what
       logging.warning(
@@ -64,13 +71,22 @@ class Skipped:
 
   def sound(self, source) -> Iterator[records.Record]:
     """The records of a source in their order, without the damaged ones."""
-    for i in range(len(source)):
-      try:
-        record = source[i]
-      except records.CorruptError as error:
-        self.add(error)
-      else:
+    for number in range(len(source)):
+      if (record := self._read(source, number)) is not None:
         yield record
+
+  def damaged(self, source) -> list[int]:
+    """The numbers of the others."""
+    numbers = range(len(source))
+    return [i for i in numbers if self._read(source, i) is None]
+
+  def _read(self, source, number: int) -> records.Record | None:
+    """None for a damaged record, which is counted."""
+    try:
+      return source[number]
+    except records.CorruptError as error:
+      self.add(error)
+      return None
 
   def _write(self) -> None:
     if self._path is None:
