@@ -1,13 +1,17 @@
 """Parts of the pipeline that need no training; tests/end_to_end runs it."""
 
 import itertools
+import json
 
 import jax
 import presets
 import pytest
 
+from vimonet_jax import cluster, pipeline, sharding
 from vimonet_jax import corpus as corpora
-from vimonet_jax import pipeline, sharding
+from vimonet_jax.data import batches, records, skipped
+from vimonet_jax.infer import engine
+from vimonet_jax.synthetic import world
 
 
 @pytest.fixture(name='config')
@@ -152,3 +156,44 @@ def test_a_stage_that_the_configuration_has_not_is_said(tmp_path):
     ValueError, match=r"the configuration \(align, instruct\), found 'motion'"
   ):
     pipeline.run(config, str(tmp_path / 'work'))
+
+
+def test_the_probe_passes_over_what_training_may(config, tmp_path, monkeypatch):
+  drawn = world.World()
+
+  def make(number):
+    if number == 1:
+      raise records.CorruptError('val:1', 'hash mismatch')
+    return drawn.make_record('val', number)
+
+  config.eval.probe_per_domain, asked = 100, []
+
+  class Engine:
+    def __init__(self, *_):
+      pass
+
+    def answer(self, prompts, **_):
+      asked.extend(prompts)
+      return ['yes'] * len(prompts)
+
+  monkeypatch.setattr(engine, 'Engine', Engine)
+  held = {'val': batches.FunctionSource(make, 4)}
+  corpus = corpora.Corpus(held, drawn.text_record, None, None)
+  path = tmp_path / 'skipped-0.jsonl'
+
+  def ask(limit):
+    counted = skipped.Skipped(limit, str(path))
+    return pipeline._probe(config, 'instruct', corpus, None, counted)({}, {}, 1)
+
+  assert ask(limit=1)
+  clips = {prompt.id.split('/')[0] for prompt in asked}
+  assert clips == {held['val'][i].id for i in (0, 2, 3)}
+  assert json.loads(path.read_text())['where'] == 'val:1'
+  with pytest.raises(ValueError, match='at most 0 damaged records, found 1'):
+    ask(limit=0)
+  # What another process alone cannot read, nobody asks about.
+  monkeypatch.setattr(cluster, 'tell', lambda name, here: [here, '[0]'])
+  asked.clear()
+  ask(limit=1)
+  clips = {prompt.id.split('/')[0] for prompt in asked}
+  assert clips == {held['val'][i].id for i in (2, 3)}

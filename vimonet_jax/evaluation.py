@@ -13,7 +13,7 @@ import jax
 
 from vimonet_jax import checkpoint, claim, cluster, report, sharding
 from vimonet_jax import corpus as corpora
-from vimonet_jax.data import records, sources
+from vimonet_jax.data import batches, records, sources
 from vimonet_jax.eval import benchmarks, scores, tables
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.infer import engine
@@ -146,8 +146,13 @@ def _settings(config, workdir: str) -> eval_run.Settings:
 def _caption_rows(
   config, workdir, items, lines, held_out
 ) -> list[scores.Row]:
-  """The model's captions beside a random one and the nearest clip's."""
+  """The model's captions beside a random one and the nearest clip's.
+
+  Both are of clips that training can read, and has passed over the others.
+  """
   train = corpora.open_split(config, workdir, 'train')
+  damaged = corpora.passing_over(config, workdir).damaged(train)
+  train = batches.without(train, damaged)
   statistics = features.Statistics.load(
     os.path.join(workdir, 'statistics.npz')
   )

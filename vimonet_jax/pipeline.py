@@ -9,6 +9,7 @@ that the same command goes on after an interruption.
 """
 
 import functools
+import json
 import os
 from collections.abc import Mapping
 
@@ -30,6 +31,7 @@ from vimonet_jax.data import (
   augment,
   batches,
   records,
+  skipped,
   sources,
   tokenizer,
   views,
@@ -135,9 +137,10 @@ def train_stage(
   )
   mesh = sharding.make_mesh(**config.mesh)
   before = config.stage_names[: config.stage_names.index(name)]
+  passing_over = corpora.passing_over(config, os.path.join(workdir, name))
   loop.train(
     stages.make(name, stage, model),
-    stage_batches(config, name, corpus, mesh, os.path.join(workdir, name)),
+    stage_batches(config, name, corpus, mesh, passing_over),
     folder=os.path.join(workdir, name),
     steps=stage.steps,
     tx=stages.make_optimizer(stage),
@@ -146,7 +149,7 @@ def train_stage(
     init=outcome.weights(config, workdir, before),
     grad_accumulation=stage.get('grad_accumulation', 1),
     checkpoint_steps=stage.checkpoint_steps,
-    evaluate=_probe(config, name, corpus, model),
+    evaluate=_probe(config, name, corpus, model, passing_over),
   )
 
 
@@ -178,7 +181,11 @@ def _augment(config) -> augment.Augment | None:
 
 
 def stage_batches(
-  config, name: str, corpus: corpora.Corpus, mesh, folder: str | None = None
+  config,
+  name: str,
+  corpus: corpora.Corpus,
+  mesh,
+  passing_over: skipped.Skipped | None = None,
 ):
   """Endless batches of this process's rows of a stage.
 
@@ -190,11 +197,11 @@ def stage_batches(
     name: of the stage.
     corpus: its data.
     mesh: among which the rows divide.
-    folder: where damaged records are named; None for nowhere.
+    passing_over: takes damaged records; None names them nowhere.
   """
   shares, mine = sharding.shares(mesh, config.data.get('shares', 0))
   threads = config.data.read_threads
-  skipped = corpora.passing_over(config, folder)
+  passing_over = passing_over or corpora.passing_over(config, None)
   made = {
     share: _share_batches(
       config,
@@ -204,7 +211,7 @@ def stage_batches(
       process_index=share,
       process_count=shares,
       read_threads=threads and max(1, threads // len(mine)),
-      skipped=skipped,
+      skipped=passing_over,
     )
     for share in mine
   }
@@ -291,11 +298,18 @@ def _mixes(config, stage, train, mesh, shares: int) -> list[batches.Mix]:
   ]
 
 
-def _probe(config, name: str, corpus: corpora.Corpus, model):
+def _probe(
+  config,
+  name: str,
+  corpus: corpora.Corpus,
+  model,
+  passing_over: skipped.Skipped,
+):
   """How a stage's weights answer validation questions; None for `motion`.
 
   The questions are asked first and alone: what a row's later turns can copy
-  from earlier ones does not count.
+  from earlier ones does not count. Damaged records are passed over as those
+  that are trained on.
   """
   if name == 'motion' or not config.eval.probe_per_domain:
     return None
@@ -304,17 +318,19 @@ def _probe(config, name: str, corpus: corpora.Corpus, model):
   shown = next(
     k for k, v in benchmarks.INPUTS.items() if set(v) == set(media)
   )
-  val = corpus.splits['val']
+  held = corpus.splits['val']
   if stage.get('stand_in'):
-    val = batches.FunctionSource(
-      functools.partial(corpus.words, 'val'), len(val)
+    held = batches.FunctionSource(
+      functools.partial(corpus.words, 'val'), len(held)
     )
   bundle = engine.Bundle(model, corpus.layout, corpus.statistics)
 
   def evaluate(flat, mutable, step) -> dict[str, float]:
     del step
-    if not any(turn.fact for turn in val[0].turns):
+    first = next(passing_over.sound(held), None)
+    if first is None or not any(turn.fact for turn in first.turns):
       return {}
+    val = _sound(held, passing_over)
     items = [
       item
       for item in benchmarks.synthetic_items(
@@ -343,6 +359,15 @@ def _probe(config, name: str, corpus: corpora.Corpus, model):
     return {row['domain']: row['accuracy'] for row in rows}
 
   return evaluate
+
+
+def _sound(
+  source: batches.Source, passing_over: skipped.Skipped
+) -> batches.Source:
+  """The records that every process can read: they ask the same questions."""
+  here = json.dumps(passing_over.damaged(source))
+  told = cluster.tell('damaged records', here)
+  return batches.without(source, set().union(*map(json.loads, told)))
 
 
 def export(config, workdir: str) -> None:
