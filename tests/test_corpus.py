@@ -8,8 +8,8 @@ import numpy as np
 import presets
 import pytest
 
-from vimonet_jax import corpus
-from vimonet_jax.data import records, text, tokenizer
+from vimonet_jax import cluster, corpus
+from vimonet_jax.data import builder, records, text, tokenizer
 from vimonet_jax.infer import engine
 from vimonet_jax.motion import features
 
@@ -180,6 +180,51 @@ def test_of_two_that_start_at_once_one_makes_everything(tmp_path, monkeypatch):
   assert one.layout.tokenizer.proto == other.layout.tokenizer.proto
   np.testing.assert_array_equal(one.statistics.mean, other.statistics.mean)
   assert not list(tmp_path.rglob('*.part'))
+
+
+def test_only_the_first_process_reads_what_the_data_are_made_of(
+  tmp_path, monkeypatch
+):
+  """With 64 hosts, each start would take as many turns at all the files."""
+  made = corpus.prepare(_small(), str(tmp_path))
+
+  def refuse(*_):
+    raise AssertionError('the first process has done this')
+
+  monkeypatch.setattr(cluster, 'is_first', lambda: False)
+  for name in ('build', '_locked', '_write'):
+    monkeypatch.setattr(corpus, name, refuse)
+  monkeypatch.setattr(builder.Synthetic, 'identity', refuse)
+  found = corpus.prepare(_small(), str(tmp_path))
+  assert {k: len(x) for k, x in found.splits.items()} == {
+    'train': 6,
+    'val': 2,
+    'test': 2,
+  }
+  assert found.layout.tokenizer.proto == made.layout.tokenizer.proto
+  np.testing.assert_array_equal(found.statistics.mean, made.statistics.mean)
+  assert found.words('val', 1).turns == made.words('val', 1).turns
+  other = _small()
+  other.seed = 5
+  with pytest.raises(ValueError, match='made with the settings of this'):
+    corpus.prepare(other, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+  ('left', 'missing'),
+  [
+    ((), 'config.json, statistics.npz, tokenizer.model'),
+    (('config.json', 'tokenizer.model'), 'statistics.npz'),
+  ],
+)
+def test_hosts_that_do_not_see_what_the_first_one_made_are_told(
+  tmp_path, monkeypatch, left, missing
+):
+  for name in left:
+    (tmp_path / name).touch()
+  monkeypatch.setattr(cluster, 'is_first', lambda: False)
+  with pytest.raises(ValueError, match=f'without {missing} where the first'):
+    corpus.prepare(_small(), str(tmp_path))
 
 
 def test_what_two_processes_write_has_two_names_until_it_is_whole(

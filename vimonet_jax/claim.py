@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from vimonet_jax import cluster
 
-_FILE = 'config.json'
+FILE = 'config.json'
 # Settings that say where and how, and what is asked in the end; a model is the
 # same with any of them. (What lies at a path is compared by its content.)
 _FREE = (
@@ -42,12 +42,12 @@ def check(config, workdir: str, *, must_exist: bool = False) -> None:
   Raises:
     ValueError: says which settings differ, or that there is nothing yet.
   """
-  path = os.path.join(workdir, _FILE)
+  path = os.path.join(workdir, FILE)
   if not os.path.exists(path):
     if must_exist:
       raise ValueError(
         f'Expected a work folder of this program at {workdir}, found '
-        f'{"no " + _FILE + " in it" if os.path.isdir(workdir) else "none"}; '
+        f'{"no " + FILE + " in it" if os.path.isdir(workdir) else "none"}; '
         'run --task=pipeline first or correct --workdir.'
       )
     return
@@ -70,17 +70,12 @@ def check(config, workdir: str, *, must_exist: bool = False) -> None:
     )
 
 
-def is_claimed(workdir: str) -> bool:
-  """Whether somebody has begun the folder."""
-  return os.path.exists(os.path.join(workdir, _FILE))
-
-
 def write(config, workdir: str) -> None:
   """Writes config.json, unless it is there.
 
   Folders of config.base become absolute: who reads them again may be elsewhere.
   """
-  path = os.path.join(workdir, _FILE)
+  path = os.path.join(workdir, FILE)
   if not cluster.is_first() or os.path.exists(path):
     return
   fields = json.loads(config.to_json())

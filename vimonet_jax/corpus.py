@@ -35,6 +35,8 @@ from vimonet_jax.motion import features
 from vimonet_jax.synthetic import world
 from vimonet_jax.train import stages
 
+_TOKENIZER, _STATISTICS = 'tokenizer.model', 'statistics.npz'
+
 
 class Corpus(NamedTuple):
   """The data of a work folder, and how it is read.
@@ -55,7 +57,7 @@ class Corpus(NamedTuple):
 def prepare(config, workdir: str) -> Corpus:
   """Builds the dataset, the tokenizer and the statistics that are missing.
 
-  Processes that share the folder wait for the first one and find it all done.
+  Processes that share the folder wait for the first one and open what it made.
 
   Raises:
     ValueError: the data are not what the configuration asks for, or its model
@@ -74,36 +76,60 @@ def prepare(config, workdir: str) -> Corpus:
       f'Expected text.template to be one of {", ".join(text.TEMPLATES)}, found '
       f'{config.text.template!r}.'
     )
-  return cluster.in_turn(
-    'corpus', functools.partial(_prepare, config, workdir)
-  )
+  work = _make if cluster.is_first() else _find
+  return cluster.in_turn('corpus', functools.partial(work, config, workdir))
 
 
-def _prepare(config, workdir: str) -> Corpus:
-  if not cluster.is_first() and not claim.is_claimed(workdir):
-    raise ValueError(
-      f'Expected all processes to see one work folder, found {workdir} empty '
-      'where the first process has made the data; choose a --workdir on a file '
-      'system that every host mounts.'
-    )
-  data = config.data
+def _make(config, workdir) -> Corpus:
+  """What is missing is made; the folders that it is made of are read."""
   with _locked(workdir):
     build(config, workdir)
     # Only now: a folder must not be spoilt by settings that no data fit. And
     # not later: what follows belongs to these settings.
     claim.check(config, workdir)
     claim.write(config, workdir)
-    splits = {
-      split: open_split(config, workdir, split) for split in sources.SPLITS
-    }
-    if data.name == 'synthetic':
-      drawn = world.World(data.seed, data.image_size, data.max_actions)
-      words = drawn.text_record
-    else:
-      words = functools.partial(_captions_as_words, splits)
+    splits = _splits(config, workdir)
+    words = _words(config, splits)
     tokens = _tokenizer(config, workdir, words)
     statistics = _statistics(config, workdir, splits['train'])
   return Corpus(splits, words, layout(config, tokens), statistics)
+
+
+def _find(config, workdir) -> Corpus:
+  """What the first process has made, without a look at what it is made of.
+
+  That may be thousands of files, and processes hundreds.
+  """
+  # A shared disk may remember that a file was missing, but lists it anew.
+  there = os.listdir(workdir) if os.path.isdir(workdir) else ()
+  if missing := sorted({claim.FILE, _TOKENIZER, _STATISTICS} - set(there)):
+    raise ValueError(
+      f'Expected all processes to see one work folder, found {workdir} without '
+      f'{", ".join(missing)} where the first process has made the data; choose '
+      'a --workdir on a file system that every host mounts.'
+    )
+  claim.check(config, workdir)
+  splits = _splits(config, workdir)
+  return Corpus(
+    splits,
+    _words(config, splits),
+    layout(config, _read_tokenizer(workdir)),
+    _read_statistics(workdir),
+  )
+
+
+def _splits(config, workdir: str) -> dict[str, datasets.Source]:
+  return {
+    split: open_split(config, workdir, split) for split in sources.SPLITS
+  }
+
+
+def _words(config, splits) -> Callable[[str, int], records.Record]:
+  data = config.data
+  if data.name == 'synthetic':
+    drawn = world.World(data.seed, data.image_size, data.max_actions)
+    return drawn.text_record
+  return functools.partial(_captions_as_words, splits)
 
 
 def layout(config, tokens: tokenizer.Tokenizer) -> text.Layout:
@@ -188,7 +214,7 @@ def _captions_as_words(splits, split: str, index: int) -> records.Record:
 
 
 def _tokenizer(config, workdir: str, words) -> tokenizer.Tokenizer:
-  path = os.path.join(workdir, 'tokenizer.model')
+  path = os.path.join(workdir, _TOKENIZER)
   _keep(base.file(config, 'llm', 'tokenizer.model'), path)
   if not os.path.exists(path):
     template = text.TEMPLATES[config.text.template]
@@ -204,12 +230,17 @@ def _tokenizer(config, workdir: str, words) -> tokenizer.Tokenizer:
       config.text.vocab_size,
     )
     _write(path, tokenizer.Tokenizer(proto).save)
+  return _read_tokenizer(workdir)
+
+
+def _read_tokenizer(workdir: str) -> tokenizer.Tokenizer:
+  path = os.path.join(workdir, _TOKENIZER)
   _check_digest(path)
   return tokenizer.Tokenizer.load(path)
 
 
 def _statistics(config, workdir: str, train) -> features.Statistics:
-  path = os.path.join(workdir, 'statistics.npz')
+  path = os.path.join(workdir, _STATISTICS)
   _keep(base.file(config, 'motion', 'statistics.npz'), path)
   if not os.path.exists(path):
     bar = tqdm.tqdm(
@@ -221,6 +252,11 @@ def _statistics(config, workdir: str, train) -> features.Statistics:
     motions = (record.motion for record in bar)
     found = features.Statistics.of(motions, config.data.root_gain)
     _write(path, found.save)
+  return _read_statistics(workdir)
+
+
+def _read_statistics(workdir: str) -> features.Statistics:
+  path = os.path.join(workdir, _STATISTICS)
   _check_digest(path)
   return features.Statistics.load(path)
 
