@@ -259,11 +259,48 @@ def test_nobody_reopens_a_folder_before_the_damage_is_put_aside(
   monkeypatch.setattr(
     cluster,
     'tell',
-    lambda name, words: seen.append((tmp_path / 'damaged-5').exists()) or [''],
+    lambda name, words: (
+      seen.append((tmp_path / 'damaged-5').exists()) or [words]
+    ),
   )
   saver._put_aside([5])
-  assert seen == [True, 'opens']
+  assert seen[:2] == [True, 'opens']
   saver.close()
+
+
+def _told(monkeypatch, words):
+  """The first process says that these checkpoints are there."""
+  monkeypatch.setattr(
+    cluster,
+    'tell',
+    lambda name, here: [words if name == 'checkpoints are listed' else here],
+  )
+
+
+def test_who_sees_a_folder_as_it_was_waits_until_it_is_as_the_first_sees_it(
+  tmp_path, monkeypatch
+):
+  _saved(tmp_path, [2, 5])
+  (tmp_path / '5').rename(tmp_path / 'unseen')
+  _told(monkeypatch, '[2, 5]')
+  monkeypatch.setattr(
+    checkpoint.time,
+    'sleep',
+    lambda _: (tmp_path / 'unseen').rename(tmp_path / '5'),
+  )
+  saver = checkpoint.Checkpointer(tmp_path)
+  assert saver.steps == [2, 5]
+  saver.close()
+
+
+def test_who_never_sees_what_the_first_process_sees_is_told(
+  tmp_path, monkeypatch
+):
+  _saved(tmp_path, [2])
+  _told(monkeypatch, '[2, 5]')
+  monkeypatch.setattr(checkpoint, '_STALE_S', 0.0)
+  with pytest.raises(ValueError, match=r'of steps \[2, 5\] in .* found \[2\];'):
+    checkpoint.Checkpointer(tmp_path)
 
 
 FIRST = {

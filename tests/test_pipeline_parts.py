@@ -197,3 +197,19 @@ def test_the_probe_passes_over_what_training_may(config, tmp_path, monkeypatch):
   ask(limit=1)
   clips = {prompt.id.split('/')[0] for prompt in asked}
   assert clips == {held['val'][i].id for i in (2, 3)}
+
+
+@pytest.mark.parametrize('is_made', [False, True])
+def test_whether_a_model_is_to_be_made_the_first_process_knows(
+  config, tmp_path, monkeypatch, is_made
+):
+  """Others may see for a while what was there before, and all make it."""
+  if not is_made:
+    (tmp_path / 'model').mkdir()
+    (tmp_path / 'model' / 'config.json').touch()
+  made = []
+  monkeypatch.setattr(cluster, 'tell', lambda *_: [json.dumps(is_made), '?'])
+  monkeypatch.setattr(pipeline.outcome, 'gather', lambda *_: made.append(1))
+  monkeypatch.setattr(pipeline.outcome, 'save', lambda *_: None)
+  pipeline.export(config, str(tmp_path))
+  assert bool(made) != is_made

@@ -39,6 +39,9 @@ from vimonet_jax import cluster
 _SHAPES = '_SHAPES'
 # Between two attempts to read a checkpoint.
 _PAUSE_S = 1.0
+# For so long a shared file system may show a folder as it was: the most of NFS,
+# unless somebody has set another time.
+_STALE_S = 60.0
 # Of a file that `weights_writer` makes: a layer of a 7B model has 90 MB.
 _FILE_BYTES = 96 << 20
 # Of what is read together in a file: a device reads its part of a layer without
@@ -74,6 +77,22 @@ class Checkpointer:
         max_to_keep=self._max_to_keep, cleanup_tmp_directories=True
       ),
     )
+    self._wait_for_listing()
+
+  def _wait_for_listing(self) -> None:
+    """Until checkpoints are listed here as in the first process."""
+    steps = cluster.from_first('checkpoints are listed', self.steps)
+    start = time.monotonic()
+    with _alike('checkpoints are listed alike'):
+      while self.steps != steps:
+        if time.monotonic() - start > _STALE_S:
+          raise ValueError(
+            f'Expected all processes to see the checkpoints of steps {steps} '
+            f'in {self._folder}, found {self.steps}; choose a --workdir on a '
+            'file system that every host mounts.'
+          )
+        time.sleep(_PAUSE_S)
+        self._manager.reload()
 
   @property
   def steps(self) -> list[int]:

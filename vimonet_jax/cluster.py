@@ -5,6 +5,7 @@ made once are made by the first process, while the others wait.
 """
 
 import contextlib
+import json
 import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -143,6 +144,18 @@ def tell(name: str, words: str) -> list[str]:
   # Nobody tells the next thing before everybody has heard this one.
   wait(f'{name}: all have heard')
   return [told[f'{name}/{i}'] for i in range(jax.process_count())]
+
+
+def from_first(name: str, here: Any) -> Any:
+  """What the first process finds, in all of them; see `tell`.
+
+  A shared file system may show others for a while how it was before.
+
+  Args:
+    name: of the occasion, the same in all of them.
+    here: what this one finds, as JSON values.
+  """
+  return json.loads(tell(name, json.dumps(here))[0])
 
 
 def somewhere(here: bool) -> bool:

@@ -376,7 +376,8 @@ def export(config, workdir: str) -> None:
   Raises:
     ValueError: the last stage was trained on other weights than are there.
   """
-  if os.path.exists(os.path.join(workdir, 'model', 'config.json')):
+  is_made = os.path.exists(os.path.join(workdir, 'model', 'config.json'))
+  if cluster.from_first('the model is made', is_made):
     return
   outcome.save(config, outcome.gather(config, workdir), workdir)
 
