@@ -169,7 +169,8 @@ def test_frozen_parameters_stay_and_reach_the_evaluation_whole(tmp_path):
     seen.append((step, jax.device_get(flat), jax.device_get(mutable)))
     return {'steps_seen': step}
 
-  toy.train(tmp_path, 6, eval_steps=3, evaluate=evaluate)
+  toy.train(tmp_path, 3, evaluate=evaluate)
+  toy.train(tmp_path, 6, evaluate=evaluate)
   assert [step for step, _, _ in seen] == [3, 6]
   (_, early, before), (_, late, after) = seen
   fresh, _ = toy.init(jax.random.key(0))
@@ -269,27 +270,33 @@ def test_sigterm_while_evaluating_loses_nothing(tmp_path, undisturbed):
 
   def evaluate(flat, mutable, step):
     looked.append(step)
-    if len(looked) == 2:
+    if len(looked) == 1:
       os.kill(os.getpid(), signal.SIGTERM)
       time.sleep(60.0)
       raise AssertionError('an evaluation went on after SIGTERM')
     return {'right': float(step)}
 
-  options = {'evaluate': evaluate, 'eval_steps': 10, 'checkpoint_steps': 1000}
+  options = {'evaluate': evaluate, 'checkpoint_steps': 1000}
   with pytest.raises(SystemExit):
     toy.train(tmp_path, 30, **options)
-  assert looked == [10, 20]
-  assert 'eval/right' not in _lines(tmp_path)[-1]
+  assert _lines(tmp_path) == _lines(undisturbed)
   toy.train(tmp_path, 30, **options)
-  assert looked == [10, 20, 20, 30]
-  lines = _lines(tmp_path)
-  evaluated = {
-    line['step']: line.pop('eval/right')
-    for line in lines
-    if 'eval/right' in line
-  }
-  assert evaluated == {10: 10.0, 20: 20.0, 30: 30.0}
-  assert lines == _lines(undisturbed)
+  assert looked == [30, 30]
+  *lines, last = _lines(tmp_path)
+  assert last.pop('eval/right') == 30.0
+  assert [*lines, last] == _lines(undisturbed)
+
+
+@pytest.mark.parametrize('kept', [0, 3])
+def test_an_evaluation_has_its_own_line_where_the_log_is_lost(tmp_path, kept):
+  toy.train(tmp_path, 4)
+  lines = (tmp_path / 'metrics.jsonl').read_text().splitlines(keepends=True)
+  (tmp_path / 'metrics.jsonl').write_text(''.join(lines[:kept]))
+  (tmp_path / 'summary.json').unlink()
+  toy.train(tmp_path, 4, evaluate=lambda flat, mutable, step: {'right': 1.0})
+  found = (tmp_path / 'metrics.jsonl').read_text().splitlines(keepends=True)
+  assert found[:-1] == lines[:kept]
+  assert json.loads(found[-1]) == {'step': 4, 'eval/right': 1.0}
 
 
 def test_the_loop_runs_outside_the_main_thread(tmp_path):
@@ -304,20 +311,6 @@ def test_a_longer_run_goes_on_from_a_finished_one(tmp_path, undisturbed):
   toy.train(tmp_path, 10)
   toy.train(tmp_path, 30)
   _assert_same(tmp_path, undisturbed)
-
-
-def test_another_run_can_be_resumed_by_name(tmp_path, undisturbed):
-  first, second = tmp_path / 'first', tmp_path / 'second'
-  toy.train(first, 10)
-  summary = toy.train(second, 30, resume=str(first / 'checkpoints'))
-  assert summary['started_from'] == str(first / 'checkpoints')
-  assert [line['step'] for line in _lines(second)] == list(range(11, 31))
-  assert _lines(second) == _lines(undisturbed)[10:]
-
-
-def test_a_named_run_without_checkpoints_is_reported(tmp_path):
-  with pytest.raises(FileNotFoundError, match='nowhere'):
-    toy.train(tmp_path / 'a', 3, resume=str(tmp_path / 'nowhere'))
 
 
 @pytest.fixture(name='base')
@@ -345,10 +338,14 @@ def test_its_own_checkpoint_goes_before_named_weights(
   )
 
 
-def test_named_weights_go_before_fresh_ones_where_patterns_match(
+def test_named_weights_go_before_fresh_ones_for_the_paths_they_have(
   tmp_path, undisturbed, base
 ):
   named, first = _weights(undisturbed), {}
+  scale = str(tmp_path / 'scale')
+  checkpoint.save_weights(
+    scale, {'net/blocks/norm/scale': named['net/blocks/norm/scale']}
+  )
 
   def evaluate(flat, mutable, step):
     first.update(jax.device_get(flat))
@@ -357,12 +354,7 @@ def test_named_weights_go_before_fresh_ones_where_patterns_match(
   # A learning rate of zero shows what the run started from.
   frozen = optimizer.make([optimizer.Group('net/.*', 0.0)], steps=9)
   toy.train(
-    tmp_path,
-    1,
-    tx=frozen,
-    init=[base, str(undisturbed / 'weights')],
-    init_patterns=['net/blocks/norm/.*', 'net/out/.*'],
-    evaluate=evaluate,
+    tmp_path / 'run', 1, tx=frozen, init=[base, scale], evaluate=evaluate
   )
   fresh, _ = toy.init(jax.random.key(0))
   np.testing.assert_array_equal(

@@ -108,14 +108,17 @@ class Log:
     if pending:
       self._write(*pending)
 
-  @property
-  def is_evaluated(self) -> bool:
-    """Whether the last line has what an evaluation found."""
-    return any(name.startswith(_EVAL) for name in self._last)
+  def is_evaluated(self, step: int) -> bool:
+    """Whether the last line is of this step and has what was evaluated."""
+    return self._last.get('step') == step and any(
+      name.startswith(_EVAL) for name in self._last
+    )
 
-  def amend(self, found: Mapping[str, float]) -> None:
+  def amend(self, step: int, found: Mapping[str, float]) -> None:
     """Adds to the last line what an evaluation after its step found."""
-    line = self._last | {_EVAL + name: x for name, x in found.items()}
+    # A log that is lost, or ends earlier, gets a line of its own for it.
+    line = self._last if self._last.get('step') == step else {'step': step}
+    line = line | {_EVAL + name: x for name, x in found.items()}
     self._check(line)
     self._last = line
     if self._writes:

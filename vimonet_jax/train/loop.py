@@ -52,12 +52,9 @@ def train(
   tx: optax.GradientTransformation,
   seed: int = 0,
   mesh: jax.sharding.Mesh | None = None,
-  resume: str | None = None,
   init: Sequence[str] = (),
-  init_patterns: Sequence[str] | None = None,
   grad_accumulation: int = 1,
   checkpoint_steps: int = 200,
-  eval_steps: int = 0,
   evaluate: Callable[[Flat, Flat, int], dict[str, float]] | None = None,
   progress: bool = True,
 ) -> dict[str, Any]:
@@ -77,15 +74,13 @@ def train(
     tx: from optimizer.make.
     seed: of fresh parameters and of the steps' randomness.
     mesh: from sharding.make_mesh; None puts everything on one device.
-    resume: a checkpoints/ folder of another run to go on from.
     init: folders of weights to start from; later ones override.
-    init_patterns: which paths to take from `init`; None takes all.
     grad_accumulation: micro-batches per step.
     checkpoint_steps: steps between checkpoints; the last step has one always.
-    eval_steps: steps between evaluations; 0 evaluates at the end only.
     evaluate: from all parameters by path, mutable state and step to numbers,
-      which appear in metrics.jsonl as eval/<name>. The arrays belong to the
-      loop: they must not be kept.
+      which the last line of metrics.jsonl has as eval/<name>. It is asked when
+      the last step is saved. The arrays belong to the loop: they must not be
+      kept.
     progress: draw a progress bar.
 
   Returns:
@@ -105,16 +100,7 @@ def train(
     saver = checkpoint.Checkpointer(root / 'checkpoints')
     stack.callback(saver.close)
     state, frozen, source = _start(
-      root,
-      stage,
-      tx,
-      iterator,
-      saver,
-      mesh,
-      seed=seed,
-      resume=resume,
-      init=init,
-      init_patterns=init_patterns,
+      root, stage, tx, iterator, saver, mesh, seed=seed, init=init
     )
     first = int(state.step)
     log = stack.enter_context(
@@ -122,19 +108,6 @@ def train(
     )
     log.say(f'{stage.name}: starts at step {first} from {source}')
     stop = stack.enter_context(_stop_on_sigterm())
-
-    def is_due(step):
-      is_some = eval_steps and step % eval_steps == 0
-      return evaluate is not None and (step == steps or bool(is_some))
-
-    def look(step):
-      # Saved before: who is stopped meanwhile looks again and loses nothing.
-      saver.wait()
-      with stop.at_once():
-        log.amend(_evaluation(evaluate, state, frozen, step))
-
-    if first and is_due(first) and not log.is_evaluated:
-      look(first)
     step_fn = step_lib.jit(stage, tx, state, frozen, mesh, grad_accumulation)
     rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 1), whole)
@@ -147,18 +120,20 @@ def train(
       state, metrics = step_fn(state, frozen, _to_global(batch, rows), key)
       log.later(step, metrics, ids)
       stopping = stop(step)
-      is_last = step == steps
-      if is_last or step % checkpoint_steps == 0 or is_due(step) or stopping:
+      if step == steps or step % checkpoint_steps == 0 or stopping:
         log.flush()  # Numbers that are not finite must stop us before saving.
         saver.save(step, state, iterator)
-      if stopping and (not is_last or is_due(step)):
+      if stopping:
         saver.wait()
         log.say(f'{stage.name}: stopped by SIGTERM, saved at step {step}')
         raise SystemExit(_STOPPED)
-      if is_due(step):
-        look(step)
 
     saver.wait()
+    last = int(state.step)
+    if evaluate is not None and not log.is_evaluated(last):
+      # Saved before: who is stopped meanwhile looks again and loses nothing.
+      with stop.at_once():
+        log.amend(last, _evaluation(evaluate, state, frozen, last))
     checkpoint.save_weights(
       root / 'weights', optimizer.join(state.trainables, state.mutable)
     )
@@ -166,24 +141,23 @@ def train(
 
 
 def _start(
-  root, stage, tx, iterator, saver, mesh, *, seed, resume, init, init_patterns
+  root, stage, tx, iterator, saver, mesh, *, seed, init
 ) -> tuple[step_lib.State, Flat, str]:
   """The state to begin with, the frozen parameters, and where they came from.
 
   The first of these that is there decides on the state:
     1. a checkpoint of its own in the stage's folder,
-    2. the named run to resume,
-    3. named weights, for the paths that match the patterns,
-    4. fresh parameters.
-  Frozen parameters are in no checkpoint: 3 and 4 hold for them in every case.
+    2. named weights, for the paths that they have,
+    3. fresh parameters.
+  Frozen parameters are in no checkpoint: 2 and 3 hold for them in every case.
   """
   stored = checkpoint.LazyWeights(init)
   target, where = step_lib.layout(stage, tx, mesh, stored.dtypes)
   wanted = {**target.trainables, **target.mutable, **where}
 
-  # 3. and 4.
+  # 2. and 3.
   loaded, marks = _load(
-    init, stored.shapes, init_patterns, wanted, where, stage.frozen_dtype
+    init, stored.shapes, wanted, where, stage.frozen_dtype
   )
   fresh = sorted(set(wanted) - set(loaded))
   if init and (lost := sorted(set(where) & set(fresh))):
@@ -217,20 +191,10 @@ def _start(
   check_base(root, stage.name, checkpoint.fingerprint_of(marks))
   source = f'{len(wanted) - len(fresh)} named and {len(fresh)} fresh arrays'
 
-  # 1. and 2.
+  # 1.
   restored = saver.restore(target, iterator)
   if restored is not None:
     return restored, frozen, 'its own checkpoint'
-  if resume:
-    other = checkpoint.Checkpointer(resume)
-    restored = other.restore(target, iterator)
-    other.close()
-    if restored is None:
-      raise FileNotFoundError(
-        f'Expected a checkpoint to resume in {resume}, found none; name the '
-        "checkpoints/ folder of a stage or leave 'resume' empty."
-      )
-    return restored, frozen, str(resume)
   return state, frozen, source
 
 
@@ -271,7 +235,6 @@ def check_base(folder: str, name: str, found: str) -> None:
 def _load(
   folders,
   stored: Mapping[str, Any],
-  patterns,
   wanted: Flat,
   frozen: Collection[str],
   frozen_dtype: str | None,
@@ -281,7 +244,6 @@ def _load(
   Args:
     folders: of weights.
     stored: path -> shape of what lies there.
-    patterns: of what to take; None takes all.
     wanted: what the stage has.
     frozen: which of it no step changes.
     frozen_dtype: of those; None as they are stored.
@@ -302,8 +264,7 @@ def _load(
         f'Expected {path} of shape {shape}, found {stored[path]} '
         f'in {", ".join(map(str, folders))}; use weights of the same model.'
       )
-  if patterns is None:
-    patterns = [re.escape(path) for path in stored if path in takers]
+  taken = [re.escape(path) for path in stored if path in takers]
   marks = []
 
   def keep(path, x):
@@ -321,7 +282,7 @@ def _load(
     path: wanted[parts[0]].sharding for path, parts in takers.items()
   }
   found = checkpoint.load_weights(
-    folders, patterns, shardings=shardings, change=keep
+    folders, taken, shardings=shardings, change=keep
   )
   return found, marks
 
