@@ -16,7 +16,7 @@ import pytest
 import toy
 
 from vimonet_jax import checkpoint
-from vimonet_jax.train import optimizer
+from vimonet_jax.train import log, optimizer
 from vimonet_jax.train import step as step_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -299,6 +299,51 @@ def test_an_evaluation_has_its_own_line_where_the_log_is_lost(tmp_path, kept):
   assert json.loads(found[-1]) == {'step': 4, 'eval/right': 1.0}
 
 
+def test_who_is_killed_while_an_evaluation_is_logged_loses_no_line(
+  tmp_path, monkeypatch
+):
+  looked, opened, open_ = [], [], log.Log._open
+
+  def evaluate(flat, mutable, step):
+    looked.append(step)
+    return {'right': 1.0}
+
+  def killed_at_the_second(self):
+    opened.append(1)
+    if len(opened) == 2:
+      raise KeyboardInterrupt
+    return open_(self)
+
+  monkeypatch.setattr(log.Log, '_open', killed_at_the_second)
+  with pytest.raises(KeyboardInterrupt):
+    toy.train(tmp_path, 4, evaluate=evaluate)
+  assert [line['step'] for line in _lines(tmp_path)] == [1, 2, 3, 4]
+  summary = toy.train(tmp_path, 4, evaluate=evaluate)
+  assert looked == [4]
+  assert summary['metrics']['eval/right'] == 1.0
+  assert set(summary['metrics']) > {'loss', 'positive'}
+
+
+def test_a_checkpoint_does_not_outlive_its_lines(tmp_path, monkeypatch):
+  """What is on the disk when the power fails: lines before their checkpoint."""
+  metrics, on_disk, saved = tmp_path / 'metrics.jsonl', [], []
+  fsync, save = os.fsync, checkpoint.Checkpointer.save
+
+  def note(number):
+    fsync(number)
+    if metrics.exists() and os.path.samestat(os.fstat(number), metrics.stat()):
+      on_disk.append(len(_lines(tmp_path)))
+
+  def note_save(self, step, *args):
+    saved.append((step, on_disk[-1] if on_disk else 0))
+    return save(self, step, *args)
+
+  monkeypatch.setattr(os, 'fsync', note)
+  monkeypatch.setattr(checkpoint.Checkpointer, 'save', note_save)
+  toy.train(tmp_path, 8)
+  assert saved == [(4, 4), (8, 8)]
+
+
 def test_the_loop_runs_outside_the_main_thread(tmp_path):
   found = []
   thread = threading.Thread(target=lambda: found.append(toy.train(tmp_path, 2)))
@@ -440,6 +485,21 @@ def test_what_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
   assert found['rows'][0] == [f'a{poison:.3f}', f'b{poison:.3f}']
   assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['5']
   assert not (tmp_path / 'weights').exists()
+
+
+def test_an_evaluation_that_is_not_finite_names_no_records(tmp_path):
+  def evaluate(flat, mutable, step):
+    return {'right': float('nan')}
+
+  with pytest.raises(
+    FloatingPointError,
+    match='eval/right = nan at step 4; .* has all metrics of that step, whose',
+  ):
+    toy.train(tmp_path, 4, evaluate=evaluate)
+  found = json.loads((tmp_path / 'not_finite-0.json').read_text())
+  assert found.keys() == {'step', 'metrics'}
+  assert found['metrics']['eval/right'] == 'nan'
+  assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['4']
 
 
 def test_a_metric_without_a_count_is_left_out(tmp_path):

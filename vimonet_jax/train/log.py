@@ -4,13 +4,15 @@
     tensorboard/    the same
     summary.json    the last thing to be written: who has it is finished
     not_finite-<process>.json
-                    only where numbers were not finite: step, metrics, and the
-                    ids of the records in each row of that process's batch
+                    only where numbers were not finite: step, metrics, and of
+                    a training step the ids of the records in each row of that
+                    process's batch
 """
 
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,7 +62,9 @@ class Log:
   def __enter__(self):
     self._writes = cluster.is_first()
     self._root.mkdir(parents=True, exist_ok=True)
-    before = _keep_lines(self._root / _METRICS, self._first)
+    lines = _lines_until(self._root / _METRICS, self._first)
+    _write_lines(self._root / _METRICS, lines)
+    before = lines[-1] if lines else {}
     if self._writes:
       self._file = self._open()
       self._board = _Board(self._root / 'tensorboard', self._first)
@@ -103,10 +107,12 @@ class Log:
     self._pending = (step, metrics, ids)
 
   def flush(self) -> None:
-    """Writes what is pending now."""
+    """Writes what is pending now; a checkpoint must not outlive its lines."""
     pending, self._pending = self._pending, None
     if pending:
       self._write(*pending)
+    if self._writes:
+      os.fsync(self._file.fileno())
 
   def is_evaluated(self, step: int) -> bool:
     """Whether the last line is of this step and has what was evaluated."""
@@ -122,11 +128,12 @@ class Log:
     self._check(line)
     self._last = line
     if self._writes:
+      path = self._root / _METRICS
+      # At once: who is killed in between must not lose the step's line.
+      _write_lines(path, [*_lines_until(path, step - 1), line])
       self._file.close()
-      _keep_lines(self._root / _METRICS, line['step'] - 1)
       self._file = self._open()
-      self._file.write(json.dumps(line) + '\n')
-      self._board.add(line['step'], {_EVAL + k: x for k, x in found.items()})
+      self._board.add(step, {_EVAL + k: x for k, x in found.items()})
 
   def finish(self, **fields: Any) -> dict[str, Any]:
     """Writes summary.json, after all else is written, and returns it."""
@@ -177,14 +184,23 @@ class Log:
       'step': line['step'],
       # JSON has no word for them.
       'metrics': {k: x if k not in bad else str(x) for k, x in line.items()},
-      'rows': [row.split('\n') for row in ids],
     }
+    if bad[0].startswith(_EVAL):
+      told = (
+        'all metrics of that step, whose checkpoint is kept: look at the '
+        'evaluation, which the same command repeats, or'
+      )
+    else:
+      found['rows'] = [row.split('\n') for row in ids]
+      told = (
+        'the ids of the records of that batch, and the last checkpoint is from '
+        'before: look at these records, or'
+      )
     path.write_text(json.dumps(found, indent=2, ensure_ascii=False))
     raise FloatingPointError(
       f'Expected finite metrics, found {bad[0]} = {line[bad[0]]} at step '
-      f'{line["step"]}; {path} has the ids of the records of that batch, and '
-      'the last checkpoint is from before: look at these records, or lower the '
-      'learning rate, in another work folder.'
+      f'{line["step"]}; {path} has {told} lower the learning rate, in another '
+      'work folder.'
     )
 
 
@@ -220,12 +236,15 @@ def write_atomically(path: epath.Path, text: str) -> None:
   """Writes a file that is whole at any moment; only one process does."""
   if cluster.is_first():
     part = path.with_suffix('.part')
-    part.write_text(text)
+    with open(part, 'w', encoding='utf-8') as f:
+      f.write(text)
+      f.flush()
+      os.fsync(f.fileno())  # Else its name may be on the disk before it is.
     part.replace(path)
 
 
-def _keep_lines(path: epath.Path, step: int) -> dict[str, float]:
-  """Cuts a log back to the lines up to `step`; returns the last of them."""
+def _lines_until(path: epath.Path, step: int) -> list[dict[str, float]]:
+  """The lines of a log up to `step`."""
   kept = []
   if path.exists():
     for text in path.read_text().splitlines():
@@ -235,5 +254,10 @@ def _keep_lines(path: epath.Path, step: int) -> dict[str, float]:
         break  # The end of a process that was killed while writing.
       if line['step'] <= step:
         kept.append(line)
-    write_atomically(path, ''.join(json.dumps(line) + '\n' for line in kept))
-  return kept[-1] if kept else {}
+  return kept
+
+
+def _write_lines(
+  path: epath.Path, lines: Sequence[Mapping[str, float]]
+) -> None:
+  write_atomically(path, ''.join(json.dumps(line) + '\n' for line in lines))
