@@ -15,8 +15,10 @@ from flax import traverse_util
 from vimonet_jax import cluster
 
 FILE = 'config.json'
-# Settings that say where and how, and what is asked in the end; a model is the
-# same with any of them. (What lies at a path is compared by its content.)
+# Settings that say where and how, and what is asked in the end. With any of
+# them the same is learnt from the same data, but not to the same bits: a mesh
+# adds in another order, and each micro-batch draws its own dropout and moves a
+# VQ-VAE's codebook. (What lies at a path is compared by its content.)
 _FREE = (
   'task',
   'workdir',
