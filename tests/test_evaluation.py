@@ -1,6 +1,7 @@
-"""What stands beside the model's captions; tests/end_to_end runs it all."""
+"""Baselines beside the model, and who waits; tests/end_to_end runs it all."""
 
 import json
+import types
 
 import numpy as np
 import presets
@@ -70,3 +71,29 @@ def test_a_damaged_record_that_is_to_be_asked_about_does_not_vanish():
     evaluation._items(presets.load('mocap', 'smoke'), held_out)
   with pytest.raises(records.CorruptError, match='a sound record as test:1'):
     evaluation._items(presets.load('tiny', 'smoke'), held_out)
+
+
+@pytest.mark.parametrize('is_first', [True, False])
+def test_nobody_leaves_before_the_report_is_written(
+  tmp_path, monkeypatch, is_first
+):
+  done = []
+
+  def note(name):
+    return lambda *args, **kwargs: done.append(name)
+
+  cluster = types.SimpleNamespace(is_first=lambda: is_first, wait=done.append)
+  monkeypatch.setattr(evaluation, 'cluster', cluster)
+  monkeypatch.setattr(evaluation.claim, 'check', lambda *args, **kwargs: None)
+  monkeypatch.setattr(evaluation.corpora, 'open_split', lambda *args: ())
+  monkeypatch.setattr(evaluation.report, 'write', note('written'))
+  monkeypatch.setattr(evaluation, 'evaluate', note('evaluated'))
+  monkeypatch.setattr(evaluation, '_print_table', note('printed'))
+  config = types.SimpleNamespace(to_json=lambda: '{}')
+  assert evaluation.run_report(config, str(tmp_path)) == 0
+  mine = ['written', 'printed'] * is_first
+  assert done == [*mine, 'the report is written']
+  done.clear()
+  assert evaluation.run(config, str(tmp_path)) == 0
+  mine = ['printed'] * is_first
+  assert done == ['evaluated', *mine, 'the table is printed']

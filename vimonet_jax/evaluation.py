@@ -28,6 +28,8 @@ def run(config, workdir: str) -> int:
   evaluate(config, workdir)
   if cluster.is_first():
     _print_table(workdir)
+  # JAX gives who leaves first a minute, and then stops all.
+  cluster.wait('the table is printed')
   return 0
 
 
@@ -36,20 +38,21 @@ def run_report(config, workdir: str) -> int:
   claim.check(config, workdir, must_exist=True)
   path = os.path.join(workdir, 'report.html')
   examples = _examples(config, workdir)  # Their weights are read together.
-  if not cluster.is_first():
-    return 0
-  report.write(
-    workdir,
-    path,
-    examples=examples,
-    config=json.loads(config.to_json()),
-    counts={
-      split: {'clips': len(corpora.open_split(config, workdir, split))}
-      for split in sources.SPLITS
-    },
-  )
-  _print_table(workdir)
-  print(f'\n{os.path.abspath(path)}')
+  if cluster.is_first():
+    report.write(
+      workdir,
+      path,
+      examples=examples,
+      config=json.loads(config.to_json()),
+      counts={
+        split: {'clips': len(corpora.open_split(config, workdir, split))}
+        for split in sources.SPLITS
+      },
+    )
+    _print_table(workdir)
+    print(f'\n{os.path.abspath(path)}')
+  # JAX gives who leaves first a minute, and then stops all.
+  cluster.wait('the report is written')
   return 0
 
 
