@@ -5,10 +5,13 @@ made once are made by the first process, while the others wait.
 """
 
 import contextlib
+import itertools
 import json
 import logging
+import signal
+import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -22,6 +25,12 @@ T = TypeVar('T')
 _PATIENCE_MS = 7 * 24 * 3600 * 1000
 # How long who leaves waits for those who do not; they are stopped then.
 _LEAVING_S = 60
+# How a process ends that was stopped by SIGTERM, and goes on if started again.
+STOPPED = 128 + signal.SIGTERM
+
+# Of `is_told_to_stop`, as long as the process lives.
+_calls = itertools.count(1)
+_told = threading.Event()
 
 
 def join(
@@ -82,7 +91,48 @@ def join(
       f'MPI, found none of them ({e}); leave it out for one process, or '
       'name --coordinator, --processes and --process.'
     ) from e
+  # A SIGTERM that comes before the first call would be told to nobody.
+  is_told_to_stop()
   logging.info('Process %d of %d', jax.process_index(), jax.process_count())
+
+
+def is_joined() -> bool:
+  """Whether JAX hears SIGTERM, for all processes; see `is_told_to_stop`."""
+  return jax.distributed.is_initialized()
+
+
+def is_told_to_stop() -> bool:
+  """Whether all processes are to stop here, for one has received a SIGTERM.
+
+  All must call this equally often. They agree in the background on the call
+  after the last one that any of them had made when the signal came:
+
+      process 0   1   2   3   4   5*       the signal comes after 0 has made its
+      process 1   1   2 !     3   4   5*   fourth call, and 1 its second
+
+  So what counts is calls: numbers of steps begin anew with each stage, and the
+  agreed one could lie behind. Nobody else may ask JAX. One process alone, which
+  has not joined, is never told.
+  """
+  # True at the agreed call only.
+  if multihost_utils.reached_preemption_sync_point(next(_calls)):
+    _told.set()
+  return _told.is_set()
+
+
+def stop_if_told() -> None:
+  """Leaves, where nothing needs to be saved for that, if told so.
+
+  All processes must call it equally often, as `is_told_to_stop`.
+  """
+  if is_told_to_stop():
+    leave()
+
+
+def leave() -> NoReturn:
+  """Ends as who was stopped by SIGTERM and has saved everything."""
+  logging.warning('Stopped by SIGTERM; the same command goes on from here.')
+  raise SystemExit(STOPPED)
 
 
 def is_first() -> bool:

@@ -71,7 +71,8 @@ def predict(
 ) -> list[Line]:
   """Asks the engine every item that the file has no answer to.
 
-  Several processes ask together, and the first one writes.
+  Several processes ask together, and the first one writes. A SIGTERM to one of
+  them stops all between two batches, with SystemExit.
 
   A line holds id, benchmark, input, corruption and seed of the item, the
   generated text, the settings of decoding, the checkpoint's fingerprint and the
@@ -112,6 +113,7 @@ def predict(
     ) as bar,
   ):
     for asked, prompts in _groups(pending, records, rows):
+      cluster.stop_if_told()
       texts = engine.answer(
         prompts,
         sampling=settings.sampling,

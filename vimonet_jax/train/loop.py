@@ -40,7 +40,6 @@ from vimonet_jax.train import optimizer
 from vimonet_jax.train import step as step_lib
 
 Flat = dict[str, Any]
-_STOPPED = 128 + signal.SIGTERM
 
 
 def train(
@@ -61,8 +60,8 @@ def train(
   """Trains a stage to its end, from wherever it stands, and returns a summary.
 
   A stage that is finished already returns at once. SIGTERM saves and leaves
-  with SystemExit; after Ctrl-C the last checkpoint is good, and so it is when
-  the disk is full.
+  with SystemExit, also where the stage was just ending; after Ctrl-C the last
+  checkpoint is good, and so it is when the disk is full.
 
   Args:
     stage: what to train; see stages.Stage.
@@ -97,7 +96,7 @@ def train(
   with contextlib.ExitStack() as stack:
     stack.enter_context(disk.says_when_full(root))
     stack.enter_context(sharding.use(mesh))
-    saver = checkpoint.Checkpointer(root / 'checkpoints')
+    saver = _Saver(root / 'checkpoints')
     stack.callback(saver.close)
     state, frozen, source = _start(
       root, stage, tx, iterator, saver, mesh, seed=seed, init=init
@@ -108,6 +107,7 @@ def train(
     )
     log.say(f'{stage.name}: starts at step {first} from {source}')
     stop = stack.enter_context(_stop_on_sigterm())
+    stop.leave_if_told()  # While restoring; the first step may compile long.
     step_fn = step_lib.jit(stage, tx, state, frozen, mesh, grad_accumulation)
     rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     key = jax.device_put(jax.random.fold_in(jax.random.key(seed), 1), whole)
@@ -119,14 +119,14 @@ def train(
       _check_once(stage, batch, checked)
       state, metrics = step_fn(state, frozen, _to_global(batch, rows), key)
       log.later(step, metrics, ids)
-      stopping = stop(step)
+      stopping = stop.is_told()
       if step == steps or step % checkpoint_steps == 0 or stopping:
         log.flush()  # Numbers that are not finite must stop us before saving.
         saver.save(step, state, iterator)
       if stopping:
         saver.wait()
         log.say(f'{stage.name}: stopped by SIGTERM, saved at step {step}')
-        raise SystemExit(_STOPPED)
+        raise SystemExit(cluster.STOPPED)
 
     saver.wait()
     last = int(state.step)
@@ -319,15 +319,33 @@ def _evaluation(evaluate, state: step_lib.State, frozen: Flat, step: int):
   return {name: float(value) for name, value in found.items()}
 
 
-class _Stop:
-  """Whether a SIGTERM asked to save and stop after a step."""
+class _Saver(checkpoint.Checkpointer):
+  """Leaves SIGTERM to the loop.
 
-  def __init__(self, asked: Callable[[int], bool]):
-    self._asked = asked
+  Orbax asks JAX for itself, from its threads as well and with numbers of steps,
+  which JAX would take for the last of ours; see cluster.is_told_to_stop.
+  """
+
+  def _open(self) -> None:
+    super()._open()
+    self._manager.reached_preemption = lambda step: False
+
+
+class _Stop:
+  """Whether a SIGTERM asked to save and stop.
+
+  Attributes:
+    is_told: whether it did; several processes must ask equally often.
+  """
+
+  def __init__(self, is_told: Callable[[], bool]):
+    self.is_told = is_told
     self._is_saved = False
 
-  def __call__(self, step: int) -> bool:
-    return self._asked(step)
+  def leave_if_told(self) -> None:
+    """Where everything is saved."""
+    if self.is_told():
+      cluster.leave()
 
   @contextlib.contextmanager
   def at_once(self) -> Iterator[None]:
@@ -341,31 +359,35 @@ class _Stop:
   def hear(self, *_) -> None:
     """What a signal does beside being remembered."""
     if self._is_saved:
-      raise SystemExit(_STOPPED)
+      raise SystemExit(cluster.STOPPED)
 
 
 @contextlib.contextmanager
 def _stop_on_sigterm() -> Iterator[_Stop]:
-  """Gives a function of the step: whether to save and stop after it."""
-  if jax.process_count() > 1:
-    # JAX itself catches the signal and makes all processes stop at one step.
-    from jax.experimental import multihost_utils
+  """Gives what knows of the signal; who heard of it until the end leaves then.
 
-    yield _Stop(multihost_utils.reached_preemption_sync_point)
-    return
-  if threading.current_thread() is not threading.main_thread():
-    # Python hears signals in the main thread only.
-    yield _Stop(lambda step: False)
-    return
-  received = threading.Event()
-  stop = _Stop(lambda step: received.is_set())
-
-  def handle(*_):
-    received.set()
-    stop.hear()
-
-  before = signal.signal(signal.SIGTERM, handle)
-  try:
+  So the next stage does not begin, if the signal came when this one had taken
+  its last step.
+  """
+  if cluster.is_joined():
+    # JAX itself catches the signal and makes all processes stop at one place.
+    stop = _Stop(cluster.is_told_to_stop)
     yield stop
-  finally:
-    signal.signal(signal.SIGTERM, before)
+  elif threading.current_thread() is not threading.main_thread():
+    # Python hears signals in the main thread only.
+    stop = _Stop(lambda: False)
+    yield stop
+  else:
+    received = threading.Event()
+    stop = _Stop(received.is_set)
+
+    def handle(*_):
+      received.set()
+      stop.hear()
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+      yield stop
+    finally:
+      signal.signal(signal.SIGTERM, before)
+  stop.leave_if_told()
