@@ -28,7 +28,8 @@ _LEAVING_S = 60
 # How a process ends that was stopped by SIGTERM, and goes on if started again.
 STOPPED = 128 + signal.SIGTERM
 
-# Of `is_told_to_stop`, as long as the process lives.
+# Of `is_told_to_stop`, as long as the process lives. XLA takes 0 for who has not
+# called yet.
 _calls = itertools.count(1)
 _told = threading.Event()
 
@@ -91,8 +92,6 @@ def join(
       f'MPI, found none of them ({e}); leave it out for one process, or '
       'name --coordinator, --processes and --process.'
     ) from e
-  # A SIGTERM that comes before the first call would be told to nobody.
-  is_told_to_stop()
   logging.info('Process %d of %d', jax.process_index(), jax.process_count())
 
 
