@@ -28,8 +28,8 @@ _LEAVING_S = 60
 # How a process ends that was stopped by SIGTERM, and goes on if started again.
 STOPPED = 128 + signal.SIGTERM
 
-# Of `is_told_to_stop`, as long as the process lives. XLA takes 0 for who has not
-# called yet.
+# Of `is_told_to_stop`, as long as the process lives. XLA takes 0 for one that
+# has not called yet.
 _calls = itertools.count(1)
 _told = threading.Event()
 
