@@ -77,6 +77,9 @@ class Checkpointer:
         max_to_keep=self._max_to_keep, cleanup_tmp_directories=True
       ),
     )
+    # Orbax asks JAX for SIGTERM itself, from its threads as well and with
+    # numbers of steps, which JAX would take for the last of our calls.
+    self._manager.reached_preemption = lambda step: False
     self._wait_for_listing()
 
   def _wait_for_listing(self) -> None:

@@ -350,6 +350,7 @@ def _probe(
       leave=False,
       disable=not cluster.is_first(),
     ):
+      cluster.stop_if_told()
       answers += asking.answer(
         asked[start : start + config.eval.rows],
         max_new_tokens=config.eval.max_new_tokens,

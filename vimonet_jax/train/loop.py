@@ -96,7 +96,7 @@ def train(
   with contextlib.ExitStack() as stack:
     stack.enter_context(disk.says_when_full(root))
     stack.enter_context(sharding.use(mesh))
-    saver = _Saver(root / 'checkpoints')
+    saver = checkpoint.Checkpointer(root / 'checkpoints')
     stack.callback(saver.close)
     state, frozen, source = _start(
       root, stage, tx, iterator, saver, mesh, seed=seed, init=init
@@ -317,18 +317,6 @@ def _evaluation(evaluate, state: step_lib.State, frozen: Flat, step: int):
     optimizer.join(state.trainables, frozen), state.mutable, step
   )
   return {name: float(value) for name, value in found.items()}
-
-
-class _Saver(checkpoint.Checkpointer):
-  """Leaves SIGTERM to the loop.
-
-  Orbax asks JAX for itself, from its threads as well and with numbers of steps,
-  which JAX would take for the last of ours; see cluster.is_told_to_stop.
-  """
-
-  def _open(self) -> None:
-    super()._open()
-    self._manager.reached_preemption = lambda step: False
 
 
 class _Stop:

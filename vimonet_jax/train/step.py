@@ -42,8 +42,9 @@ def make_step(
 
   Gradients exist for the trainables only. Loss, weight, gradients and metrics
   are summed over micro-batches and divided once by the weight of the whole
-  batch, so that accumulation changes nothing but memory; mutable state passes
-  through the micro-batches one after another.
+  batch, so that it is the same mean, but for rounding. Each micro-batch draws
+  its own randomness (dropout), and mutable state passes through them one after
+  another.
 
   Args:
     loss_fn: a stage's.
