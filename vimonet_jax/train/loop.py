@@ -88,7 +88,8 @@ def train(
     metrics of the last line of metrics.jsonl.
   """
   root = epath.Path(folder).absolute()
-  if summary := log_lib.finished(root, steps):
+  summary = log_lib.finished(root, steps)
+  if summary := cluster.from_first(f'{root} is finished', summary):
     logging.info('Stage %s is finished: %s', stage.name, root)
     return summary
   mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
