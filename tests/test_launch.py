@@ -181,6 +181,15 @@ time.sleep(60)'""",
   assert _wait_for(tmp_path / 'started') == 'started\n'
 
 
+@pytest.fixture
+def hears_ctrl_c():
+  """Tests that run in the background do not, nor would what they start."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('hears_ctrl_c')
 @pytest.mark.parametrize('tries', [1, 3])
 def test_one_box_hears_of_ctrl_c(tmp_path, tries):
   _fake(
