@@ -261,6 +261,7 @@ def test_a_faster_file_is_the_same_motion(save, stroll):
   slow = readers.read(save(stroll(61, 20)), fps=20).joints
   for fps, num_frames in ((120, 361), (30, 91), (50, 151)):
     motion = readers.read(save(stroll(num_frames, fps)), fps=fps)
+    assert motion.fps == fps
     assert f'Resampled from {fps} to 20 fps.' in motion.notes
     assert len(motion.joints) == 61
     # The floor of a clip depends on the frames it has.
@@ -281,6 +282,7 @@ def test_features_are_handed_on_unchanged(save, stroll):
   published = features.encode(stroll())
   motion = readers.read(save(published))
   np.testing.assert_array_equal(motion.features, published)
+  assert motion.fps == 20
   np.testing.assert_array_equal(motion.joints, features.recover(published))
   assert readers.read(save(published), fps=20, up='y', unit='m').features.any()
   for flags in ({'fps': 30}, {'up': 'z'}, {'unit': 'cm'}):

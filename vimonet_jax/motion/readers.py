@@ -68,12 +68,14 @@ class Motion:
 
   Attributes:
     joints: float32 [T, 22, 3] at 20 fps, metres, y up.
+    fps: what they were recorded at, as the file or the caller says.
     features: float32 [T, 263] where the file holds HumanML3D features, to be
       used as they are; None where `features.encode` has yet to make them.
     notes: sentences about what was detected and converted.
   """
 
   joints: np.ndarray
+  fps: float
   features: np.ndarray | None = None
   notes: tuple[str, ...] = ()
 
@@ -153,6 +155,15 @@ def resample(joints_TJ3: np.ndarray, fps: float) -> np.ndarray:
   return spline(np.arange(num_frames) / FPS)
 
 
+def is_mirrored(joints_TJ3: np.ndarray) -> bool:
+  """Whether feet point backward, as where left is called right."""
+  across = joints_TJ3[:, _LEGS[0][0]] - joints_TJ3[:, _LEGS[1][0]]
+  upward = joints_TJ3[:, skeleton.INDEX['neck']] - joints_TJ3[:, 0]
+  forward = np.cross(_unit(across), _unit(upward))
+  feet = _unit(joints_TJ3[:, _TOES] - joints_TJ3[:, _ANKLES]).mean(axis=1)
+  return bool(np.median((forward * feet).sum(axis=-1)) < _MIRRORED)
+
+
 def _check_flag(name: str, value: str | None, known: Iterable[str]) -> None:
   if value is not None and value not in known:
     raise ValueError(
@@ -190,6 +201,7 @@ def _read_amc(path: str | os.PathLike) -> _Source:
 
 _READERS = {'.bvh': bvh.read, '.amc': _read_amc,
             '.npy': smpl.read, '.npz': smpl.read}  # fmt: skip
+SUFFIXES = tuple(_READERS)
 _ADVICE = {
   '.asf': 'pass the .amc beside it, which holds the motion',
   '.fbx': 'export it as .bvh',
@@ -210,7 +222,7 @@ def _convert(
         f'{unit or "m"}; leave out --fps, --up and --unit.'
       )
     joints_TJ3 = source.joints_TJ3.astype(np.float32)
-    return Motion(joints_TJ3, source.features, source.notes)
+    return Motion(joints_TJ3, fps, source.features, source.notes)
   unit, unit_notes = _decide_unit(source, unit)
   joints_TJ3 = source.joints_TJ3 * _METRES[unit]
   _check_body(joints_TJ3)
@@ -220,7 +232,7 @@ def _convert(
   if len(joints_TJ3) != len(source.joints_TJ3):
     notes.append(f'Resampled from {fps:.5g} to {FPS:g} fps.')
   _check_speed(joints_TJ3)
-  return Motion(joints_TJ3.astype(np.float32), notes=tuple(notes))
+  return Motion(joints_TJ3.astype(np.float32), fps, notes=tuple(notes))
 
 
 def _decide_fps(source: _Source, fps: float | None) -> float:
@@ -307,11 +319,7 @@ def _check_body(joints_TJ3: np.ndarray) -> None:
       f'{left:.2g} and {right:.2g} m under a trunk of {trunk:.2g} m; put the '
       'joints in the order of skeleton.NAMES.'
     )
-  across = joints_TJ3[:, _LEGS[0][0]] - joints_TJ3[:, _LEGS[1][0]]
-  upward = joints_TJ3[:, skeleton.INDEX['neck']] - joints_TJ3[:, 0]
-  forward = np.cross(_unit(across), _unit(upward))
-  feet = _unit(joints_TJ3[:, _TOES] - joints_TJ3[:, _ANKLES]).mean(axis=1)
-  if np.median((forward * feet).sum(axis=-1)) < _MIRRORED:
+  if is_mirrored(joints_TJ3):
     raise ValueError(
       'expected feet that point forward, found them pointing backward, which '
       'exchanges left and right; negate one axis, or exchange the left and '
