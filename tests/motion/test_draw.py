@@ -79,6 +79,34 @@ def test_files_are_small_and_are_what_is_returned(tmp_path, walk):
   assert draw.frames_png(frames, str(path)) == path.read_bytes()
 
 
+@pytest.mark.parametrize('fps', [20, 40])
+def test_moments_are_shown_side_by_side_and_the_path_behind_them(
+  tmp_path, fps, walk
+):
+  path = tmp_path / 'walk.png'
+  png = draw.skeleton_png(walk, str(path), size=120, moments=4, fps=fps)
+  assert path.read_bytes() == png
+  sheet = np.array(Image.open(io.BytesIO(png)).convert('RGB')).astype(int)
+  assert sheet.shape == (120, 5 * 123 - 3, 3)
+  panels = [sheet[:, k * 123 : k * 123 + 120] for k in range(5)]
+  limbs = [
+    _like(panel, draw.LEFT) | _like(panel, draw.RIGHT) for panel in panels
+  ]
+  for k, panel in enumerate(limbs[:4]):
+    # All of a body, in the middle of the picture however far it has walked.
+    assert panel.sum() > 150, k
+    assert abs(np.nonzero(panel)[1].mean() - 60) < 20
+    assert not panel[[0, -1]].any()
+  assert not limbs[4].any()
+  assert (limbs[0] != limbs[3]).any()
+  # The viewer, whom the body faces, is below, where a line ends the path that
+  # shows where it faces, and no disc.
+  widths = _like(panels[4], draw.TRUNK).sum(axis=1)
+  rows = np.flatnonzero(widths)
+  assert np.ptp(rows) > 60
+  assert 0 < widths[rows[-1] - 3] < 7
+
+
 def test_a_contact_sheet_shows_the_frames_in_order():
   frames = np.zeros((5, 48, 40, 3), np.uint8)
   frames[:] = 40 * np.arange(1, 6)[:, None, None, None]
@@ -98,5 +126,7 @@ def test_a_contact_sheet_shows_the_frames_in_order():
 def test_other_arrays_are_refused():
   with pytest.raises(ValueError, match=r'found \[10, 263\].*features.recover'):
     draw.skeleton_gif(np.zeros((10, 263)))
+  with pytest.raises(ValueError, match=r'found \[22, 3\].*features.recover'):
+    draw.skeleton_png(np.zeros((22, 3)))
   with pytest.raises(ValueError, match=r'found float64 \[8, 48, 48, 3\]'):
     draw.frames_png(np.zeros((8, 48, 48, 3)))

@@ -30,6 +30,7 @@ _BONE_M = 0.055
 _HEAD_M = 0.11
 # Drawn so many times larger, then averaged: smooth edges.
 _SUPERSAMPLING = 2
+_CORNER = (4 * _SUPERSAMPLING, 3 * _SUPERSAMPLING)  # of words
 _GAP = 3
 
 
@@ -51,16 +52,13 @@ def skeleton_gif(
   Returns:
     a GIF that plays again and again, 1 to 2 kB a frame.
   """
-  joints = np.asarray(joints, np.float64)
-  if joints.ndim != 3 or joints.shape[1:] != (skeleton.NUM_JOINTS, 3):
-    raise ValueError(
-      f'Expected joints [T, {skeleton.NUM_JOINTS}, 3], found '
-      f'{list(joints.shape)}; features become joints with features.recover.'
-    )
+  joints = _checked(joints)
   view = _View(joints, size * _SUPERSAMPLING)
   palette = _palette()
   images = [
-    view.draw(t).reduce(_SUPERSAMPLING).quantize(palette=palette, dither=0)
+    view.draw(t, f'{t + 1}/{len(joints)}')
+    .reduce(_SUPERSAMPLING)
+    .quantize(palette=palette, dither=0)
     for t in range(len(joints))
   ]
   buffer = io.BytesIO()
@@ -73,6 +71,49 @@ def skeleton_gif(
     loop=0,
     optimize=False,
   )
+  return _written(buffer.getvalue(), path)
+
+
+def skeleton_png(
+  joints: np.ndarray,
+  path: str | None = None,
+  *,
+  size: int = 200,
+  moments: int = 5,
+  fps: float = 20.0,
+) -> bytes:
+  """A stick figure at several moments, and its path from above.
+
+  The camera follows the body and does not turn with it. The last picture is
+  the floor from above, with the viewer below it: moments are numbered, and a
+  line shows where the body faces.
+
+  Args:
+    joints: [T, 22, 3] metres, y up.
+    path: where to write it too, if anywhere.
+    size: width and height of each picture, pixels.
+    moments: how many, from the first frame to the last.
+    fps: frames a second.
+
+  Returns:
+    a PNG.
+  """
+  from PIL import Image
+
+  joints = _checked(joints)
+  shown = np.linspace(0, len(joints) - 1, moments).round().astype(int)
+  large = size * _SUPERSAMPLING
+  pictures = [
+    _View(joints, large, seen=[t]).draw(t, f'{i}: {t / fps:.1f} s')
+    for i, t in enumerate(shown, 1)
+  ]
+  above = _View(joints, large, elevation_deg=90.0)
+  pictures.append(above.draw_path(shown))
+  sheet = Image.new('RGB', ((size + _GAP) * len(pictures) - _GAP, size), _GRID)
+  for i, picture in enumerate(pictures):
+    sheet.paste(picture.reduce(_SUPERSAMPLING), (i * (size + _GAP), 0))
+  buffer = io.BytesIO()
+  sheet.save(buffer, 'PNG', optimize=True)
   return _written(buffer.getvalue(), path)
 
 
@@ -122,6 +163,16 @@ def frames_png(
   return _written(buffer.getvalue(), path)
 
 
+def _checked(joints: np.ndarray) -> np.ndarray:
+  joints = np.asarray(joints, np.float64)
+  if joints.ndim != 3 or joints.shape[1:] != (skeleton.NUM_JOINTS, 3):
+    raise ValueError(
+      f'Expected joints [T, {skeleton.NUM_JOINTS}, 3], found '
+      f'{list(joints.shape)}; features become joints with features.recover.'
+    )
+  return joints
+
+
 def _written(data: bytes, path: str | None) -> bytes:
   if path is not None:
     with open(path, 'wb') as f:
@@ -133,17 +184,24 @@ class _View:
   """A clip seen by a camera that stands still.
 
   Without perspective, so that nobody shrinks by walking away: pixels are a
-  linear function of metres.
+  linear function of metres. `seen` are the frames that fit into the picture.
   """
 
-  def __init__(self, joints_TJ3: np.ndarray, size: int):
+  def __init__(
+    self,
+    joints_TJ3: np.ndarray,
+    size: int,
+    *,
+    seen: Sequence[int] | slice = slice(None),
+    elevation_deg: float = _ELEVATION_DEG,
+  ):
     self._size = size
     across = joints_TJ3[0, skeleton.INDEX['left_hip']]
     across = across - joints_TJ3[0, skeleton.INDEX['right_hip']]
     # Left is at +x for somebody who faces +z.
     heading = np.arctan2(-across[2], across[0])
     azimuth = heading + np.radians(_AZIMUTH_DEG)
-    elevation = np.radians(_ELEVATION_DEG)
+    elevation = np.radians(elevation_deg)
     c, s = np.cos(azimuth), np.sin(azimuth)
     right = np.array([c, 0, -s])
     to_viewer = np.array([s, 0, c])
@@ -155,8 +213,8 @@ class _View:
     floor = joints_TJ3[..., 1].min()
     self._shadows = joints_TJ3 * [1, 0, 1] + [0, floor, 0]
     self._joints = joints_TJ3
-    seen = np.concatenate([joints_TJ3, self._shadows]) @ self._axes
-    low, high = seen.min((0, 1)), seen.max((0, 1))
+    body = np.concatenate([joints_TJ3[seen], self._shadows[seen]]) @ self._axes
+    low, high = body.min((0, 1)), body.max((0, 1))
     view = max((high - low).max() + 0.35, _MIN_VIEW_M)
     self._scale = size / view
     self._corner = (low + high - view) / 2
@@ -184,9 +242,9 @@ class _View:
       pen.line(_flat(trail), fill=_TRAIL, width=_SUPERSAMPLING)
     return image
 
-  def draw(self, t: int):
-    """The picture of frame t, a PIL image."""
-    from PIL import ImageDraw, ImageFont
+  def draw(self, t: int, words: str):
+    """The picture of frame t with words in its corner, a PIL image."""
+    from PIL import ImageDraw
 
     image = self._grid.copy()
     pen = ImageDraw.Draw(image)
@@ -200,15 +258,31 @@ class _View:
       _bone(pen, body[[parent, j]], width, _colour(j))
     head = body[skeleton.INDEX['head']]
     _disc(pen, head, max(_HEAD_M * self._scale, width), TRUNK)
-    pen.text(
-      (4 * _SUPERSAMPLING, 3 * _SUPERSAMPLING),
-      f'{t + 1}/{len(self._joints)}',
-      fill=TRUNK,
-      font=ImageFont.load_default(11 * _SUPERSAMPLING),
-    )
+    _write(pen, _CORNER, words)
+    return image
+
+  def draw_path(self, shown: Sequence[int]):
+    """Where the pelvis goes, and numbered, where it is in some frames."""
+    from PIL import ImageDraw
+
+    image = self._grid.copy()
+    pen = ImageDraw.Draw(image)
+    _write(pen, _CORNER, f'squares of {_GRID_M} m')
+    places = self._pixels(self._shadows[:, 0])
+    pen.line(_flat(places), fill=_TRAIL, width=2 * _SUPERSAMPLING)
+    hips = self._joints[:, [skeleton.INDEX[f'{side}_hip'] for side in _SIDES]]
+    across = (hips[:, 0] - hips[:, 1]) * [1, 0, 1]
+    facing = np.cross(across, [0.0, 1.0, 0.0]) @ self._axes
+    facing /= np.maximum(np.linalg.norm(facing, axis=1, keepdims=True), 1e-9)
+    for number, t in enumerate(shown, 1):
+      ahead = places[t] + 18 * _SUPERSAMPLING * facing[t]
+      pen.line(_flat([places[t], ahead]), fill=TRUNK, width=3 * _SUPERSAMPLING)
+      _disc(pen, places[t], 7 * _SUPERSAMPLING, TRUNK)
+      _write(pen, places[t], str(number), fill=_WHITE, anchor='mm')
     return image
 
 
+_SIDES = ('left', 'right')
 _BONES = tuple(
   (j, parent) for j, parent in enumerate(skeleton.PARENTS) if parent >= 0
 )
@@ -227,6 +301,13 @@ def _bone(pen, ends: np.ndarray, width: float, colour) -> None:
   pen.line(_flat(ends), fill=colour, width=round(width))
   for end in ends:
     _disc(pen, end, width / 2, colour)
+
+
+def _write(pen, place, words: str, *, fill=TRUNK, anchor: str = 'la') -> None:
+  from PIL import ImageFont
+
+  font = ImageFont.load_default(11 * _SUPERSAMPLING)
+  pen.text(tuple(place), words, fill=fill, font=font, anchor=anchor)
 
 
 def _disc(pen, centre: np.ndarray, radius: float, colour) -> None:
