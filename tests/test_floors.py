@@ -14,7 +14,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'vimonet_jax'
 FLOORS = (
   (
     'motion.skeleton motion.features motion.bvh motion.amc motion.smpl '
-    'motion.readers motion.corrupt motion.draw',
+    'motion.readers motion.checks motion.corrupt motion.draw',
     'chat_api',
   ),
   (
