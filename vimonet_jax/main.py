@@ -28,8 +28,14 @@ _VIDEO = flags.DEFINE_string('video', None, 'chat: a video or image folder.')
 _QUESTION = flags.DEFINE_string(
   'question', None, 'chat: one question; without it a conversation starts.'
 )
+_INPUT = flags.DEFINE_string(
+  'input', None, 'features: a motion file, or a folder that has some.'
+)
+_ANIMATE = flags.DEFINE_bool('animate', False, 'features: draw GIFs, too.')
 _OUTPUT = flags.DEFINE_string(
-  'output', None, 'show, convert, export, parity, plan: the folder to write to.'
+  'output',
+  None,
+  'show, features, convert, export, parity, plan: the folder to write to.',
 )
 _SAMPLING = flags.DEFINE_string(
   'sampling', 'greedy', 'chat: greedy, or motionllm, which draws.'
@@ -43,10 +49,15 @@ _FORMAT = flags.DEFINE_string(
 _STATISTICS = flags.DEFINE_string(
   'statistics', None, 'convert: mean and std that a motion VQ-VAE goes with.'
 )
-_FPS = flags.DEFINE_float('fps', None, 'Frame rate of --motion.')
-_UP = flags.DEFINE_enum('up', None, ['x', 'y', 'z'], 'Up axis of --motion.')
+_FPS = flags.DEFINE_float('fps', None, 'Frame rate of --motion or --input.')
+_UP = flags.DEFINE_enum(
+  'up', None, ['x', 'y', 'z'], 'Up axis of --motion or --input.'
+)
 _UNIT = flags.DEFINE_enum(
-  'unit', None, ['m', 'cm', 'mm', 'inch'], 'Length unit of --motion.'
+  'unit',
+  None,
+  ['m', 'cm', 'mm', 'inch'],
+  'Length unit of --motion or --input.',
 )
 _RECORD = flags.DEFINE_string(
   'record', 'test:0', 'show: split and number of a record, e.g. test:0.'
@@ -114,6 +125,20 @@ def _show(config, workdir: str) -> int:
   )
 
 
+def _features(config, workdir: str) -> int:
+  from vimonet_jax.apps import features
+
+  del config, workdir  # Features are the same for every model.
+  return features.run(
+    _INPUT.value,
+    _OUTPUT.value,
+    fps=_FPS.value,
+    up=_UP.value,
+    unit=_UNIT.value,
+    animate=_ANIMATE.value,
+  )
+
+
 def _convert(config, workdir: str) -> int:
   from vimonet_jax import importing
 
@@ -157,6 +182,7 @@ TASKS = {
   'report': _report,
   'chat': _chat,
   'show': _show,
+  'features': _features,
   'convert': _convert,
   'assemble': _assemble,
   'export': _export,
