@@ -15,7 +15,7 @@ FLOORS = (
   (
     'motion.skeleton motion.features motion.bvh motion.amc motion.smpl '
     'motion.readers motion.checks motion.corrupt motion.draw',
-    'chat_api',
+    'chat_cache chat_messages chat_sender chat_api',
   ),
   (
     'data.records '
