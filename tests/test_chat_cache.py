@@ -118,11 +118,12 @@ def test_a_line_that_a_power_cut_tore_is_cut_off(tmp_path):
   assert chat_cache.spent_usd(str(tmp_path)) == 0.75
 
 
-def test_a_damaged_line_is_named(tmp_path):
+@pytest.mark.parametrize('damage', ['"us', '"price"'])
+def test_a_damaged_line_is_named(tmp_path, damage):
   with chat_cache.Purse(str(tmp_path), 1.0) as purse:
     purse.charge('a', 0.25)
     purse.charge('b', 0.25)
   path = tmp_path / 'spent.jsonl'
-  path.write_text(path.read_text().replace('"usd"', '"us', 1))
+  path.write_text(path.read_text().replace('"usd"', damage, 1))
   with pytest.raises(ValueError, match='spent.jsonl, line 1: expected'):
     chat_cache.Purse(str(tmp_path), 1.0)
