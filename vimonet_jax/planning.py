@@ -636,14 +636,14 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
   yield f'{found["rows"]} rows{parts}; {_mesh(found)}\n'
   if 'cost' not in found:
     yield from _table(found['memory'])
-    sizes = 'more' if found['used'] is None else f'{_gib(found["used"])}'
-    there = '' if found['limit'] is None else f' of {_gib(found["limit"])}'
+    sizes = 'more' if found['used'] is None else f'{_size(found["used"])}'
+    there = '' if found['limit'] is None else f' of {_size(found["limit"])}'
     yield f'It does not fit: it would take {sizes}{there} a chip.'
     return
   cost = found['cost']
   yield from _table(found['memory'])
-  of = f' of {_gib(found["limit"])}' if found['limit'] else ''
-  yield f'in all          {_gib(found["used"]):>14}{of}\n'
+  of = f' of {_size(found["limit"])}' if found['limit'] else ''
+  yield f'in all          {_size(found["used"]):>14}{of}\n'
   yield f'products        {cost["flops"] / 1e12:>10.2f} TFLOP a chip and step'
   yield f'  of the model  {found["model_flops"] / 1e12:>10.2f} TFLOP'
   if cost['accessed'] is None:
@@ -673,8 +673,10 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _table(sizes: Mapping[str, int]) -> Iterator[str]:
   for i, (name, size) in enumerate(sizes.items()):
-    yield f'{name:16}{_gib(size):>14}{"" if i else " a chip"}'
+    yield f'{name:16}{_size(size):>14}{"" if i else " a chip"}'
 
 
-def _gib(size: float) -> str:
+def _size(size: float) -> str:
+  if size < 2**27:
+    return f'{size / 2**20:.2f} MiB'
   return f'{size / 2**30:.2f} GiB'
