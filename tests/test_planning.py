@@ -32,7 +32,8 @@ def test_a_step_for_what_is_here_is_planned(tmp_path, capsys, monkeypatch):
   told = capsys.readouterr().out
   assert told.startswith('align, motion: rows of 160 on 8 x cpu (8 here)\n')
   assert f'intensity       {found["intensity"]:>10.1f} FLOP a byte' in told
-  assert 'optimizer             0.00 MiB\n' in told
+  optimizer = found['memory']['optimizer'] / 2**20
+  assert f'optimizer       {optimizer:>10.2f} MiB\n' in told
   assert 'It fits.' in told
   monkeypatch.setattr(os, 'sysconf', lambda name: 1000)
   assert planning.run(config, str(tmp_path)) == 1
