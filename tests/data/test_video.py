@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -199,6 +200,32 @@ def test_seconds_cut_a_clip(clip):
   assert _numbers(found, images) == [0, 29]
   with pytest.raises(video.VideoFileError, match=r'3\.0 seconds.*9\.0 to 10'):
     video.read_clip(path, start_s=9.0, end_s=10.0)
+
+
+def test_a_rule_chooses_frames_in_any_order(clip, tmp_path):
+  path, images = clip
+  asked = []
+
+  def choose(number, fps):
+    asked.append((number, fps))
+    return [29, 0, 7, 7]
+
+  found = video.read_chosen(path, choose, size=32)
+  assert asked == [(30, 10.0)]
+  assert _numbers(found, images) == [29, 0, 7, 7]
+  for i, image in enumerate(images):
+    Image.fromarray(image).save(tmp_path / f'{i}.png')
+  path.unlink()
+  found = video.read_chosen(tmp_path, choose, size=32)
+  assert asked[1:] == [(30, 0.0)]
+  assert _numbers(found, images) == [29, 0, 7, 7]
+
+
+@pytest.mark.parametrize('chosen', [[0, 30], [-1, 3], []])
+def test_frames_that_a_clip_does_not_have_are_refused(clip, chosen):
+  message = f'indices of 0 to 29, found {re.escape(str(chosen or "none"))}'
+  with pytest.raises(video.VideoFileError, match=message):
+    video.read_chosen(clip[0], lambda number, fps: chosen)
 
 
 def test_decoded_frames_count_and_not_packets(clip, monkeypatch):

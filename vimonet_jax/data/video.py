@@ -10,7 +10,7 @@ import itertools
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,14 +56,46 @@ def read_clip(
       between start and end.
   """
   path = pathlib.Path(path)
+  if path.is_dir() and (start_s is not None or end_s is not None):
+    raise VideoFileError(
+      f'{path}: expected a video to cut by seconds, found a folder of '
+      'images; leave out start and end and remove images instead.'
+    )
+
+  def choose(number, fps):
+    first, last = _bounds(path, number, fps, start_s, end_s)
+    return choose_frames(number, frames, first=first, last=last)
+
+  return read_chosen(path, choose, size=size, antialias=antialias)
+
+
+def read_chosen(
+  path: str | os.PathLike,
+  choose: Callable[[int, float], Sequence[int]],
+  *,
+  size: int = 224,
+  antialias: bool = False,
+) -> np.ndarray:
+  """The frames of a clip that a rule chooses, as benchmarks have their own.
+
+  Args:
+    path: see `read_clip`.
+    choose: from how many frames there are, at least one, and frames per second,
+      0 where nobody knows, to indices, in any order. It is asked again where
+      decoding finds another number of frames.
+    size: width and height of the result, pixels.
+    antialias: see `read_clip`.
+
+  Returns:
+    uint8 [chosen, size, size, 3], RGB, in the order of the indices.
+
+  Raises:
+    VideoFileError: see `read_clip`; or an index that the clip does not have.
+  """
+  path = pathlib.Path(path)
   if path.is_dir():
-    if start_s is not None or end_s is not None:
-      raise VideoFileError(
-        f'{path}: expected a video to cut by seconds, found a folder of '
-        'images; leave out start and end and remove images instead.'
-      )
     files = _image_files(path)
-    chosen = choose_frames(len(files), frames)
+    chosen = _chosen(path, choose, len(files), 0.0)
     read = {
       i: square(_read_image(files[i]), size, antialias=antialias)
       for i in set(chosen)
@@ -71,8 +103,7 @@ def read_clip(
   else:
     number, fps = _probe(path)
     while True:
-      first, last = _bounds(path, number, fps, start_s, end_s)
-      chosen = choose_frames(number, frames, first=first, last=last)
+      chosen = _chosen(path, choose, number, fps)
       read, decoded = _decode(path, chosen, number, size, antialias)
       if decoded == number:
         break
@@ -274,6 +305,7 @@ def _decode(
   decoded and the number taken for right.
   """
   wanted, read, decoded = set(chosen), {}, 0
+  last = max(wanted)
   with _opened(path) as (container, stream):
     for i, frame in enumerate(container.decode(stream)):
       decoded = i + 1
@@ -282,18 +314,29 @@ def _decode(
         # Degrees against the clock, as np.rot90 turns.
         image = np.rot90(image, round(frame.rotation / 90))
         read[i] = square(image, size, antialias=antialias)
-      if i == chosen[-1] < number - 1:
+      if i == last < number - 1:
         return read, number
   return read, decoded
 
 
-def _bounds(path, number, fps, start_s, end_s) -> tuple[int, int]:
-  """First and last frame of a clip that is given in seconds."""
+def _chosen(path, choose, number: int, fps: float) -> list[int]:
+  """The indices that a rule chooses, all of them among `number` frames."""
   if number == 0:
     raise VideoFileError(
       f'{path}: expected frames, found none; the file is damaged or empty, so '
       'fetch it again.'
     )
+  chosen = list(choose(number, fps))
+  if not chosen or not 0 <= min(chosen) <= max(chosen) < number:
+    raise VideoFileError(
+      f'{path}: expected indices of 0 to {number - 1}, found '
+      f'{chosen or "none"}; correct the rule that chooses frames.'
+    )
+  return chosen
+
+
+def _bounds(path, number, fps, start_s, end_s) -> tuple[int, int]:
+  """First and last frame of a clip that is given in seconds."""
   if start_s is None and end_s is None:
     return 0, number - 1
   if not fps:
