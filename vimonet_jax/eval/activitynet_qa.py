@@ -1,0 +1,235 @@
+"""ActivityNet-QA (Yu et al. 2019): its files, its videos, and exact match.
+
+Exact match suits models that were trained on its answers of one to five words.
+Zero-shot answers are sentences, which a judge compares with `Question.answer`.
+"""
+
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from vimonet_jax.data import video
+
+TYPES = (
+  'motion',
+  'spatial relation',
+  'temporal relation',
+  'yes/no',
+  'colour',
+  'object',
+  'location',
+  'number',
+  'other',
+)
+# The types whose answers are free; the first three have templates.
+FREE = range(3, 9)
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+  """One question about one video.
+
+  Attributes:
+    id: `v_<video>_<number>`.
+    video: name of the video, without the `v_` of its file.
+    question: in lower case, without a question mark.
+    answer: one to five words.
+    type: index of `TYPES`.
+  """
+
+  id: str
+  video: str
+  question: str
+  answer: str
+  type: int
+
+  @property
+  def type_name(self) -> str:
+    return TYPES[self.type]
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+  """How many of n answers are right; those that are missing are wrong.
+
+  Attributes:
+    n: questions.
+    n_correct: answers that are right.
+    n_failed: questions without an answer.
+  """
+
+  n: int
+  n_correct: int
+  n_failed: int
+
+  @property
+  def accuracy(self) -> float | None:
+    """0 to 1, over all n; None where nothing was asked."""
+    return self.n_correct / self.n if self.n else None
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactMatch:
+  """Accuracy by type, of the free types together, and of all together."""
+
+  by_type: Mapping[int, Accuracy]
+  free: Accuracy
+  all: Accuracy
+
+
+def read(
+  questions_json: str | os.PathLike, answers_json: str | os.PathLike
+) -> list[Question]:
+  """The questions of a split with their answers, in the questions' order.
+
+  Args:
+    questions_json: a list of {video_name, question, question_id}.
+    answers_json: a list of {answer, type, question_id}. The two are joined by
+      id: where one of them was sorted or cut, place would pair strangers.
+  """
+  asked = _by_id(questions_json, ('video_name', 'question'))
+  answers = _by_id(answers_json, ('answer', 'type'))
+  for path, ids in (
+    (answers_json, asked.keys() - answers.keys()),
+    (questions_json, answers.keys() - asked.keys()),
+  ):
+    if ids:
+      raise ValueError(
+        f'{path}: expected the same ids as in the file beside it, found '
+        f'{len(ids)} missing, such as {min(ids)}; give both files of one split.'
+      )
+  found = []
+  for name, line in asked.items():
+    kind = answers[name]['type']
+    if kind not in range(len(TYPES)):
+      raise ValueError(
+        f'{answers_json}: expected a type of 0 to {len(TYPES) - 1}, found '
+        f'{kind!r} for {name}; correct the file.'
+      )
+    if not name.startswith(f'v_{line["video_name"]}_'):
+      raise ValueError(
+        f'{questions_json}: expected an id v_{line["video_name"]}_<number> for '
+        f'that video, found {name}; correct the file.'
+      )
+    found.append(
+      Question(
+        name,
+        line['video_name'],
+        line['question'],
+        answers[name]['answer'],
+        kind,
+      )
+    )
+  return found
+
+
+def read_predictions(path: str | os.PathLike) -> dict[str, str]:
+  """Id -> answer, of a list of {question_id, answer} as upstream writes it."""
+  return {i: line['answer'] for i, line in _by_id(path, ('answer',)).items()}
+
+
+def find_video(folder: str | os.PathLike, name: str) -> pathlib.Path | None:
+  """The file `v_<name>` of any usual ending; None where there is none."""
+  for suffix in video.VIDEOS:
+    for ending in (suffix, suffix.upper()):
+      path = pathlib.Path(folder) / f'v_{name}{ending}'
+      if path.is_file():
+        return path
+  return None
+
+
+def missing_videos(
+  folder: str | os.PathLike, questions: Iterable[Question]
+) -> list[str]:
+  """Names of videos that are asked about and not there, each once, sorted.
+
+  Some have gone from where they were published. Ask before a run, and report
+  how many: their questions fail, and a failure is wrong.
+  """
+  if not os.path.isdir(folder):
+    raise FileNotFoundError(
+      f'Expected a folder of videos, found no {folder}; correct the path.'
+    )
+  names = sorted({question.video for question in questions})
+  return [name for name in names if find_video(folder, name) is None]
+
+
+def exact_match(
+  predictions: Mapping[str, str], questions: Sequence[Question]
+) -> ExactMatch:
+  """How many predictions are the answer, letter by letter, as upstream.
+
+  Args:
+    predictions: by id; see `read_predictions`. A missing one counts as wrong.
+    questions: all that were asked.
+  """
+  unknown = predictions.keys() - {question.id for question in questions}
+  if unknown:
+    raise ValueError(
+      f'Expected predictions for the {len(questions)} questions, found '
+      f'{len(unknown)} for other ids, such as {min(unknown)}; give those of '
+      'the same split.'
+    )
+  kinds = collections.defaultdict(list)
+  for question in questions:
+    kinds[question.type].append(predictions.get(question.id) == question.answer)
+  failed = collections.Counter(
+    question.type for question in questions if question.id not in predictions
+  )
+  by_type = {
+    kind: Accuracy(len(kinds[kind]), sum(kinds[kind]), failed[kind])
+    for kind in range(len(TYPES))
+  }
+  return ExactMatch(
+    by_type,
+    # The published script prints another value: it divides while the types are
+    # still being added, so what it calls free depends on their order. With its
+    # example predictions for validation it prints .7583, where the types 3 to 8
+    # together are 6369 / 12600 = .5055.
+    free=pool(by_type[kind] for kind in FREE),
+    all=pool(by_type.values()),
+  )
+
+
+def pool(accuracies: Iterable[Accuracy]) -> Accuracy:
+  """Of all questions alike, however they were divided."""
+  held = list(accuracies)
+  return Accuracy(
+    sum(a.n for a in held),
+    sum(a.n_correct for a in held),
+    sum(a.n_failed for a in held),
+  )
+
+
+def _by_id(path, fields: Sequence[str]) -> dict[str, dict]:
+  """Id -> line, in the order of the file."""
+  with open(path, encoding='utf-8') as f:
+    try:
+      lines = json.load(f)
+    except ValueError as e:
+      raise ValueError(
+        f'{path}: expected a JSON list, found {e}; fetch it again.'
+      ) from e
+  if not isinstance(lines, list):
+    raise ValueError(
+      f'{path}: expected a JSON list, found a {type(lines).__name__}; give the '
+      'file as published.'
+    )
+  found = {}
+  for place, line in enumerate(lines):
+    held = line if isinstance(line, dict) else {}
+    absent = [name for name in ('question_id', *fields) if name not in held]
+    if absent:
+      raise ValueError(
+        f'{path}: expected {", ".join(absent)} in line {place} of the list, '
+        f'found {", ".join(held) or "none"}; give the file as published.'
+      )
+    if found.setdefault(line['question_id'], line) is not line:
+      raise ValueError(
+        f'{path}: expected each id once, found {line["question_id"]} twice; '
+        'remove one.'
+      )
+  return found
