@@ -43,9 +43,9 @@ FLOORS = (
     'infer.generate infer.engine infer.conversation',
   ),
   (
-    'page eval.judge eval.benchmarks eval.activitynet_qa eval.scores eval.run '
-    'eval.tables eval.studies annotate audit.watermark audit.provenance '
-    'audit.bias plan report',
+    'page eval.judge eval.benchmarks eval.activitynet_qa eval.mv_bench '
+    'eval.scores eval.run eval.tables eval.studies annotate audit.watermark '
+    'audit.provenance audit.bias plan report',
     'parity.work_folder parity.jax_side parity.torch_networks '
     'parity.torch_side parity.handout parity.sides parity.verdicts '
     'parity.plots parity.report',
