@@ -194,6 +194,7 @@ def test_an_output_is_its_first_line_after_the_bracket():
     '(B batting',
     '((B) batting',
     'The best option is (B), and not (A).',
+    'The answer is (b).',
     'He is batting.',
     '(Batting',
     'A man is batting',
