@@ -44,8 +44,8 @@ FLOORS = (
   ),
   (
     'page eval.judge eval.benchmarks eval.activitynet_qa eval.mv_bench '
-    'eval.scores eval.run eval.tables eval.studies annotate audit.watermark '
-    'audit.provenance audit.bias plan report',
+    'eval.scores eval.babel_qa eval.run eval.tables eval.studies annotate '
+    'audit.watermark audit.provenance audit.bias plan report',
     'parity.work_folder parity.jax_side parity.torch_networks '
     'parity.torch_side parity.handout parity.sides parity.verdicts '
     'parity.plots parity.report',
