@@ -30,6 +30,12 @@ ROW = {
   ],
   'answer': 'stand up',
 }
+SEGMENTS = (
+  babel_qa.Segment(0, 30, ('walk',), ('forward',)),
+  babel_qa.Segment(30, 60, ('sit',)),
+  babel_qa.Segment(60, 90, ('stand up', 'stretch')),
+  babel_qa.Segment(90, 120, ('walk',), ('left',)),
+)
 
 
 def _step(function, inputs=(), value=None):
@@ -65,6 +71,13 @@ def _question(number, query='action', relation='before', answer='walk'):
   steps = babel_qa.Step('scene'), babel_qa.Step(f'query_{query}', (0,))
   name = f'{number:06d}'
   return babel_qa.Question(name, '7', query, relation, '?', steps, answer)
+
+
+def _ask(*program, query='action'):
+  """A question with this program, without the scene and the query."""
+  steps = [babel_qa.Step('scene'), *(babel_qa.Step(*step) for step in program)]
+  steps.append(babel_qa.Step(f'query_{query}', (len(steps) - 1,)))
+  return dataclasses.replace(_question(1, query), program=tuple(steps))
 
 
 # --- Questions ---------------------------------------------------------------
@@ -254,3 +267,107 @@ def test_the_up_axis_is_known_in_one_layout_and_seen_in_the_other(tmp_path):
 def test_a_motion_that_is_not_there_is_reported(tmp_path):
   with pytest.raises(ValueError, match='7/joints.npy or 7_joints_30fps.npy'):
     babel_qa.find_motion(tmp_path, '7')
+
+
+# --- Segments ----------------------------------------------------------------
+
+
+def test_concepts_keep_their_order_and_lose_transitions(tmp_path):
+  rows = [
+    (30, 60, {'action': ['sit'], 'body_part': ['left leg', 'right leg']}),
+    (60, 70, {'action': ['transition']}),
+    (0, 30, {'direction': ['left']}),
+  ]
+  rows = [
+    {'start_f': start, 'end_f': end, 'attributes': attributes}
+    for start, end, attributes in rows
+  ]
+  path = _write(tmp_path / 'motion_concepts.json', {'7': rows, '8': []})
+  assert babel_qa.read_segments(path) == {
+    '7': (
+      babel_qa.Segment(30, 60, ('sit',), (), ('left leg', 'right leg')),
+      babel_qa.Segment(0, 30, (), ('left',)),
+    ),
+    '8': (),
+  }
+
+
+def test_labels_tell_actions_directions_and_body_parts(tmp_path):
+  rows = [
+    (50, 'Walk to the left', ['walk']),
+    (0, 'Raise Left arm', ['raising body part', 'arm movements']),
+    (20, 'transition', ['transition']),
+    (30, 'go back', ['backwards movement', 'walk']),
+    (70, 'run forwards', ['forward movement', 'run']),
+  ]
+  rows = [
+    {
+      'start_frame': start,
+      'end_frame': start + 9,
+      'raw_label': label,
+      'action_categories': [categories],
+    }
+    for start, label, categories in rows
+  ]
+  path = _write(tmp_path / 'one.json', {'babel_id': '7', 'segments': rows})
+  actions = ('raising body part', 'arm movements')
+  assert babel_qa.read_segments(path) == {
+    '7': (
+      babel_qa.Segment(0, 9, actions, (), ('left arm',)),
+      babel_qa.Segment(30, 39, ('walk',), ('backwards',)),
+      babel_qa.Segment(50, 59, ('walk',), ('left',)),
+      babel_qa.Segment(70, 79, ('run',), ('forward',)),
+    )
+  }
+
+
+@pytest.mark.parametrize(
+  'value', [[], {'7': [{'start_f': 0}]}, {'segments': [{}]}, {'7': 3}]
+)
+def test_other_files_have_no_segments(tmp_path, value):
+  path = _write(tmp_path / 'segments', value)
+  with pytest.raises(ValueError, match='expected segments with frames'):
+    babel_qa.read_segments(path)
+
+
+@pytest.mark.parametrize(
+  ('program', 'query', 'expected'),
+  [
+    ([('filter_action', (0,), 'sit'), ('relate', (1,), 'before')], 'direction',
+     ((1,), 0, ('forward',))),
+    ([('filter_action', (0,), 'sit'), ('relate', (1,), 'after')], 'action',
+     ((1,), 2, ('stand up', 'stretch'))),
+    ([('filter_direction', (0,), 'left')], 'action', ((3,), 3, ('walk',))),
+    ([('filter_direction', (0,), 'left'), ('relate', (1,), 'before'),
+      ('filter_action', (0,), 'sit'), ('relate', (3,), 'after'),
+      ('intersect', (2, 4))], 'action', ((3, 1), 2, ('stand up', 'stretch'))),
+  ],
+)  # fmt: skip
+def test_a_program_finds_its_segment(program, query, expected):
+  question = _ask(*program, query=query)
+  assert babel_qa.execute(question, SEGMENTS) == expected
+
+
+@pytest.mark.parametrize(
+  ('program', 'message'),
+  [
+    ([('filter_action', (0,), 'walk')], 'one segment of action walk, found 2'),
+    ([('filter_action', (0,), 'run')], 'one segment of action run, found 0'),
+    ([('filter_direction', (0,), 'left'), ('relate', (1,), 'after')],
+     'one segment to ask about, found 0'),
+    ([('filter_direction', (0,), 'forward'), ('relate', (1,), 'before')],
+     'one segment to ask about, found 0'),
+    ([('filter_direction', (0,), 'left'), ('relate', (1,), 'before'),
+      ('filter_action', (0,), 'stand up'), ('relate', (3,), 'after'),
+      ('intersect', (2, 4))], 'one segment to ask about, found 0'),
+  ],
+)  # fmt: skip
+def test_a_program_that_finds_no_single_segment_is_reported(program, message):
+  with pytest.raises(ValueError, match=f'{message} of 4; check the segments'):
+    babel_qa.execute(_ask(*program), SEGMENTS)
+
+
+def test_a_segment_without_an_answer_is_reported():
+  question = _ask(('filter_action', (0,), 'sit'), query='body_part')
+  with pytest.raises(ValueError, match='expected body_part of segment 1'):
+    babel_qa.execute(question, SEGMENTS)
