@@ -1,5 +1,8 @@
+import collections
 import dataclasses
 import json
+import random
+import shutil
 
 import numpy as np
 import pytest
@@ -371,3 +374,315 @@ def test_a_segment_without_an_answer_is_reported():
   question = _ask(('filter_action', (0,), 'sit'), query='body_part')
   with pytest.raises(ValueError, match='expected body_part of segment 1'):
     babel_qa.execute(question, SEGMENTS)
+
+
+# --- Scores ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [
+    (' The  person\nWalks. ', 'walks'),
+    ('"They stand up!"', 'stand up'),
+    ('the left arm', 'left arm'),
+    ('Take/pick something up...', 'take/pick something up'),
+    ('theatre', 'theatre'),
+    ('then walk', 'then walk'),
+    ('person', 'person'),
+    ('The person.', ''),
+    ('they the', 'the'),
+    ('?!', ''),
+  ],
+)
+def test_normalised_texts(text, expected):
+  assert babel_qa.normalise(text) == expected
+
+
+@pytest.mark.parametrize(
+  ('prediction', 'answer', 'is_strict', 'is_lenient'),
+  [
+    ('walk', 'walk', True, True),
+    ('They walk.', 'walk', True, True),
+    ('They stand up after that.', 'stand up', False, True),
+    ('walks', 'walk', False, False),
+    ('walk and sit', 'walk', False, False),
+    ('sit', 'walk', False, False),
+    ('jumping jacks', 'jump', False, False),
+    ('Jumping jacks, twice.', 'jumping jacks', False, True),
+    ('stand', 'stand up', False, False),
+    ('', 'walk', False, False),
+    ('left, walk', 'walk', False, True),
+  ],
+)
+def test_strict_and_lenient_answers(prediction, answer, is_strict, is_lenient):
+  assert babel_qa.strict(prediction, answer) == is_strict
+  answers = VOCABULARY['action']
+  assert babel_qa.lenient(prediction, answer, answers) == is_lenient
+
+
+def test_an_answer_inside_a_longer_one_is_not_named():
+  answers = 'squat', 'half squat'
+  assert babel_qa.lenient('A half squat.', 'half squat', answers)
+  assert not babel_qa.lenient('A half squat.', 'squat', answers)
+
+
+def test_the_closed_answer_has_the_best_mean_and_not_the_best_sum():
+  answers = 'forward', 'left', 'right'
+  likelihoods = {
+    'right': babel_qa.Likelihood(-3.0, 3),
+    'left': (-3.0, 3),
+    'forward': (-2.0, 1),
+  }
+  assert babel_qa.closed(likelihoods, answers) == 'left'
+  with pytest.raises(ValueError, match="differ in 'right'; score each"):
+    babel_qa.closed(likelihoods, answers[:2])
+  for bad in ((float('nan'), 1), (float('-inf'), 1), (-1.0, 0)):
+    with pytest.raises(ValueError, match="for 'left'; check how"):
+      babel_qa.closed({**likelihoods, 'left': bad}, answers)
+
+
+def test_slices_are_by_type_by_relation_and_by_both():
+  questions = [
+    _question(0, 'action', 'before'),
+    _question(1, 'action', 'in_between'),
+    _question(2, 'direction', 'no_relation'),
+    _question(3, 'direction', 'after'),
+  ]
+  found = babel_qa.slices(questions)
+  assert tuple(found) == babel_qa.SLICES
+  members = {k: [int(q.id) for q in v] for k, v in found.items() if v}
+  assert members == {
+    'all': [0, 1, 2, 3],
+    'action': [0, 1],
+    'direction': [2, 3],
+    'before': [0],
+    'after': [3],
+    'in_between': [1],
+    'no_relation': [2],
+    'other': [1, 2],
+    'action/before': [0],
+    'action/in_between': [1],
+    'direction/no_relation': [2],
+    'direction/after': [3],
+  }
+
+
+def test_accuracies_count_every_question():
+  questions = [_question(i, relation=r) for i, r in enumerate(
+    ['before', 'before', 'after'])]  # fmt: skip
+  correct = {'000000': True, '000001': False, '000002': True, 'else': False}
+  rows = babel_qa.accuracies(questions, correct)
+  assert rows['all'] == {'accuracy': 2 / 3, 'n_correct': 2, 'n': 3}
+  assert rows['before'] == {'accuracy': 0.5, 'n_correct': 1, 'n': 2}
+  assert rows['other'] == {'accuracy': None, 'n_correct': 0, 'n': 0}
+  del correct['000001']
+  with pytest.raises(ValueError, match='none on 1, the first 000001; give'):
+    babel_qa.accuracies(questions, correct)
+
+
+def test_the_majority_is_that_of_train():
+  train = [_question(i, answer=a) for i, a in enumerate(['walk', 'sit'] * 2)]
+  other = [_question(i, answer='walk') for i in range(3)]
+  assert babel_qa.majority(train) == {'action': 'sit'}, 'the first by name'
+  rows = babel_qa.majority_accuracies([*train, _question(9)], other)
+  assert rows['action/before'] == {'accuracy': 1.0, 'n_correct': 3, 'n': 3}
+  # A type that train lacks has no majority, and its questions stay wrong.
+  rows = babel_qa.majority_accuracies(other, [_question(0, 'direction')])
+  assert rows['all'] == {'accuracy': 0.0, 'n_correct': 0, 'n': 1}
+
+
+# --- The data set ------------------------------------------------------------
+
+RELATIONS = ('before', 'after', 'no_relation', 'in_between')
+# Questions, motions, by query type, by relation type.
+COUNTS = {
+  'train': (1800, 771, (1201, 376, 223), (588, 569, 514, 129)),
+  'val': (384, 167, (271, 64, 49), (134, 124, 101, 25)),
+  'test': (393, 171, (261, 72, 60), (124, 124, 113, 32)),
+}
+# Query type x relation. That of test is published; those of train and val were
+# counted from the files without this code.
+CROSS = {
+  'train': ((439, 384, 285, 93), (69, 107, 169, 31), (80, 78, 60, 5)),
+  'val': ((106, 95, 54, 16), (11, 17, 33, 3), (17, 12, 14, 6)),
+  'test': ((86, 90, 63, 22), (15, 16, 35, 6), (23, 18, 15, 4)),
+}
+# Right answers of the majority. Those of test are its published percentages of
+# the counts above.
+MAJORITY = {
+  'train': dict(all=526, action=355, direction=114, body_part=57, before=170,
+                after=156, other=200),
+  'val': dict(all=110, action=78, direction=17, body_part=15, before=36,
+              after=42, other=32),
+  'test': dict(all=134, action=93, direction=23, body_part=18, before=38,
+               after=47, other=49),
+}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def splits(shared_data):
+  folder = shared_data / 'babelqa'
+  vocabulary = babel_qa.read_vocabulary(folder / 'answer_vocab.json')
+  files = {'train': 'train', 'val': 'val', 'test': 'test_public'}
+  return {
+    split: babel_qa.read(folder / f'{name}.jsonl', vocabulary)
+    for split, name in files.items()
+  }
+
+
+def _cross(rows):
+  return tuple(
+    tuple(rows[f'{query}/{relation}'] for relation in RELATIONS)
+    for query in babel_qa.QUERY_TYPES
+  )
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_the_counts_are_those_of_the_data_set(splits, split):
+  questions = splits[split]
+  n = {name: len(rows) for name, rows in babel_qa.slices(questions).items()}
+  motions = len({q.babel_id for q in questions})
+  by_query = tuple(n[name] for name in babel_qa.QUERY_TYPES)
+  by_relation = tuple(n[name] for name in RELATIONS)
+  assert (n['all'], motions, by_query, by_relation) == COUNTS[split]
+  assert n['other'] == by_relation[2] + by_relation[3]
+  assert _cross(n) == CROSS[split]
+
+
+def test_the_public_part_of_test_leaves_100_questions(splits):
+  """Every count is at most that of the whole, and the rest adds up."""
+  questions = splits['test']
+  n = {name: len(rows) for name, rows in babel_qa.slices(questions).items()}
+  rest = np.array(CROSS['test']) - _cross(n)
+  assert (rest >= 0).all()
+  by_query = [n[name] for name in babel_qa.QUERY_TYPES]
+  by_relation = [n[name] for name in RELATIONS]
+  assert list(COUNTS['test'][2] - rest.sum(axis=1)) == by_query
+  assert list(COUNTS['test'][3] - rest.sum(axis=0)) == by_relation
+  assert (n['all'], rest.sum()) == (293, COUNTS['test'][0] - 293)
+
+
+def test_no_motion_is_in_two_splits(splits):
+  motions = [{q.babel_id for q in questions} for questions in splits.values()]
+  assert len(set.union(*motions)) == sum(map(len, motions))
+
+
+def test_the_split_file_gives_the_splits_in_their_order(shared_data, splits):
+  path = shared_data / 'babelqa' / 'split_question_ids_public.json'
+  everything = [q for questions in splits.values() for q in questions]
+  random.Random(0).shuffle(everything)
+  for split, questions in splits.items():
+    assert babel_qa.take_split(everything, path, split) == questions
+
+
+def test_the_vocabulary_is_what_occurs_in_train(shared_data, splits):
+  vocabulary = babel_qa.vocabulary_of(splits['train'])
+  path = shared_data / 'babelqa' / 'answer_vocab.json'
+  assert vocabulary == babel_qa.read_vocabulary(path)
+  sizes = {name: len(answers) for name, answers in vocabulary.items()}
+  assert sizes == {'action': 20, 'direction': 4, 'body_part': 8}
+
+
+def test_each_answer_is_itself_and_no_other(splits):
+  """No answer is named inside another, so the order of looking is no matter."""
+  for answers in babel_qa.vocabulary_of(splits['train']).values():
+    for said in answers:
+      right = [babel_qa.lenient(said, answer, answers) for answer in answers]
+      assert right == [babel_qa.strict(said, answer) for answer in answers]
+      assert sum(right) == 1
+
+
+def test_programs_say_what_relation_types_say(splits):
+  for question in sum(splits.values(), []):
+    related = [s.value for s in question.program if s.function == 'relate']
+    expected = {'no_relation': [], 'in_between': ['after', 'before']}
+    relation = question.relation_type
+    assert sorted(related) == expected.get(relation, [relation]), question.id
+    filters = [s for s in question.program if s.function.startswith('filter')]
+    assert all(step.value in question.question for step in filters)
+
+
+def test_the_majority_row(splits):
+  train = splits['train']
+  assert babel_qa.majority(train) == {
+    'action': 'walk',
+    'direction': 'forward',
+    'body_part': 'right hand',
+  }
+  for split in ('train', 'val'):
+    rows = babel_qa.majority_accuracies(train, splits[split])
+    found = {name: rows[name]['n_correct'] for name in MAJORITY[split]}
+    assert found == MAJORITY[split]
+
+
+def test_the_majority_row_of_test_fits_its_public_part(splits):
+  """100 questions are not here; neither right nor wrong ones can be fewer."""
+  published = {'all': 34.10, 'action': 35.63, 'direction': 31.94,
+               'body_part': 30.00, 'before': 30.65, 'after': 37.90,
+               'other': 33.79}  # fmt: skip
+  rows = babel_qa.majority_accuracies(splits['train'], splits['test'])
+  totals = dict(zip(babel_qa.QUERY_TYPES, COUNTS['test'][2], strict=True))
+  totals |= {'all': 393, 'before': 124, 'after': 124, 'other': 145}
+  for name, percent in published.items():
+    right, total = MAJORITY['test'][name], totals[name]
+    assert round(100 * right / total, 2) == pytest.approx(percent)
+    row = rows[name]
+    assert row['n_correct'] <= right
+    assert row['n'] - row['n_correct'] <= total - right
+  assert rows['all'] == {'accuracy': 102 / 293, 'n_correct': 102, 'n': 293}
+
+
+def test_programs_answer_every_question_of_humman_qa(shared_data):
+  folder = shared_data / 'humman_qa'
+  questions = babel_qa.read(folder / 'questions_public.json')
+  motions = babel_qa.read_segments(folder / 'motion_concepts_public.json')
+  assert (len(questions), len(motions)) == (192, 60)
+  kinds = collections.Counter()
+  for question in questions:
+    found = babel_qa.execute(question, motions[question.babel_id])
+    assert question.answer in found.answers, question.id
+    assert found.filter_answers == question.filter_answers, question.id
+    kinds[question.relation_type] += 1
+  assert [kinds[name] for name in RELATIONS] == [49, 68, 68, 7]
+
+
+def test_three_questions_from_their_text_to_their_motion(shared_data, splits):
+  folder = shared_data / 'babel_segments'
+  segments = babel_qa.read_segments(folder / '919_segments.json')
+  asked = {q.id: q for q in splits['train'] if q.babel_id in segments}
+  found = {
+    name: babel_qa.execute(question, segments[question.babel_id])
+    for name, question in asked.items()
+  }
+  assert found == {
+    '004019': ((0,), 0, ('walk',)),
+    '004020': ((0,), 1, ('sit',)),
+    '004023': ((3,), 4, ('walk',)),
+  }
+  answers = {'004019': 'walk', '004020': 'sit', '004023': 'walk'}
+  assert {name: q.answer for name, q in asked.items()} == answers
+
+  joints_TJ3 = babel_qa.read_motion(folder, '919').joints
+  assert joints_TJ3.shape == (211, skeleton.NUM_JOINTS, 3)
+  # Features face +z: the segments show what they are labelled with.
+  pelvis_T3 = features.recover(features.encode(joints_TJ3))[:, 0]
+  ends = [
+    (segment.start_frame * 2 // 3, segment.end_frame * 2 // 3 - 1)
+    for segment in segments['919']
+  ]
+  moved = [pelvis_T3[end] - pelvis_T3[start] for start, end in ends]
+  assert moved[0][2] > 1.0, 'walks forward'
+  assert moved[1][1] < -0.2, 'sits down'
+  assert moved[3][1] > 0.2, 'stands up'
+  assert moved[4][2] < -1.0, 'walks back'
+
+
+def test_both_layouts_of_a_motion_folder_are_the_same(shared_data, tmp_path):
+  folder = tmp_path / 'motion_sequences' / '4869'
+  folder.mkdir(parents=True)
+  source = shared_data / 'babel_segments'
+  shutil.copy(source / '4869_joints_30fps.npy', folder / 'joints.npy')
+  np.testing.assert_array_equal(
+    babel_qa.read_motion(tmp_path, '4869').joints,
+    babel_qa.read_motion(source, '4869').joints,
+  )

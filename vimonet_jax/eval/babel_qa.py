@@ -1,4 +1,4 @@
-"""BABEL-QA: questions about the parts of a motion, and what answers them.
+"""BABEL-QA: questions about the parts of a motion, and how answers are scored.
 
 The questions come from labelled segments of BABEL (Endo et al., ICML 2023,
 'Motion question answering via modular motion programs'): one or two filters
@@ -10,6 +10,7 @@ the same as the question, and `execute` runs it on the segments.
 import collections
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
@@ -17,11 +18,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vimonet_jax.data import records as records_lib
+from vimonet_jax.eval import judge, scores
 from vimonet_jax.motion import readers
 
 FPS = 30.0  # of the motions, and what the segments count in
 QUERY_TYPES = ('action', 'direction', 'body_part')
 RELATION_TYPES = ('before', 'after', 'in_between', 'no_relation')
+# Published tables sum up the last two of the relations.
+OTHER = 'other'
+SLICES = (
+  scores.ALL, *QUERY_TYPES, *RELATION_TYPES, OTHER,
+  *(f'{query}/{relation}' for query in QUERY_TYPES
+    for relation in RELATION_TYPES),
+)  # fmt: skip
 
 # Query type -> its answers, sorted.
 Vocabulary = dict[str, tuple[str, ...]]
@@ -524,3 +533,146 @@ def _labelled(row: Mapping[str, Any]) -> Segment | None:
     tuple(dict.fromkeys(moved)),
     tuple(' '.join(part) for part in _SIDES.findall(label)),
   )
+
+
+# --- Scores ------------------------------------------------------------------
+
+
+class Likelihood(NamedTuple):
+  """Of an answer after the prompt: the sum over its tokens, and how many."""
+
+  log_prob: float
+  num_tokens: int
+
+
+def normalise(text: str) -> str:
+  """'The person walks. ' -> 'walks': what `strict` compares.
+
+  Lower case, single blanks, no punctuation at the ends, and no leading 'the
+  person', 'they' or 'the'.
+  """
+  text = ' '.join(text.lower().split())
+  text = re.sub(r'^[\W_]+|[\W_]+$', '', text)
+  return re.sub(r'^(the person|they|the)(?: |$)', '', text)
+
+
+def strict(prediction: str, answer: str) -> bool:
+  """Whether a prediction is the answer. This is the headline."""
+  return normalise(prediction) == normalise(answer)
+
+
+def lenient(prediction: str, answer: str, answers: Sequence[str]) -> bool:
+  """Whether a prediction names the answer and no other, as whole words.
+
+      answer  walk        right   'They walk.'    wrong   'They walk and sit.'
+
+  An answer within a longer one is not named by it: 'half squat' is no 'squat'.
+
+  Args:
+    prediction: what the model said.
+    answer: the right one.
+    answers: all of the question's type.
+  """
+  found = judge.named(prediction, (*answers, answer))
+  return found == {tuple(judge.normalise(answer))}
+
+
+def closed(
+  likelihoods: Mapping[str, Likelihood | tuple[float, int]],
+  answers: Sequence[str],
+) -> str:
+  """The answer of the highest mean log-probability of its tokens.
+
+  Of equal ones it is the first in `answers`, so no dict's order decides.
+
+  Args:
+    likelihoods: of each answer.
+    answers: all of the question's type.
+
+  Raises:
+    ValueError: the likelihoods are of other answers, or one is no number.
+  """
+  if set(likelihoods) != set(answers):
+    differing = sorted(set(likelihoods) ^ set(answers))
+    raise ValueError(
+      f'Expected likelihoods of the {len(answers)} answers, found '
+      f'{len(likelihoods)} that differ in {differing[0]!r}; score each answer '
+      "of the question's type."
+    )
+  for answer, (log_prob, num_tokens) in likelihoods.items():
+    if not (math.isfinite(log_prob) and num_tokens > 0):
+      raise ValueError(
+        'Expected a sum of log-probabilities over one token or more, found '
+        f'{log_prob} over {num_tokens} for {answer!r}; check how it was scored.'
+      )
+  means = {
+    answer: log_prob / num_tokens
+    for answer, (log_prob, num_tokens) in likelihoods.items()
+  }
+  return max(answers, key=means.get)
+
+
+def slices(questions: Sequence[Question]) -> dict[str, list[Question]]:
+  """Each of `SLICES` -> its questions, maybe none: the rows of every table.
+
+  'all', then by query type, by relation type with `other` for both that are
+  neither before nor after, and by both, as in 'body_part/in_between'.
+  """
+  found = {name: [] for name in SLICES}
+  for question in questions:
+    query, relation = question.query_type, question.relation_type
+    names = [scores.ALL, query, relation, f'{query}/{relation}']
+    if relation not in _NEIGHBOUR:
+      names.append(OTHER)
+    for name in names:
+      found[name].append(question)
+  return found
+
+
+def accuracies(
+  questions: Sequence[Question], correct: Mapping[str, bool]
+) -> dict[str, scores.Row]:
+  """Each of `SLICES` -> accuracy (0 to 1, None where n is 0), n_correct and n.
+
+  Args:
+    questions: of one split.
+    correct: id -> whether its answer is right, False where there is none.
+
+  Raises:
+    ValueError: a question has no verdict, and would leave the table silently.
+  """
+  missing = [q.id for q in questions if q.id not in correct]
+  if missing:
+    raise ValueError(
+      f'Expected a verdict on each of {len(questions)} questions, found none '
+      f'on {len(missing)}, the first {missing[0]}; give False where the answer '
+      'failed.'
+    )
+  rows = {}
+  for name, members in slices(questions).items():
+    right, n = sum(bool(correct[q.id]) for q in members), len(members)
+    rows[name] = {
+      'accuracy': right / n if n else None,
+      'n_correct': right,
+      'n': n,
+    }
+  return rows
+
+
+def majority(train: Sequence[Question]) -> dict[str, str]:
+  """Query type -> its most frequent answer; of equal ones the first by name."""
+  counts = collections.Counter((q.query_type, q.answer) for q in train)
+  return {
+    name: max(answers, key=lambda answer: counts[name, answer])
+    for name, answers in vocabulary_of(train).items()
+    if answers
+  }
+
+
+def majority_accuracies(
+  train: Sequence[Question], questions: Sequence[Question]
+) -> dict[str, scores.Row]:
+  """What answering by query type alone is worth; rows as of `accuracies`."""
+  answers = majority(train)
+  correct = {q.id: answers.get(q.query_type) == q.answer for q in questions}
+  return accuracies(questions, correct)
