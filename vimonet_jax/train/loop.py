@@ -89,7 +89,7 @@ def train(
   """
   root = epath.Path(folder).absolute()
   summary = log_lib.finished(root, steps)
-  if summary := cluster.from_first(f'{root} is finished', summary):
+  if summary := cluster.from_first('a stage is finished', summary):
     logging.info('Stage %s is finished: %s', stage.name, root)
     return summary
   mesh = mesh or sharding.make_mesh(devices=jax.devices()[:1])
