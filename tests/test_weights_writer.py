@@ -1,10 +1,6 @@
 """More weights than memory: written in parts, read one at a time."""
 
 import os
-import pathlib
-import socket
-import subprocess
-import sys
 import types
 
 import jax
@@ -13,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tensorstore as ts
+import two_processes
 from etils import epath
 
 from vimonet_jax import checkpoint, sharding
@@ -372,33 +369,18 @@ checkpoint.save_weights(f'{folder}-saved', {'half': half})
 
 def test_several_processes_write_one_folder(tmp_path):
   """They used to remove each other's parts and wait for ever."""
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    port = str(free.getsockname()[1])
   folder = str(tmp_path / 'weights')
   flags = os.environ['XLA_FLAGS'].split()
   environment = {
     **os.environ,
     'XLA_FLAGS': ' '.join(x for x in flags if 'device_count' not in x),
   }
-  processes = [
-    subprocess.Popen(
-      [sys.executable, '-c', PROCESS, folder, port, str(i)],
-      cwd=pathlib.Path(__file__).parents[1],
-      env=environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for i in range(2)
-  ]
-  try:
-    for process in processes:
-      output, _ = process.communicate(timeout=100)
-      assert process.returncode == 0, output[-3000:]
-  finally:
-    for process in processes:
-      process.kill()
+  for status, output in two_processes.run(
+    lambda port, i: ['-c', PROCESS, folder, str(port), str(i)],
+    environment=environment,
+    timeout_s=100,
+  ):
+    assert status == 0, output[-3000:]
   found = checkpoint.load_weights(folder)
   assert [x[0, 0] for x in found.values()] == [0, 1, 2]
   saved = checkpoint.load_weights(f'{folder}-saved')['half']

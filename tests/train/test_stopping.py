@@ -8,14 +8,12 @@ import itertools
 import os
 import pathlib
 import signal
-import socket
-import subprocess
-import sys
 import threading
 
 import pytest
 import stopping
 import toy
+import two_processes
 from jax.experimental import multihost_utils
 
 from vimonet_jax import checkpoint, cluster
@@ -193,32 +191,19 @@ def test_one_process_that_is_told_while_it_ends_a_stage_begins_no_other(
 
 
 def test_a_signal_that_comes_before_anybody_asks_stops_both_at_one_call():
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    coordinator = f'localhost:{s.getsockname()[1]}'
   environment = {
     **os.environ,
     'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}',
     'JAX_PLATFORMS': 'cpu',
   }
-  processes = [
-    subprocess.Popen(
-      [sys.executable, stopping.__file__, coordinator, str(i)],
-      env=environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for i in range(2)
-  ]
-  try:
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-  finally:
-    for process in processes:
-      process.kill()
+  ended = two_processes.run(
+    lambda port, i: [stopping.__file__, f'localhost:{port}', str(i)],
+    environment=environment,
+    timeout_s=300,
+  )
   told = [
     [line for line in output.splitlines() if line.startswith('told at')]
-    for output in outputs
+    for _, output in ended
   ]
-  assert told[0] == told[1] != [], outputs
-  assert [process.returncode for process in processes] == [143, 143], outputs
+  assert told[0] == told[1] != [], ended
+  assert [status for status, _ in ended] == [143, 143], ended

@@ -9,15 +9,13 @@ import json
 import os
 import pathlib
 import shutil
-import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 import together
 import toy
+import two_processes
 
 from vimonet_jax import checkpoint, cluster, sharding
 from vimonet_jax.data import batches
@@ -49,34 +47,22 @@ def runs(tmp_path_factory, tiny_model):
   together.train(root / 'alone', 20, _mesh())
   together.train(root / 'half', 10, _mesh())
   shutil.copytree(root / 'half', root / 'half_alone')
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    port = s.getsockname()[1]
   environment = {
     **os.environ,
     'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}',
     'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
     'JAX_PLATFORMS': 'cpu',
   }
-  command = [sys.executable, together.__file__, str(root)]
-  command += [f'{tiny_model.workdir}/model', f'localhost:{port}']
-  processes = [
-    subprocess.Popen(
-      [*command, '2', str(i)],
-      env=environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for i in range(2)
-  ]
-  try:
-    outputs = [process.communicate(timeout=900)[0] for process in processes]
-  finally:
-    for process in processes:
-      process.kill()
-  for process, output in zip(processes, outputs, strict=True):
-    assert process.returncode == 0, output[-4000:]
+  ended = two_processes.run(
+    lambda port, i: [
+      *(together.__file__, str(root), f'{tiny_model.workdir}/model'),
+      *(f'localhost:{port}', '2', str(i)),
+    ],
+    environment=environment,
+    timeout_s=900,
+  )
+  for status, output in ended:
+    assert status == 0, output[-4000:]
   told = [json.loads((root / f'told-{i}.json').read_text()) for i in range(2)]
   assert [some['devices'] for some in told] == [[4, 8]] * 2
   return root, told

@@ -6,6 +6,7 @@ records; everything downstream (batches, evaluation, the apps) reads them.
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -182,3 +183,20 @@ def read_json_lines(path: str) -> Iterator[dict[str, Any]]:
           f'{path}, line {number}: expected one JSON object a line, found '
           f'{line[:40]!r}; mend or remove that line.'
         ) from e
+
+
+def read_json_list(path: str | os.PathLike) -> list[Any]:
+  """What a file holds that is one JSON list, as benchmarks are published."""
+  with open(path, encoding='utf-8') as f:
+    try:
+      found = json.load(f)
+    except ValueError as e:
+      raise ValueError(
+        f'{path}: expected a JSON list, found {e}; fetch it again.'
+      ) from e
+  if not isinstance(found, list):
+    raise ValueError(
+      f'{path}: expected a JSON list, found a {type(found).__name__}; give the '
+      'file as published.'
+    )
+  return found

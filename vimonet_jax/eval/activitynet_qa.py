@@ -6,12 +6,11 @@ Zero-shot answers are sentences, which a judge compares with `Question.answer`.
 
 import collections
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
-from vimonet_jax.data import video
+from vimonet_jax.data import records, video
 
 TYPES = (
   'motion',
@@ -206,20 +205,8 @@ def pool(accuracies: Iterable[Accuracy]) -> Accuracy:
 
 def _by_id(path, fields: Sequence[str]) -> dict[str, dict]:
   """Id -> line, in the order of the file."""
-  with open(path, encoding='utf-8') as f:
-    try:
-      lines = json.load(f)
-    except ValueError as e:
-      raise ValueError(
-        f'{path}: expected a JSON list, found {e}; fetch it again.'
-      ) from e
-  if not isinstance(lines, list):
-    raise ValueError(
-      f'{path}: expected a JSON list, found a {type(lines).__name__}; give the '
-      'file as published.'
-    )
   found = {}
-  for place, line in enumerate(lines):
+  for place, line in enumerate(records.read_json_list(path)):
     held = line if isinstance(line, dict) else {}
     absent = [name for name in ('question_id', *fields) if name not in held]
     if absent:

@@ -6,7 +6,6 @@ scored by `strict`, the headline, and by `compat`, as published tables were.
 """
 
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -15,6 +14,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from vimonet_jax.data import records
 from vimonet_jax.eval import judge
 
 
@@ -176,23 +176,8 @@ def read(folder: str | os.PathLike) -> list[Question]:
   return [
     _question(line, task, f'{task.name}/{place}', folder / task.file)
     for task in there
-    for place, line in enumerate(_read_list(folder / task.file))
+    for place, line in enumerate(records.read_json_list(folder / task.file))
   ]
-
-
-def _read_list(path: pathlib.Path) -> list:
-  try:
-    lines = json.loads(path.read_text(encoding='utf-8'))
-  except ValueError as e:
-    raise ValueError(
-      f'{path}: expected a JSON list, found {e}; fetch it again.'
-    ) from e
-  if not isinstance(lines, list):
-    raise ValueError(
-      f'{path}: expected a JSON list, found a {type(lines).__name__}; give the '
-      'file as published.'
-    )
-  return lines
 
 
 def _question(line, task: Task, name: str, path: pathlib.Path) -> Question:
