@@ -447,3 +447,14 @@ def test_a_fingerprint_is_of_every_bit_and_of_no_sharding():
     {'a/b': x, 'c': flat['c'], 'e': flat['d']},
   ]
   assert len({usual, *map(checkpoint.fingerprint, others)}) == 8
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int8', 'bool'])
+@pytest.mark.parametrize('shape', [(), (0, 3), (7,), (5, 7), (2, 3, 4, 5)])
+def test_a_fingerprint_is_the_same_on_host_and_device(shape, dtype):
+  drawn = np.random.default_rng(0).normal(0, 50, size=shape)
+  x = np.asarray(drawn, np.float32).astype(dtype)
+  turned = x.copy(order='F')
+  on_device = checkpoint.mark('a', jnp.asarray(x))
+  assert checkpoint.mark('a', x) == on_device
+  assert checkpoint.mark('a', turned) == on_device

@@ -701,18 +701,21 @@ class LazyWeights(Mapping):
 Mark = tuple[str, tuple[int, ...], str, int]
 
 
-def fingerprint(flat: Mapping[str, jax.Array]) -> str:
+def fingerprint(flat: Mapping[str, Any]) -> str:
   """A word that changes with any path, shape, dtype or bit of the arrays.
 
-  Only whole numbers are added, so it is the same however arrays are sharded,
-  and nothing leaves the devices but a number an array.
+  Only whole numbers are added, so it is the same however arrays are sharded
+  and wherever they are, and nothing leaves the devices but a number an array.
   """
   return fingerprint_of(mark(path, flat[path]) for path in flat)
 
 
-def mark(path: str, x: jax.Array) -> Mark:
+def mark(path: str, x: jax.Array | np.ndarray) -> Mark:
   """What a fingerprint needs to know of an array, which may then go."""
-  return path, x.shape, str(x.dtype), int(_bits(x))
+  # What a host has is added up there: devices would have to be sent it first,
+  # and each shape would be compiled.
+  bits = _bits_on_host(x) if isinstance(x, np.ndarray) else int(_bits(x))
+  return path, x.shape, str(x.dtype), bits
 
 
 def fingerprint_of(marks: Iterable[Mark]) -> str:
@@ -734,6 +737,22 @@ def _bits(x: jax.Array) -> jax.Array:
     step = jnp.uint32(2 * _PRIMES[axis])  # Even, so that no place is even.
     place += step * jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
   return jnp.sum(bits * place, dtype=jnp.uint32)
+
+
+def _bits_on_host(x: np.ndarray) -> int:
+  """The same number as `_bits`, without an array of products.
+
+  A place is 1 and a step for each axis, so each axis needs only the sums over
+  all the others.
+  """
+  bits = x.view(f'u{x.dtype.itemsize}')
+  total = int(bits.sum(dtype=np.uint32))
+  for axis, length in enumerate(x.shape):
+    others = tuple(a for a in range(x.ndim) if a != axis)
+    sums = bits.sum(axis=others, dtype=np.uint32)
+    steps = np.arange(length, dtype=np.uint32) * np.uint32(2 * _PRIMES[axis])
+    total += int(np.sum(sums * steps, dtype=np.uint32))
+  return total % 2**32
 
 
 def _matching(
