@@ -15,6 +15,9 @@ answers that are right, in percent of 1,200, greedy, judged by rules:
     motion only with 3 cm of joint noise that drifts 50.2, that shakes 49.4
 """
 
+import pathlib
+import runpy
+
 import ml_collections
 
 _BOTH = ('motion', 'video')
@@ -231,6 +234,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'corruptions': (('motion', 'L2'), ('both', 'L2'), ('motion', 'L2w')),
     # Validation questions a domain at the end of each stage.
     'probe_per_domain': 40,
+    **_benchmarks(),
   })  # fmt: skip
 
   # --task=parity: the same batches through PyTorch; see comparison.py.
@@ -254,6 +258,13 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   if arg == 'smoke':
     _make_smoke(config)
   return config
+
+
+def _benchmarks() -> ml_collections.ConfigDict:
+  """What every preset says of benchmarks' files."""
+  # From wherever the program is started.
+  path = pathlib.Path(__file__).with_name('benchmarks.py')
+  return runpy.run_path(str(path))['get_config']()
 
 
 def _make_smoke(config: ml_collections.ConfigDict) -> None:

@@ -24,6 +24,9 @@ MotionLLM's code; [VL], Video-LLaVA's scripts, whose three learning rates are
 those of the paper and which say what the paper leaves open; [ours].
 """
 
+import pathlib
+import runpy
+
 import ml_collections
 
 # Steps of an epoch [VL: one per stage]. Motion: 44,970 captions of HumanML3D
@@ -74,6 +77,13 @@ def _stage(steps, trainable, learning_rates, mixes, **changes):
     'checkpoint_steps': 200,
     **changes,
   })  # fmt: skip
+
+
+def _benchmarks() -> ml_collections.ConfigDict:
+  """What every preset says of benchmarks' files."""
+  # From wherever the program is started.
+  path = pathlib.Path(__file__).with_name('benchmarks.py')
+  return runpy.run_path(str(path))['get_config']()
 
 
 def get_config(arg: str = '') -> ml_collections.ConfigDict:
@@ -242,6 +252,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'quantize': '',
     'corruptions': (('motion', 'L2'), ('both', 'L2')),
     'probe_per_domain': 0,
+    **_benchmarks(),
   })  # fmt: skip
   # Of --task=parity; see vimonet_jax/comparison.py.
   config.parity = ml_collections.ConfigDict({

@@ -7,7 +7,7 @@ import numpy as np
 import presets
 import pytest
 
-from vimonet_jax import corpus, evaluation
+from vimonet_jax import corpus, evaluation, suite
 from vimonet_jax.data import batches, records
 from vimonet_jax.eval import benchmarks
 from vimonet_jax.eval import run as eval_run
@@ -65,12 +65,15 @@ def test_a_training_record_that_training_may_pass_over_stops_no_evaluation(
     _rows(tmp_path, monkeypatch, _source('train', 5, damaged=[0, 2]))
 
 
-def test_a_damaged_record_that_is_to_be_asked_about_does_not_vanish():
+@pytest.mark.parametrize('preset', ['mocap', 'tiny'])
+def test_a_damaged_record_that_is_to_be_asked_about_does_not_vanish(
+  monkeypatch, preset
+):
   held_out = _source('test', 3, damaged=[1])
+  monkeypatch.setattr(corpus, 'open_split', lambda *_: held_out)
+  config = presets.load(preset, 'smoke')
   with pytest.raises(records.CorruptError, match='a sound record as test:1'):
-    evaluation._items(presets.load('mocap', 'smoke'), held_out)
-  with pytest.raises(records.CorruptError, match='a sound record as test:1'):
-    evaluation._items(presets.load('tiny', 'smoke'), held_out)
+    suite.open_all(config, '', types.SimpleNamespace(frames=8, image_size=48))
 
 
 @pytest.mark.parametrize('is_first', [True, False])

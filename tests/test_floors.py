@@ -43,8 +43,9 @@ FLOORS = (
     'infer.generate infer.engine infer.conversation',
   ),
   (
-    'page eval.judge eval.benchmarks eval.activitynet_qa eval.mv_bench '
-    'eval.scores eval.babel_qa eval.run eval.tables eval.studies annotate '
+    'page eval.judge eval.benchmarks eval.media eval.vimonet_bench '
+    'eval.activitynet_qa eval.mv_bench eval.scores eval.babel_qa '
+    'eval.run eval.scoring eval.tables eval.studies annotate '
     'audit.watermark audit.provenance audit.bias plan report',
     'parity.work_folder parity.jax_side parity.torch_networks '
     'parity.torch_side parity.handout parity.sides parity.verdicts '
@@ -52,7 +53,7 @@ FLOORS = (
   ),
   ('apps.show apps.chat apps.features apps.demo apps.serve apps.monitor',),
   (
-    'base claim corpus importing outcome exporting evaluation pipeline '
+    'base claim corpus importing outcome exporting suite evaluation pipeline '
     'comparison planning main',
   ),
 )

@@ -1,5 +1,7 @@
 """What a finished model answers: predictions, verdicts, scores, the report.
 
+For each benchmark of `suite`, in their order:
+
     predictions/<benchmark>.jsonl  verdicts/<benchmark>.jsonl
     scores.json  report.html
 """
@@ -11,10 +13,10 @@ from typing import Any
 
 import jax
 
-from vimonet_jax import checkpoint, claim, cluster, report, sharding
+from vimonet_jax import checkpoint, claim, cluster, report, sharding, suite
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import batches, records, sources
-from vimonet_jax.eval import benchmarks, scores, tables
+from vimonet_jax.eval import benchmarks, scores, scoring, tables
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.infer import engine
 from vimonet_jax.motion import features
@@ -63,75 +65,92 @@ def _print_table(workdir: str) -> None:
 def evaluate(config, workdir: str) -> None:
   """Predictions first, scores second, for every input and change of media.
 
+  Media that are missing are said before anything is asked; their items fail.
   Several processes answer together, on all of their devices; one asks its first
   device. The first process scores what they have answered.
   """
-  held_out = corpora.open_split(config, workdir, config.eval.split)
-  items = _items(config, held_out)
+  folder = os.path.join(workdir, 'model')
+  tower = engine.load_bundle(folder).model.video
+  found = suite.open_all(config, workdir, tower)
+  if cluster.is_first():
+    for benchmark in found:
+      _say_missing(benchmark)
   # Before the engine: weights need not be in memory twice.
   settings = _settings(config, workdir)
   is_alone = jax.process_count() == 1
   mesh = None if is_alone else sharding.make_mesh(**config.mesh)
-  lines = eval_run.predict(
-    engine.Engine.load(
-      os.path.join(workdir, 'model'),
-      mesh=mesh,
-      quantize=config.eval.get('quantize', ''),
-    ),
-    items,
-    held_out,
-    _predictions(workdir, items),
-    settings=settings,
-    rows=config.eval.rows,
+  asked = engine.Engine.load(
+    folder, mesh=mesh, quantize=config.eval.get('quantize', '')
   )
-  if cluster.is_first():
-    _score(config, workdir, items, lines, held_out)
+  for benchmark in found:
+    lines = eval_run.predict(
+      asked,
+      benchmark.items,
+      benchmark.records,
+      _predictions(workdir, benchmark.name),
+      settings=settings,
+      rows=config.eval.rows,
+    )
+    if cluster.is_first():
+      _score(config, workdir, benchmark, lines)
   cluster.wait('scores are written')
 
 
-def _score(config, workdir: str, items, lines, held_out) -> None:
-  if _has_captions(config):
-    rows = _caption_rows(config, workdir, items, lines, held_out)
-  else:
-    rows = eval_run.score(items, lines)
-    eval_run.write_verdicts(
-      os.path.join(workdir, 'verdicts', f'{items[0].benchmark}.jsonl'),
-      items,
-      lines,
+def _say_missing(benchmark: benchmarks.Benchmark) -> None:
+  """What cannot be shown, and how many items that costs."""
+  if not benchmark.missing:
+    return
+  failing = sum(
+    item.media_position in benchmark.missing for item in benchmark.items
+  )
+  print(
+    f'{benchmark.name}: {len(benchmark.missing)} of {len(benchmark.records)} '
+    f'clips are missing; {failing} of {len(benchmark.items)} answers will '
+    'fail, and count as wrong:'
+  )
+  for reason in benchmark.missing.values():
+    print(f'  {reason}')
+
+
+def _score(
+  config,
+  workdir: str,
+  benchmark: benchmarks.Benchmark,
+  lines: Sequence[eval_run.Line],
+) -> None:
+  if not benchmark.rules:
+    rows = _caption_rows(
+      config, workdir, benchmark.items, lines, benchmark.records
     )
+    scores.write(os.path.join(workdir, 'scores.json'), rows)
+    return
+  rows, by_judge = [], {}
+  for name, rule in benchmark.rules.items():
+    judged = scoring.by_rule(rule)
+    by_judge[name] = scoring.verdicts(benchmark.items, lines, judged)
+    rows += scoring.score(
+      benchmark.items, lines, by_judge[name], judged_by=name
+    )
+    for system, texts in benchmark.baselines.items():
+      items = benchmark.items[: len(texts)]
+      theirs = eval_run.as_predictions(items, texts)
+      rows += scoring.score(
+        items,
+        theirs,
+        scoring.verdicts(items, theirs, judged),
+        judged_by=name,
+        system=system,
+      )
+  scoring.write_verdicts(
+    os.path.join(workdir, 'verdicts', f'{benchmark.name}.jsonl'),
+    benchmark.items,
+    by_judge,
+  )
   scores.write(os.path.join(workdir, 'scores.json'), rows)
 
 
-# --- What is asked -----------------------------------------------------------
-
-
-def _has_captions(config) -> bool:
-  """Whether clips are to be described; else they are asked about."""
-  return config.data.name != 'synthetic'
-
-
-def _items(config, held_out) -> list[benchmarks.Item]:
-  if _has_captions(config):
-    return benchmarks.caption_items(held_out)
-  items = _questions(config, held_out)
-  found = []
-  for shown in ('text', 'motion', 'video', 'both'):
-    found += benchmarks.variant(items, input=shown)
-  for shown, level in config.eval.corruptions:
-    found += benchmarks.variant(items, input=shown, corruption=level)
-  return found + benchmarks.variant(
-    items, input='both', corruption=benchmarks.SWAPPED
-  )
-
-
-def _questions(config, held_out) -> list[benchmarks.Item]:
-  return benchmarks.synthetic_items(
-    held_out, per_domain=config.eval.per_domain
-  )
-
-
-def _predictions(workdir: str, items: Sequence[benchmarks.Item]) -> str:
-  return os.path.join(workdir, 'predictions', f'{items[0].benchmark}.jsonl')
+def _predictions(workdir: str, name: str) -> str:
+  return os.path.join(workdir, 'predictions', f'{name}.jsonl')
 
 
 def _settings(config, workdir: str) -> eval_run.Settings:
@@ -159,7 +178,7 @@ def _caption_rows(
   statistics = features.Statistics.load(
     os.path.join(workdir, 'statistics.npz')
   )
-  rows = eval_run.caption_rows(items, lines)
+  rows = scoring.caption_rows(items, lines)
   for system, texts in (
     ('random training caption', benchmarks.random_captions(items, train)),
     (
@@ -168,7 +187,7 @@ def _caption_rows(
     ),
   ):
     lines = eval_run.as_predictions(items, texts)
-    rows += eval_run.caption_rows(items, lines, system=system)
+    rows += scoring.caption_rows(items, lines, system=system)
   return rows
 
 
@@ -180,19 +199,21 @@ def _examples(config, workdir: str) -> list[dict[str, Any]]:
   if not os.path.exists(os.path.join(workdir, 'model', 'config.json')):
     return []  # What is written last there, so nothing has been asked yet.
   held_out = corpora.open_split(config, workdir, config.eval.split)
-  if _has_captions(config):
+  name = suite.own(config)
+  is_caption = name == benchmarks.CAPTIONS
+  if is_caption:
     items = benchmarks.caption_items(held_out)
   else:
-    items = benchmarks.variant(_questions(config, held_out))
+    items = benchmarks.variant(suite.questions(config, held_out))
   found = eval_run.answered(
-    _predictions(workdir, items), _settings(config, workdir)
+    _predictions(workdir, name), _settings(config, workdir)
   )
   items = [item for item in items if item.key in found]
-  chosen = _one_a_domain(items, is_caption=_has_captions(config))
+  chosen = _one_a_domain(items, is_caption=is_caption)
   lines = [found[item.key] for item in chosen]
   examples = []
   for item, line, verdict in zip(
-    chosen, lines, eval_run.verdicts(chosen, lines), strict=True
+    chosen, lines, scoring.verdicts(chosen, lines), strict=True
   ):
     clip: records.Record = held_out[item.position]
     examples.append({
@@ -201,7 +222,7 @@ def _examples(config, workdir: str) -> list[dict[str, Any]]:
       'question': item.question,
       'reference': item.reference,
       'answer': line['text'],
-      'correct': None if item.scoring == 'caption' else verdict.correct,
+      'correct': None if is_caption else verdict.correct,
       'input': item.input,
     })
   return examples

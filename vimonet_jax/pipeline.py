@@ -36,7 +36,7 @@ from vimonet_jax.data import (
   tokenizer,
   views,
 )
-from vimonet_jax.eval import benchmarks
+from vimonet_jax.eval import benchmarks, scoring
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.infer import engine
 from vimonet_jax.models import quantize
@@ -356,7 +356,8 @@ def _probe(
         max_new_tokens=config.eval.max_new_tokens,
         max_rows=config.eval.rows,
       )
-    rows = eval_run.score(items, eval_run.as_predictions(items, answers))
+    lines = eval_run.as_predictions(items, answers)
+    rows = scoring.score(items, lines, scoring.verdicts(items, lines))
     return {row['domain']: row['accuracy'] for row in rows}
 
   return evaluate

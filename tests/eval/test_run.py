@@ -4,37 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from numbered import ITEMS, RECORDS
 
-from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import benchmarks, run, scores, tables
+from vimonet_jax.eval import benchmarks, run, scores, scoring, tables
 from vimonet_jax.motion import corrupt
 
 SETTINGS = run.Settings('f', 'c')
-
-
-def _record(i: int, **changes) -> records_lib.Record:
-  """Asks for its own number, in two domains."""
-  turns = tuple(
-    records_lib.Turn(
-      f'Which {domain}?', f'It is n{i}.', domain, kind, f'n{i}', CHOICES
-    )
-    for domain, kind in (('place', 'a'), ('object', 'b'), ('object', 'c'))
-  )
-  return records_lib.Record(
-    f'r{i}',
-    'test',
-    'test',
-    motion=np.full((40 + 4 * i, 263), i, np.float32),
-    joints=np.zeros((41 + 4 * i, 22, 3), np.float32),
-    frames=np.full((2, 4, 4, 3), i, np.uint8),
-    turns=turns,
-    **changes,
-  )
-
-
-CHOICES = tuple(f'n{i}' for i in range(6))
-RECORDS = [_record(i) for i in range(6)]
-ITEMS = benchmarks.synthetic_items(RECORDS)
 
 
 class Reader:
@@ -75,11 +50,6 @@ def _predict(items, path, engine=None, **changes):
     rows=4,
     progress=False,
   )
-
-
-def _rows(items, texts):
-  rows = run.score(items, run.as_predictions(items, texts))
-  return {(row['input'], row['corruption'], row['domain']): row for row in rows}
 
 
 def test_lines_hold_what_a_reader_needs_and_follow_the_items(tmp_path):
@@ -201,151 +171,6 @@ def test_an_engine_that_loses_answers_is_reported(tmp_path):
     _predict(ITEMS, tmp_path / 'bench.jsonl', Loser())
 
 
-def test_a_row_a_domain_one_of_all_answers_and_one_of_all_domains():
-  """Twelve objects, all right; six places, three of them right."""
-  texts = [
-    item.reference if item.domain == 'object' or item.position % 2 else 'n9'
-    for item in ITEMS
-  ]
-  rows = _rows(ITEMS, texts)
-  assert list(rows) == [
-    ('both', 'none', domain) for domain in ('place', 'object', 'all', 'macro')
-  ]
-  place, objects, whole, macro = rows.values()
-  assert (place['accuracy'], place['n']) == (0.5, 6)
-  assert (objects['accuracy'], objects['n']) == (1.0, 12)
-  assert whole['accuracy'] == pytest.approx(15 / 18)
-  assert macro['accuracy'] == pytest.approx(0.75)
-  assert whole['score'] == pytest.approx(5 * 15 / 18)
-  assert macro['score'] == pytest.approx(5 * 0.75)
-  assert whole['n'] == macro['n'] == 18
-  assert objects['kinds'] == {
-    'b': {'accuracy': 1.0, 'n': 6},
-    'c': {'accuracy': 1.0, 'n': 6},
-  }
-  for row in rows.values():
-    assert list(row)[:9] == [
-      'benchmark', 'split', 'input', 'corruption', 'domain', 'accuracy',
-      'score', 'n', 'n_failed',
-    ]  # fmt: skip
-    assert row['low'] <= row['accuracy'] <= row['high']
-    assert row['low'] < row['high']
-  json.dumps(list(rows.values()), allow_nan=False)
-
-
-def test_verdicts_are_written_in_order_and_say_what_failed(tmp_path):
-  lines = run.as_predictions(ITEMS, [item.reference for item in ITEMS])
-  lines[1]['text'] = ''
-  path = tmp_path / 'verdicts' / 'bench.jsonl'
-  run.write_verdicts(str(path), ITEMS, lines[::-1])
-  written = [json.loads(line) for line in path.read_text().splitlines()]
-  assert [line['id'] for line in written] == [item.id for item in ITEMS]
-  assert [line['correct'] for line in written[:3]] == [True, None, True]
-  assert written[1]['status'] == 'failed'
-  assert written[0]['judge'] == 'rule'
-  assert [p.name for p in path.parent.iterdir()] == ['bench.jsonl']
-
-
-def test_answers_are_joined_by_key_and_what_is_missing_has_failed():
-  lines = run.as_predictions(ITEMS, [item.reference for item in ITEMS])
-  whole = run.score(ITEMS, lines[::-1])[-2]
-  assert (whole['accuracy'], whole['n_failed']) == (1.0, 0)
-  lines[0]['text'] = ''
-  whole = run.score(ITEMS, lines[:-1])[-2]
-  assert (whole['n'], whole['n_failed']) == (18, 2)
-  assert whole['accuracy'] == pytest.approx(16 / 18)
-  assert whole['accuracy_valid'] == 1.0
-  assert whole['score'] == pytest.approx(5 * 16 / 18)
-  with pytest.raises(ValueError, match='found two for'):
-    run.score(ITEMS, [*lines, dict(lines[0])])
-
-
-def test_verdicts_stand_in_the_order_of_the_items():
-  texts = [item.reference if item.position == 2 else 'n9' for item in ITEMS]
-  lines = run.as_predictions(ITEMS, texts)
-  found = run.verdicts(ITEMS, lines[::-1])
-  assert [verdict.id for verdict in found] == [item.id for item in ITEMS]
-  right = [verdict.correct for verdict in found]
-  assert right == [item.position == 2 for item in ITEMS]
-
-
-def test_a_drop_compares_the_same_questions_and_counts_new_answers():
-  """Clean 18 of 18; corrupted only positions 0 to 2 stay right."""
-  noisy = benchmarks.variant(ITEMS, corruption='L2')
-  texts = [item.reference for item in ITEMS]
-  texts += [i.reference if i.position < 3 else 'n9' for i in noisy]
-  rows = _rows([*ITEMS, *noisy], texts)
-  assert 'drop_points' not in rows['both', 'none', 'all']
-  for domain in ('place', 'object', 'all', 'macro'):
-    row = rows['both', 'L2', domain]
-    assert row['drop_points'] == pytest.approx(50.0)
-    assert row['drop_percent'] == pytest.approx(50.0)
-    assert row['changed'] == pytest.approx(0.5)
-    assert row['drop_points_low'] < 50.0 < row['drop_points_high']
-  # Of half of the questions only those are compared that both were asked.
-  half = [item for item in noisy if item.position < 3]
-  rows = _rows([*ITEMS, *half], [i.reference for i in [*ITEMS, *half]])
-  assert rows['both', 'L2', 'all']['drop_points'] == 0.0
-  assert rows['both', 'L2', 'all']['changed'] == 0.0
-
-
-def test_pairing_makes_the_interval_of_a_drop_narrower():
-  """The same third of the records fails on both sides, and one record more."""
-  noisy = benchmarks.variant(ITEMS, corruption='L2')
-  texts = [i.reference if i.position > 1 else 'n9' for i in ITEMS]
-  texts += [i.reference if i.position > 2 else 'n9' for i in noisy]
-  row = _rows([*ITEMS, *noisy], texts)['both', 'L2', 'all']
-  assert row['drop_points'] == pytest.approx(100 / 6)
-  assert row['drop_points_low'] >= 0.0, 'no record gets better'
-
-
-def test_seeds_of_an_item_share_a_row():
-  seeds = [benchmarks.variant(ITEMS, corruption='L1', seed=s) for s in (0, 1)]
-  items = [*ITEMS, *seeds[0], *seeds[1]]
-  texts = [i.reference for i in ITEMS + seeds[0]] + ['n9'] * 18
-  row = _rows(items, texts)['both', 'L1', 'all']
-  assert (row['n'], row['accuracy']) == (36, 0.5)
-  assert row['drop_points'] == pytest.approx(50.0)
-  # Asking twice is not evidence for twice as many questions.
-  assert (row['low'], row['high']) == scores.wilson(0.5, 18)
-
-
-def test_nothing_right_when_clean_has_no_drop_in_percent():
-  noisy = benchmarks.variant(ITEMS, corruption='L2')
-  row = _rows([*ITEMS, *noisy], ['n9'] * 36)['both', 'L2', 'all']
-  assert (row['drop_points'], row['drop_percent']) == (0.0, None)
-
-
-def test_captions_get_their_metrics_for_each_system():
-  texts = ['a man walks to the left', 'a person waves both arms', 'he sits']
-  records = [
-    records_lib.Record(
-      f'r{i}',
-      'test',
-      'test',
-      turns=(records_lib.Turn('Say.', text, 'motion_caption'),),
-    )
-    for i, text in enumerate(texts)
-  ]
-  items = benchmarks.caption_items(records)
-  (best,) = run.caption_rows(items, run.as_predictions(items, texts))
-  (worst,) = run.caption_rows(
-    items, run.as_predictions(items, [*texts[1:], texts[0]]), system='shuffled'
-  )
-  assert best['BLEU_1'] == pytest.approx(1.0, abs=1e-6)
-  assert best['CIDEr'] > 2.0 > worst['CIDEr']
-  assert (best['system'], worst['system']) == (run.MODEL, 'shuffled')
-  assert best['accuracy'] is None
-  assert (best['n'], best['n_failed'], best['domain']) == (
-    3,
-    0,
-    'motion_caption',
-  )
-  (cut,) = run.caption_rows(items, run.as_predictions(items, [*texts[:2], '']))
-  assert cut['n_failed'] == 1
-  assert cut['BLEU_1'] < best['BLEU_1']
-
-
 def test_the_whole_road_from_records_to_a_table(tmp_path):
   """Real noise, a file, a merge, and words for the terminal."""
   assert 'L2' in corrupt.LEVELS
@@ -356,7 +181,10 @@ def test_the_whole_road_from_records_to_a_table(tmp_path):
   ]
   items += benchmarks.variant(ITEMS, corruption=benchmarks.SWAPPED)
   lines = _predict(items, tmp_path / 'bench.jsonl')
-  rows = scores.write(str(tmp_path / 'scores.json'), run.score(items, lines))
+  rows = scores.write(
+    str(tmp_path / 'scores.json'),
+    scoring.score(items, lines, scoring.verdicts(items, lines))
+  )
   table = tables.text(rows)
   (whole,) = [line for line in table.splitlines() if line.startswith('all')]
   assert whole.split() == [
@@ -366,3 +194,110 @@ def test_the_whole_road_from_records_to_a_table(tmp_path):
     line for line in table.splitlines() if line.startswith('vimos-synth both')
   ]
   assert drop.split()[-5:] == ['100.0', '100.0', '100.0', '100.0', '100.0']
+
+
+def test_what_cannot_be_shown_fails_and_is_tried_again(tmp_path):
+  """Two of six clips are missing; then one of them comes back."""
+  absent = {1, 4}
+
+  def reader(i):
+    def read():
+      if i in absent:
+        raise FileNotFoundError(f'no clip {i}')
+      return RECORDS[i]
+
+    return read
+
+  def ask(engine):
+    return run.predict(
+      engine,
+      ITEMS,
+      benchmarks.Readers([reader(i) for i in range(6)]),
+      str(tmp_path / 'bench.jsonl'),
+      settings=SETTINGS,
+      rows=4,
+      progress=False,
+    )
+
+  lines = ask(Reader())
+  assert [line['id'] for line in lines] == [item.id for item in ITEMS]
+  errors = {line['id']: line['error'] for line in lines if 'error' in line}
+  assert set(errors) == {i.id for i in ITEMS if i.position in absent}
+  assert errors['r1/0'] == 'no clip 1'
+  (whole,) = [
+    row
+    for row in scoring.score(ITEMS, lines, scoring.verdicts(ITEMS, lines))
+    if row['domain'] == 'all'
+  ]
+  assert (whole['n'], whole['n_failed'], whole['accuracy_valid']) == (18, 6, 1)
+  assert whole['accuracy'] == pytest.approx(12 / 18)
+  written = (tmp_path / 'bench.jsonl').read_text()
+  ask(engine := Reader())
+  assert not engine.calls
+  assert (tmp_path / 'bench.jsonl').read_text() == written, 'nothing is new'
+  absent.remove(4)
+  lines = ask(engine)
+  assert sum(map(len, engine.calls)) == 3
+  assert sum('error' in line for line in lines) == 3
+
+
+def test_a_clip_is_read_once_for_all_that_is_asked_about_it(tmp_path):
+  reads = collections.Counter()
+
+  def reader(i):
+    def read():
+      reads[i] += 1
+      return RECORDS[i]
+
+    return read
+
+  records = benchmarks.Readers([reader(i) for i in range(6)])
+  run.predict(
+    Reader(), ITEMS, records, str(tmp_path / 'bench.jsonl'),
+    settings=SETTINGS, rows=4, progress=False,
+  )  # fmt: skip
+  assert reads == dict.fromkeys(range(6), 1)
+  assert len(records) == 6
+  with pytest.raises(IndexError):
+    records[6]
+
+
+def test_the_likeliest_option_is_an_answer_of_its_own(tmp_path, monkeypatch):
+  """Written and chosen answers of an item share a file and not a line."""
+  asked = []
+
+  def score(engine, prompts, options, *, max_rows):
+    del engine
+    assert len(prompts) <= max_rows
+    asked.extend(options)
+    scored = collections.namedtuple('Scored', 'mean')
+    return [
+      tuple(scored(-1.0 if name in ('n2', 'n4') else -2.0) for name in names)
+      for names in options
+    ]
+
+  monkeypatch.setattr(run.likelihood, 'score', score)
+  chosen = benchmarks.by_likelihood(ITEMS, lambda item: item.choices)
+  items = [*ITEMS, *chosen]
+  path = tmp_path / 'bench.jsonl'
+  lines = _predict(items, path)
+  assert [line['text'] for line in lines[18:]] == ['n2'] * 18, 'the first best'
+  assert lines[18]['mean_log_probs'] == [-2.0, -2.0, -1.0, -2.0, -1.0, -2.0]
+  assert lines[0]['text'] == 'It is n0.'
+  assert asked == [item.choices for item in chosen]
+  assert [line['reading'] for line in lines] == ['generated'] * 18 + [
+    'likelihood'
+  ] * 18
+  asked.clear()
+  assert _predict(items, path) == lines
+  assert not asked
+
+
+def test_lines_of_before_there_was_another_reading_still_count(tmp_path):
+  path = tmp_path / 'bench.jsonl'
+  lines = _predict(ITEMS, path)
+  for line in lines:
+    del line['reading']
+  path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  _predict(ITEMS, path, engine := Reader())
+  assert not engine.calls

@@ -6,11 +6,15 @@ Zero-shot answers are sentences, which a judge compares with `Question.answer`.
 
 import collections
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from vimonet_jax.data import records, video
+from vimonet_jax.eval import benchmarks, judge, media
+
+NAME = 'activitynet-qa'
 
 TYPES = (
   'motion',
@@ -200,6 +204,74 @@ def pool(accuracies: Iterable[Accuracy]) -> Accuracy:
     sum(a.n for a in held),
     sum(a.n_correct for a in held),
     sum(a.n_failed for a in held),
+  )
+
+
+def benchmark(
+  questions: Sequence[Question],
+  videos: str | os.PathLike,
+  frames: media.Frames,
+  *,
+  split: str = 'test',
+) -> benchmarks.Benchmark:
+  """The questions, each about a few frames of all of its video.
+
+  Args:
+    questions: of `read`.
+    videos: the folder that has their videos, or some of them.
+    frames: how the model looks at videos.
+    split: in tables.
+  """
+  media.check_folder(videos, 'videos')
+  names = sorted({question.video for question in questions})
+  positions = {name: position for position, name in enumerate(names)}
+  files = [find_video(videos, name) for name in names]
+  absent = [pathlib.Path(videos) / f'v_{name}.mp4' for name in names]
+  readers = [
+    functools.partial(
+      media.video_record,
+      file or missing,
+      frames,
+      id=name,
+      source=NAME,
+      split=split,
+    )
+    for name, file, missing in zip(names, files, absent, strict=True)
+  ]
+  items = [
+    benchmarks.Item(
+      id=question.id,
+      benchmark=NAME,
+      split=split,
+      input='video',
+      corruption=benchmarks.CLEAN,
+      domain=question.type_name,
+      kind=question.type_name,
+      question=question.question,
+      references=(question.answer,),
+      position=positions[question.video],
+      media_position=positions[question.video],
+      slices=('free',) if question.type in FREE else (),
+    )
+    for question in questions
+  ]
+  return benchmarks.Benchmark(
+    items,
+    benchmarks.Readers(readers),
+    {judge.JUDGE: benchmarks.by_rules, 'exact': _exact},
+    {
+      position: f'{videos}: no v_{name}, of any ending of videos'
+      for position, (name, file) in enumerate(zip(names, files, strict=True))
+      if file is None
+    },
+    needs_judge=True,
+  )
+
+
+def _exact(item: benchmarks.Item, text: str) -> judge.Verdict:
+  is_right = text == item.reference
+  return judge.Verdict(
+    item.id, is_right, 5.0 if is_right else 0.0, judge='exact'
   )
 
 

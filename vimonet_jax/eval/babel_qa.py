@@ -9,6 +9,7 @@ the same as the question, and `execute` runs it on the segments.
 
 import collections
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -18,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import judge, scores
+from vimonet_jax.eval import benchmarks, judge, media, scores
 from vimonet_jax.motion import readers
 
 FPS = 30.0  # of the motions, and what the segments count in
@@ -676,3 +677,106 @@ def majority_accuracies(
   answers = majority(train)
   correct = {q.id: answers.get(q.query_type) == q.answer for q in questions}
   return accuracies(questions, correct)
+
+
+# --- As a benchmark ----------------------------------------------------------
+
+NAME = 'babel-qa'
+
+
+def benchmark(
+  questions: Sequence[Question],
+  motions: str | os.PathLike,
+  vocabulary: Vocabulary,
+  *,
+  split: str = 'test',
+  train: Sequence[Question] = (),
+) -> benchmarks.Benchmark:
+  """The questions, written and chosen by likelihood, each about its motion.
+
+  Args:
+    questions: of one split.
+    motions: the folder that has their motions, or some of them.
+    vocabulary: the answers of each query type: what is chosen from, and what
+      `lenient` must not find besides the right one.
+    split: in tables.
+    train: the training questions, for the majority row; none for no such row.
+  """
+  media.check_folder(motions, 'motions')
+  names = list(dict.fromkeys(question.babel_id for question in questions))
+  positions = {name: position for position, name in enumerate(names)}
+  missing = {}
+  for name, position in positions.items():
+    try:
+      find_motion(motions, name)
+    except ValueError as e:
+      missing[position] = str(e)
+  written = [
+    _item(question, positions[question.babel_id], vocabulary, split)
+    for question in questions
+  ]
+  baselines = {}
+  if train:
+    answers = majority(train)
+    baselines['majority of train'] = [
+      answers[question.query_type] for question in questions
+    ]
+  return benchmarks.Benchmark(
+    written + benchmarks.by_likelihood(written, lambda item: item.choices),
+    benchmarks.Readers(
+      [
+        functools.partial(_record, motions, name, split) for name in names
+      ]
+    ),
+    {'strict': _strict, 'lenient': _lenient},
+    missing,
+    baselines=baselines,
+  )
+
+
+def _record(
+  motions: str | os.PathLike, name: str, split: str
+) -> records_lib.Record:
+  path = find_motion(motions, name)
+  up = 'y' if path.name == _segmented(name) else None
+  return media.motion_record(
+    path, id=name, source=NAME, split=split, fps=FPS, up=up
+  )
+
+
+def _item(
+  question: Question, position: int, vocabulary: Vocabulary, split: str
+) -> benchmarks.Item:
+  query, relation = question.query_type, question.relation_type
+  slices = (relation, f'{query}/{relation}')
+  if relation not in _NEIGHBOUR:
+    slices += (OTHER,)
+  return benchmarks.Item(
+    id=question.id,
+    benchmark=NAME,
+    split=split,
+    input='motion',
+    corruption=benchmarks.CLEAN,
+    domain=query,
+    kind=relation,
+    question=question.question,
+    references=(question.answer,),
+    position=position,
+    media_position=position,
+    choices=vocabulary[query],
+    slices=slices,
+  )
+
+
+def _strict(item: benchmarks.Item, text: str) -> judge.Verdict:
+  return _verdict(item, strict(text, item.reference), 'strict')
+
+
+def _lenient(item: benchmarks.Item, text: str) -> judge.Verdict:
+  return _verdict(item, lenient(text, item.reference, item.choices), 'lenient')
+
+
+def _verdict(item: benchmarks.Item, is_right: bool, name: str):
+  return judge.Verdict(
+    item.id, is_right, 5.0 if is_right else 0.0, judge=name
+  )

@@ -1,19 +1,22 @@
 """Benchmarks as lists of items, and what an item shows to the model.
 
-An item knows the question and how its answer is scored, and points at a record;
+An item knows the question and the right answer, and points at a record;
 `prompt_record` fetches the media when the model is asked. The same items serve
 every input (text, motion, video, both) and every change of the media, so
 predictions can be compared one by one.
 """
 
+import collections.abc
 import dataclasses
+import functools
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from vimonet_jax.data import records as records_lib
+from vimonet_jax.eval import judge
 from vimonet_jax.motion import corrupt, features
 
 # Which media an input leaves in the prompt.
@@ -28,8 +31,20 @@ INPUTS = {
 CLEAN = 'none'
 SWAPPED = 'swapped'
 
+# How an answer is read from the model: what it writes, or which of the options
+# it finds likeliest.
+GENERATED = 'generated'
+LIKELIHOOD = 'likelihood'
+
 SYNTHETIC = 'vimos-synth'
 CAPTIONS = 'captions'
+
+# Records that have been read and may be asked about again.
+_KEPT_RECORDS = 64
+
+
+class MediaError(ValueError):
+  """A record that cannot be shown; its items fail, and say why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +61,16 @@ class Item:
     kind: finer than the domain.
     question: as it is asked.
     references: right answers; one for questions, up to three for captions.
-    scoring: `judged` or `caption`.
-    fact: see records.Turn.
-    choices: see records.Turn.
-    history: earlier turns, (question, answer) each.
     position: which record it is about.
     media_position: which record's media are shown; the same unless swapped.
+    fact: see records.Turn.
+    choices: see records.Turn.
+    answer_format: see judge.judge; empty where the question shows it.
+    answer_start: what the answer begins with; the model goes on from there.
+    options: what the model chooses from, by their likelihood after question and
+      `answer_start`; empty where it writes the answer.
+    slices: further groups of items that get a row of their own in the table.
+    history: earlier turns, (question, answer) each.
     seed: of the noise.
   """
 
@@ -64,11 +83,14 @@ class Item:
   kind: str
   question: str
   references: tuple[str, ...]
-  scoring: str
   position: int
   media_position: int
   fact: str = ''
   choices: tuple[str, ...] = ()
+  answer_format: str = ''
+  answer_start: str = ''
+  options: tuple[str, ...] = ()
+  slices: tuple[str, ...] = ()
   history: tuple[tuple[str, str], ...] = ()
   seed: int = 0
 
@@ -78,9 +100,97 @@ class Item:
     return self.references[0]
 
   @property
-  def key(self) -> tuple[str, str, str, str, int]:
+  def reading(self) -> str:
+    """`GENERATED` or `LIKELIHOOD`."""
+    return LIKELIHOOD if self.options else GENERATED
+
+  @property
+  def key(self) -> tuple[str, str, str, str, str, int]:
     """Tells this item from every other item, also under other inputs."""
-    return (self.benchmark, self.id, self.input, self.corruption, self.seed)
+    return (
+      self.benchmark,
+      self.id,
+      self.input,
+      self.corruption,
+      self.reading,
+      self.seed,
+    )
+
+
+# Whether what was answered is right.
+Rule = Callable[[Item, str], judge.Verdict]
+
+
+def by_rules(item: Item, text: str) -> judge.Verdict:
+  """What the offline rule judge says."""
+  return judge.judge(
+    item.id,
+    text,
+    item.reference,
+    question=item.question,
+    fact=item.fact,
+    choices=item.choices,
+    answer_format=item.answer_format,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+  """What is asked about which records, and when an answer is right.
+
+  Attributes:
+    items: all that is asked.
+    records: that the items' positions count in; see `Readers`.
+    rules: the judge's name -> its rule; the first is the headline. None for
+      captions, which are measured and not judged.
+    missing: position -> why that record cannot be shown, as far as this can be
+      seen without reading it. Its items fail and count as wrong.
+    needs_judge: answers are sentences, so that a language model should judge.
+    baselines: who else -> a text for each of the first items, which are those
+      with clean media and written answers.
+  """
+
+  items: Sequence[Item]
+  records: Sequence[records_lib.Record]
+  rules: Mapping[str, Rule]
+  missing: Mapping[int, str] = dataclasses.field(default_factory=dict)
+  needs_judge: bool = False
+  baselines: Mapping[str, Sequence[str]] = dataclasses.field(
+    default_factory=dict
+  )
+
+  @property
+  def name(self) -> str:
+    """In files and tables."""
+    return self.items[0].benchmark
+
+
+class Readers(collections.abc.Sequence):
+  """Records whose media are read when they are asked for.
+
+  The newest are kept, since several questions are about one clip.
+  """
+
+  def __init__(self, readers: Sequence[Callable[[], records_lib.Record]]):
+    """Takes one function for each record.
+
+    Whatever OSError or ValueError it raises says why its record cannot be
+    shown, and becomes a MediaError.
+    """
+    self._readers = readers
+    self._read = functools.lru_cache(_KEPT_RECORDS)(self._read_anew)
+
+  def __len__(self) -> int:
+    return len(self._readers)
+
+  def __getitem__(self, index: int) -> records_lib.Record:
+    return self._read(range(len(self))[index])
+
+  def _read_anew(self, index: int) -> records_lib.Record:
+    try:
+      return self._readers[index]()
+    except (OSError, ValueError) as error:
+      raise MediaError(str(error)) from error
 
 
 def synthetic_items(
@@ -121,7 +231,6 @@ def synthetic_items(
         kind=turn.kind,
         question=turn.question,
         references=(turn.answer,),
-        scoring='judged',
         position=position,
         media_position=position,
         fact=turn.fact,
@@ -132,11 +241,8 @@ def synthetic_items(
       kinds.setdefault(turn.kind, []).append(item)
   items = []
   for kinds in by_kind.values():
-    shuffled = [
-      sorted(kinds[kind], key=lambda item: _digest(seed, item.id))
-      for kind in sorted(kinds)
-    ]
-    in_turn = itertools.chain(*itertools.zip_longest(*shuffled))
+    each = [shuffled(kinds[kind], seed) for kind in sorted(kinds)]
+    in_turn = itertools.chain(*itertools.zip_longest(*each))
     items += list(filter(None, in_turn))[:per_domain]
   if not items:
     raise ValueError(
@@ -144,6 +250,11 @@ def synthetic_items(
       'without facts use caption_items.'
     )
   return sorted(items, key=lambda item: (item.position, item.id))
+
+
+def shuffled(items: Sequence[Item], seed: int) -> list[Item]:
+  """In an order that depends on their ids and the seed only."""
+  return sorted(items, key=lambda item: _digest(seed, item.id))
 
 
 def caption_items(
@@ -183,7 +294,6 @@ def caption_items(
         kind='caption',
         question=turns[0].question,
         references=tuple((captions[:3] + captions[:1] * 2)[:3]),
-        scoring='caption',
         position=position,
         media_position=position,
       )
@@ -248,12 +358,22 @@ def variant(
   ]
 
 
+def by_likelihood(
+  items: Sequence[Item], options: Callable[[Item], Sequence[str]]
+) -> list[Item]:
+  """The same items, answered by choosing among options."""
+  return [
+    dataclasses.replace(item, options=tuple(options(item))) for item in items
+  ]
+
+
 def prompt_record(
   item: Item, records: Sequence[records_lib.Record]
 ) -> records_lib.Record:
   """What the model is shown: the item's media, history and open question.
 
-  Words that stand in place of media are media.
+  The open question's answer is what it starts with, if anything. Words that
+  stand in place of media are media.
 
   Noise goes onto the joints, before features are taken, as it would in
   practice; it depends on the item's id and seed only.
@@ -278,7 +398,9 @@ def prompt_record(
   if motion is not None and item.corruption in corrupt.LEVELS:
     motion = _corrupted(item, media)
   turns = [records_lib.Turn(*turn) for turn in item.history]
-  turns.append(records_lib.Turn(item.question, '', item.domain, item.kind))
+  turns.append(
+    records_lib.Turn(item.question, item.answer_start, item.domain, item.kind)
+  )
   return records_lib.Record(
     id=item.id,
     source=media.source,

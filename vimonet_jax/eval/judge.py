@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 
 JUDGE = 'rule'
+# The status of an answer that was given, but names nothing that counts.
+UNPARSED = 'unparsed'
 
 _ARTICLES = {'a', 'an', 'the'}
 _NUMBERS = {
@@ -51,7 +53,8 @@ class Verdict:
     id: the item's.
     correct: None where there is no verdict.
     score: 0 to 5; None where there is no verdict.
-    status: `ok`, or why there is no verdict: `malformed`, `refused`, `failed`.
+    status: `ok`, or `UNPARSED`, which is wrong; or why there is no verdict:
+      `malformed`, `refused`, `failed`.
     judge: who says so.
     reply: what the judge said, word for word; empty for the rule judge.
   """

@@ -6,6 +6,7 @@ scored by `strict`, the headline, and by `compat`, as published tables were.
 """
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -15,7 +16,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from vimonet_jax.data import records
-from vimonet_jax.eval import judge
+from vimonet_jax.eval import benchmarks, judge, media
+
+NAME = 'mvbench'
+# A change of the item and not of its media; the seed says by how many places.
+ROTATED = 'rotated'
 
 
 class Task(NamedTuple):
@@ -462,3 +467,119 @@ def _check_some(questions: Sequence[Question]) -> None:
       'Expected one question or more, found none; read a folder with task '
       'files.'
     )
+
+
+# --- As a benchmark ----------------------------------------------------------
+
+
+def find_video(
+  videos: str | os.PathLike, question: Question
+) -> pathlib.Path | None:
+  """The question's video, in its task's folder as published or in `videos`."""
+  folder = next(task.folder for task in TASKS if task.name == question.task)
+  return media.first_file(
+    videos, (f'{folder}/{question.video}', question.video)
+  )
+
+
+def benchmark(
+  questions: Sequence[Question],
+  videos: str | os.PathLike,
+  frames: media.Frames,
+  *,
+  rotate: bool = False,
+  choose: bool = False,
+) -> benchmarks.Benchmark:
+  """The questions, each about a few frames of its part of a video.
+
+  Args:
+    questions: of `read`.
+    videos: the folder that has their videos, or some of them.
+    frames: how the model looks at videos.
+    rotate: ask all rotations of the options, too. Their row is the mean over
+      answers: a question with more options has more of them.
+    choose: ask which letter is likeliest, too.
+  """
+  media.check_folder(videos, 'videos')
+  shown = {(question.task, question.video, question.bound): question
+           for question in questions}  # fmt: skip
+  positions = {clip: position for position, clip in enumerate(shown)}
+  readers, missing = [], {}
+  for position, question in enumerate(shown.values()):
+    file = find_video(videos, question)
+    if file is None:
+      missing[position] = f'{videos}: no {question.video} ({question.task})'
+    readers.append(
+      functools.partial(
+        media.video_record,
+        file or pathlib.Path(videos) / question.video,
+        frames,
+        id=question.id,
+        source=NAME,
+        split='test',
+        choose=functools.partial(
+          frame_indices, bound=question.bound, number=frames.number
+        ),
+      )
+    )
+  items = []
+  for question in questions:
+    position = positions[question.task, question.video, question.bound]
+    items.append(_item(question, position))
+    if choose:
+      letters = _LETTERS[: len(question.candidates)]
+      items += benchmarks.by_likelihood(items[-1:], lambda _, x=letters: x)
+    if rotate:
+      items += [
+        dataclasses.replace(
+          _item(turned, position),
+          id=question.id,
+          corruption=ROTATED,
+          seed=places,
+        )
+        for places, turned in enumerate(rotations(question))
+      ]
+  return benchmarks.Benchmark(
+    items,
+    benchmarks.Readers(readers),
+    {'strict': _strict, 'compat': _compat},
+    missing,
+  )
+
+
+def _item(question: Question, position: int) -> benchmarks.Item:
+  system, user, answer_start = prompt(question)
+  return benchmarks.Item(
+    id=question.id,
+    benchmark=NAME,
+    split='test',
+    input='video',
+    corruption=benchmarks.CLEAN,
+    domain=question.task,
+    kind=question.task,
+    # The chat keeps the system text that the model was trained with.
+    question=f'{system}\n{user}',
+    references=(question.answer,),
+    position=position,
+    media_position=position,
+    choices=question.candidates,
+    answer_start=answer_start,
+  )
+
+
+def _strict(item: benchmarks.Item, text: str) -> judge.Verdict:
+  return _verdict(item, text, strict, 'strict')
+
+
+def _compat(item: benchmarks.Item, text: str) -> judge.Verdict:
+  return _verdict(item, text, compat, 'compat')
+
+
+def _verdict(item: benchmarks.Item, text: str, rule, name: str):
+  question = Question(
+    item.id, item.domain, '', item.question, item.choices, item.reference
+  )
+  found = rule(output_line(text), question)
+  return judge.Verdict(
+    item.id, found.is_right, 5.0 if found.is_right else 0.0, found.status, name
+  )

@@ -1,7 +1,8 @@
 """Rows of scores: their means, their intervals, and their file.
 
-scores.json is a list of rows. Each has the columns of `KEY` (the last for
-captions only), accuracy, score, n and n_failed, and more: see run.score.
+scores.json is a list of rows. Each has the columns of `KEY` (no judge where
+captions are measured), accuracy, score, n and n_failed, and more: see
+scoring.score.
 """
 
 import json
@@ -13,7 +14,10 @@ import numpy as np
 
 Row = dict[str, Any]
 
-KEY = ('benchmark', 'split', 'input', 'corruption', 'domain', 'system')
+KEY = (
+  'benchmark', 'split', 'input', 'corruption', 'reading', 'domain', 'judge',
+  'system',
+)  # fmt: skip
 # Domains of rows that sum up a benchmark: all answers alike, and all domains
 # alike. Published tables mix the two without saying so.
 ALL = 'all'

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from vimonet_jax import page
 from vimonet_jax.data import records
-from vimonet_jax.eval import benchmarks, scores
+from vimonet_jax.eval import benchmarks, judge, scores
 
 # In the order of the columns.
 INPUTS = {
@@ -15,6 +15,8 @@ INPUTS = {
   'text': 'question only',
 }
 HEADS = {**{name: name for name in INPUTS}, 'text': 'question'}
+# Whom the table does not name: the rule judge, the model, and old files' rows.
+_PLAIN = (None, judge.JUDGE, 'model')
 _SUMS = {scores.ALL: 'all answers', scores.MACRO: 'mean of domains'}
 
 
@@ -25,17 +27,19 @@ def text(rows: Sequence[scores.Row]) -> str:
   """Accuracies in percent, drops and caption metrics as aligned plain text."""
   blocks = []
   judged = [row for row in rows if row['accuracy'] is not None]
-  for name, some in _by(judged, 'benchmark', 'split').items():
-    variants = _by(some, 'input', 'corruption')
+  for (*name, by), some in _by(judged, 'benchmark', 'split', 'judge').items():
     domains = dict.fromkeys(row['domain'] for row in _in_order(some))
     found = {(_label(row), row['domain']): row for row in some}
-    labels = [_label(same[0]) for same in variants.values()]
+    labels = list(dict.fromkeys(map(_label, some)))
+    name = [*name, f'({by})'] if by not in _PLAIN else name
     cells = [[' '.join(name), *labels]]
     for domain in domains:
       cells.append([_SUMS.get(domain, domain)])
       cells[-1] += [_percent(found.get((label, domain))) for label in labels]
     wholes = [found[label, scores.ALL] for label in labels]
     cells.append(['answers', *(str(row['n']) for row in wholes)])
+    if any(row.get('n_unparsed') for row in wholes):
+      cells.append(['unparsed', *(str(row['n_unparsed']) for row in wholes)])
     if any(row['n_failed'] for row in wholes):
       cells.append(['failed', *(str(row['n_failed']) for row in wholes)])
       cells.append(['all answers, valid'])
@@ -54,7 +58,9 @@ def text(rows: Sequence[scores.Row]) -> str:
         row['drop_percent'],
         100 * row['changed'],
       ]
-      cells.append([f'{row["benchmark"]} {_label(row)}'])
+      by = row.get('judge')
+      judge_name = '' if by in _PLAIN else f' ({by})'
+      cells.append([f'{row["benchmark"]} {_label(row)}{judge_name}'])
       cells[-1] += ['-' if x is None else f'{x:.1f}' for x in values]
     blocks.append(_aligned(cells))
   if described := [row for row in rows if 'CIDEr' in row]:
@@ -68,8 +74,15 @@ def text(rows: Sequence[scores.Row]) -> str:
 
 
 def _label(row: scores.Row) -> str:
-  clean = row['corruption'] == benchmarks.CLEAN
-  return row['input'] if clean else f'{row["input"]} {row["corruption"]}'
+  """What a column is called: who answered, what was shown, how it was read."""
+  words = [row['input']]
+  if row['corruption'] != benchmarks.CLEAN:
+    words.append(row['corruption'])
+  if row.get('reading') == benchmarks.LIKELIHOOD:
+    words.append('likeliest')
+  if row['accuracy'] is not None and row.get('system') not in _PLAIN:
+    words.insert(0, f'{row["system"]}:')
+  return ' '.join(words)
 
 
 def _percent(row: scores.Row | None) -> str:
@@ -96,7 +109,15 @@ def answers(rows: Sequence[scores.Row]) -> list[str]:
   if not judged:
     return []
   parts = []
-  for name, some in _by(judged, 'benchmark', 'split').items():
+  for name, everything in _by(judged, 'benchmark', 'split').items():
+    headline = everything[0].get('judge')
+    some = [
+      row
+      for row in everything
+      if row.get('judge') == headline
+      and row.get('system') in _PLAIN
+      and row.get('reading') != benchmarks.LIKELIHOOD
+    ]
     clean = [row for row in some if row['corruption'] == benchmarks.CLEAN]
     found = {(row['input'], row['domain']): row for row in clean}
     inputs = [name for name in INPUTS if (name, scores.ALL) in found]
@@ -117,8 +138,36 @@ def answers(rows: Sequence[scores.Row]) -> list[str]:
         [(name, row['accuracy'], *_interval(row)) for name, row in wholes]
       )
     )
-    parts += [*_domains(found, inputs), _remarks(some)]
+    parts += [*_domains(found, inputs), _remarks(some), *_others(everything)]
   return parts
+
+
+def _others(rows) -> list[str]:
+  """Every way to ask and to judge, and who else was judged; [] if only one."""
+  wholes = [row for row in rows if row['domain'] in _SUMS]
+  ways = {
+    (row.get('judge'), row.get('reading'), row.get('system')) for row in wholes
+  }
+  if len(ways) < 2:
+    return []
+  lines = []
+  for row in wholes:
+    low, high = _interval(row)
+    valid = row.get('accuracy_valid')
+    lines.append(
+      page.row(
+        f'{page.escape(_label(row))}<small>{page.escape(row["judge"])}, '
+        f'{_SUMS[row["domain"]]}</small>',
+        f'{100 * row["accuracy"]:.1f}<small>{100 * low:.1f}–{100 * high:.1f}'
+        '</small>',
+        '–' if valid is None else f'{100 * valid:.1f}',
+        f'{row["n"]:,}',
+        f'{row["n_failed"]:,}',
+        f'{row.get("n_unparsed", 0):,}',
+      )
+    )
+  head = ('accuracy', 'of valid', 'n', 'failed', 'unparsed')
+  return [page.details('All judges and systems', page.table(head, lines))]
 
 
 def _verdict(wholes) -> str:
@@ -300,5 +349,5 @@ def _by(
 ) -> dict[tuple, list[scores.Row]]:
   groups = collections.defaultdict(list)
   for row in rows:
-    groups[tuple(row[column] for column in columns)].append(row)
+    groups[tuple(row.get(column) for column in columns)].append(row)
   return groups

@@ -1,0 +1,213 @@
+import dataclasses
+import json
+
+import pytest
+from numbered import ITEMS
+
+from vimonet_jax.data import records as records_lib
+from vimonet_jax.eval import benchmarks, judge, run, scores, scoring
+
+
+def _score(items, lines, **names):
+  return scoring.score(items, lines, scoring.verdicts(items, lines), **names)
+
+
+def _rows(items, texts):
+  rows = _score(items, run.as_predictions(items, texts))
+  return {(row['input'], row['corruption'], row['domain']): row for row in rows}
+
+
+def test_a_row_a_domain_one_of_all_answers_and_one_of_all_domains():
+  """Twelve objects, all right; six places, three of them right."""
+  texts = [
+    item.reference if item.domain == 'object' or item.position % 2 else 'n9'
+    for item in ITEMS
+  ]
+  rows = _rows(ITEMS, texts)
+  assert list(rows) == [
+    ('both', 'none', domain) for domain in ('place', 'object', 'all', 'macro')
+  ]
+  place, objects, whole, macro = rows.values()
+  assert (place['accuracy'], place['n']) == (0.5, 6)
+  assert (objects['accuracy'], objects['n']) == (1.0, 12)
+  assert whole['accuracy'] == pytest.approx(15 / 18)
+  assert macro['accuracy'] == pytest.approx(0.75)
+  assert whole['score'] == pytest.approx(5 * 15 / 18)
+  assert macro['score'] == pytest.approx(5 * 0.75)
+  assert whole['n'] == macro['n'] == 18
+  assert objects['kinds'] == {
+    'b': {'accuracy': 1.0, 'n': 6},
+    'c': {'accuracy': 1.0, 'n': 6},
+  }
+  for row in rows.values():
+    assert list(row)[:10] == [
+      'benchmark', 'split', 'input', 'corruption', 'reading', 'domain',
+      'accuracy', 'score', 'n', 'n_failed',
+    ]  # fmt: skip
+    assert (row['judge'], row['system']) == ('rule', 'model')
+    assert row['low'] <= row['accuracy'] <= row['high']
+    assert row['low'] < row['high']
+  json.dumps(list(rows.values()), allow_nan=False)
+
+
+def test_verdicts_are_written_in_order_and_say_what_failed(tmp_path):
+  lines = run.as_predictions(ITEMS, [item.reference for item in ITEMS])
+  lines[1]['text'] = ''
+  path = tmp_path / 'verdicts' / 'bench.jsonl'
+  found = scoring.verdicts(ITEMS, lines[::-1])
+  scoring.write_verdicts(str(path), ITEMS, {'rule': found})
+  written = [json.loads(line) for line in path.read_text().splitlines()]
+  assert [line['id'] for line in written] == [item.id for item in ITEMS]
+  assert [line['correct'] for line in written[:3]] == [True, None, True]
+  assert written[1]['status'] == 'failed'
+  assert written[0]['judge'] == 'rule'
+  assert [p.name for p in path.parent.iterdir()] == ['bench.jsonl']
+
+
+def test_answers_are_joined_by_key_and_what_is_missing_has_failed():
+  lines = run.as_predictions(ITEMS, [item.reference for item in ITEMS])
+  whole = _score(ITEMS, lines[::-1])[-2]
+  assert (whole['accuracy'], whole['n_failed']) == (1.0, 0)
+  lines[0]['text'] = ''
+  whole = _score(ITEMS, lines[:-1])[-2]
+  assert (whole['n'], whole['n_failed']) == (18, 2)
+  assert whole['accuracy'] == pytest.approx(16 / 18)
+  assert whole['accuracy_valid'] == 1.0
+  assert whole['score'] == pytest.approx(5 * 16 / 18)
+  with pytest.raises(ValueError, match='found two for'):
+    _score(ITEMS, [*lines, dict(lines[0])])
+
+
+def test_verdicts_stand_in_the_order_of_the_items():
+  texts = [item.reference if item.position == 2 else 'n9' for item in ITEMS]
+  lines = run.as_predictions(ITEMS, texts)
+  found = scoring.verdicts(ITEMS, lines[::-1])
+  assert [verdict.id for verdict in found] == [item.id for item in ITEMS]
+  right = [verdict.correct for verdict in found]
+  assert right == [item.position == 2 for item in ITEMS]
+
+
+def test_a_drop_compares_the_same_questions_and_counts_new_answers():
+  """Clean 18 of 18; corrupted only positions 0 to 2 stay right."""
+  noisy = benchmarks.variant(ITEMS, corruption='L2')
+  texts = [item.reference for item in ITEMS]
+  texts += [i.reference if i.position < 3 else 'n9' for i in noisy]
+  rows = _rows([*ITEMS, *noisy], texts)
+  assert 'drop_points' not in rows['both', 'none', 'all']
+  for domain in ('place', 'object', 'all', 'macro'):
+    row = rows['both', 'L2', domain]
+    assert row['drop_points'] == pytest.approx(50.0)
+    assert row['drop_percent'] == pytest.approx(50.0)
+    assert row['changed'] == pytest.approx(0.5)
+    assert row['drop_points_low'] < 50.0 < row['drop_points_high']
+  # Of half of the questions only those are compared that both were asked.
+  half = [item for item in noisy if item.position < 3]
+  rows = _rows([*ITEMS, *half], [i.reference for i in [*ITEMS, *half]])
+  assert rows['both', 'L2', 'all']['drop_points'] == 0.0
+  assert rows['both', 'L2', 'all']['changed'] == 0.0
+
+
+def test_pairing_makes_the_interval_of_a_drop_narrower():
+  """The same third of the records fails on both sides, and one record more."""
+  noisy = benchmarks.variant(ITEMS, corruption='L2')
+  texts = [i.reference if i.position > 1 else 'n9' for i in ITEMS]
+  texts += [i.reference if i.position > 2 else 'n9' for i in noisy]
+  row = _rows([*ITEMS, *noisy], texts)['both', 'L2', 'all']
+  assert row['drop_points'] == pytest.approx(100 / 6)
+  assert row['drop_points_low'] >= 0.0, 'no record gets better'
+
+
+def test_seeds_of_an_item_share_a_row():
+  seeds = [benchmarks.variant(ITEMS, corruption='L1', seed=s) for s in (0, 1)]
+  items = [*ITEMS, *seeds[0], *seeds[1]]
+  texts = [i.reference for i in ITEMS + seeds[0]] + ['n9'] * 18
+  row = _rows(items, texts)['both', 'L1', 'all']
+  assert (row['n'], row['accuracy']) == (36, 0.5)
+  assert row['drop_points'] == pytest.approx(50.0)
+  # Asking twice is not evidence for twice as many questions.
+  assert (row['low'], row['high']) == scores.wilson(0.5, 18)
+
+
+def test_nothing_right_when_clean_has_no_drop_in_percent():
+  noisy = benchmarks.variant(ITEMS, corruption='L2')
+  row = _rows([*ITEMS, *noisy], ['n9'] * 36)['both', 'L2', 'all']
+  assert (row['drop_points'], row['drop_percent']) == (0.0, None)
+
+
+def test_captions_get_their_metrics_for_each_system():
+  texts = ['a man walks to the left', 'a person waves both arms', 'he sits']
+  records = [
+    records_lib.Record(
+      f'r{i}',
+      'test',
+      'test',
+      turns=(records_lib.Turn('Say.', text, 'motion_caption'),),
+    )
+    for i, text in enumerate(texts)
+  ]
+  items = benchmarks.caption_items(records)
+  (best,) = scoring.caption_rows(items, run.as_predictions(items, texts))
+  (worst,) = scoring.caption_rows(
+    items, run.as_predictions(items, [*texts[1:], texts[0]]), system='shuffled'
+  )
+  assert best['BLEU_1'] == pytest.approx(1.0, abs=1e-6)
+  assert best['CIDEr'] > 2.0 > worst['CIDEr']
+  assert (best['system'], worst['system']) == (scoring.MODEL, 'shuffled')
+  assert best['accuracy'] is None
+  assert (best['n'], best['n_failed'], best['domain']) == (
+    3,
+    0,
+    'motion_caption',
+  )
+  lines = run.as_predictions(items, [*texts[:2], ''])
+  (cut,) = scoring.caption_rows(items, lines)
+  assert cut['n_failed'] == 1
+  assert cut['BLEU_1'] < best['BLEU_1']
+
+
+def test_each_judge_has_rows_of_its_own():
+  def strict(item, text):
+    if not text.startswith('It is'):
+      return judge.Verdict(item.id, False, 0.0, judge.UNPARSED, 'strict')
+    return judge.Verdict(item.id, text == item.reference, None, judge='strict')
+
+  lines = run.as_predictions(ITEMS, [item.reference for item in ITEMS])
+  lines[0]['text'] = lines[0]['text'].removeprefix('It is ')
+  lines[1]['text'] = ''
+  found = scoring.verdicts(ITEMS, lines[:-1], scoring.by_rule(strict))
+  rows = scoring.score(ITEMS, lines[:-1], found, judged_by='strict')
+  whole = next(row for row in rows if row['domain'] == 'all')
+  assert (whole['judge'], whole['n']) == ('strict', 18)
+  assert (whole['n_failed'], whole['n_unparsed']) == (1, 2)
+  assert whole['accuracy'] == pytest.approx(15 / 18)
+  assert whole['accuracy_valid'] == pytest.approx(15 / 17)
+  assert _score(ITEMS, lines)[-2]['n_failed'] == 1, 'the empty one'
+
+
+def test_slices_have_rows_and_are_in_no_mean():
+  items = [
+    dataclasses.replace(item, slices=('even',) if not item.position % 2 else ())
+    for item in ITEMS
+  ]
+  texts = [i.reference if i.slices else 'n9' for i in items]
+  rows = _rows(items, texts)
+  even = rows['both', 'none', 'even']
+  assert (even['accuracy'], even['n'], even['n_failed']) == (1.0, 9, 0)
+  assert even['low'] < 1.0 == even['high']
+  assert rows['both', 'none', 'macro']['accuracy'] == pytest.approx(0.5)
+  assert list(rows)[-1] == ('both', 'none', 'even')
+
+
+def test_other_systems_and_readings_are_other_rows():
+  chosen = benchmarks.by_likelihood(ITEMS, lambda item: item.choices)
+  lines = run.as_predictions(
+    [*ITEMS, *chosen], [i.reference for i in ITEMS] + ['n9'] * 18
+  )
+  rows = _score([*ITEMS, *chosen], lines, system='another')
+  accuracy = {
+    row['reading']: row['accuracy'] for row in rows if row['domain'] == 'all'
+  }
+  assert accuracy == {'generated': 1.0, 'likelihood': 0.0}
+  assert {row['system'] for row in rows} == {'another'}
+  keys = [tuple(row.get(name) for name in scores.KEY) for row in rows]
+  assert len(set(keys)) == len(rows)

@@ -1,0 +1,31 @@
+"""Records that are asked for their own number, and the questions."""
+
+import numpy as np
+
+from vimonet_jax.data import records as records_lib
+from vimonet_jax.eval import benchmarks
+
+
+def record(i: int, **changes) -> records_lib.Record:
+  """Asks for its own number, in two domains."""
+  turns = tuple(
+    records_lib.Turn(
+      f'Which {domain}?', f'It is n{i}.', domain, kind, f'n{i}', CHOICES
+    )
+    for domain, kind in (('place', 'a'), ('object', 'b'), ('object', 'c'))
+  )
+  return records_lib.Record(
+    f'r{i}',
+    'test',
+    'test',
+    motion=np.full((40 + 4 * i, 263), i, np.float32),
+    joints=np.zeros((41 + 4 * i, 22, 3), np.float32),
+    frames=np.full((2, 4, 4, 3), i, np.uint8),
+    turns=turns,
+    **changes,
+  )
+
+
+CHOICES = tuple(f'n{i}' for i in range(6))
+RECORDS = [record(i) for i in range(6)]
+ITEMS = benchmarks.synthetic_items(RECORDS)

@@ -1,0 +1,323 @@
+"""Items x predictions x judges -> verdicts and rows of scores.
+
+Every judge looks at the same answers, and its rows carry its name: verdicts of
+two judges are never added up.
+"""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from vimonet_jax.data import records as records_lib
+from vimonet_jax.eval import benchmarks, judge, run, scores
+
+# Whose answers they are, where others stand beside them.
+MODEL = 'model'
+
+# What a judge is: asked about many answers at once, since some are services.
+Judge = Callable[
+  [Sequence[benchmarks.Item], Sequence[str]], Sequence[judge.Verdict]
+]
+
+
+class _Answer(NamedTuple):
+  item: benchmarks.Item
+  text: str
+  verdict: judge.Verdict
+  fingerprint: str
+
+
+def by_rule(rule: benchmarks.Rule) -> Judge:
+  """A judge that looks at one answer after the other."""
+  return lambda items, texts: list(map(rule, items, texts))
+
+
+RULES = {judge.JUDGE: by_rule(benchmarks.by_rules)}
+
+
+def verdicts(
+  items: Sequence[benchmarks.Item],
+  predictions: Sequence[run.Line],
+  judged: Judge = RULES[judge.JUDGE],
+) -> list[judge.Verdict]:
+  """What a judge says about each item, in their order.
+
+  Without an answer it is not asked: the item has `failed`. Lines are joined by
+  `run.key`, never by place.
+  """
+  lines = _by_key(predictions)
+  found = [lines.get(item.key, {'error': 'no answer'}) for item in items]
+  there = [i for i, line in enumerate(found) if 'error' not in line]
+  said = judged([items[i] for i in there], [found[i]['text'] for i in there])
+  given = dict(zip(there, said, strict=True))
+  return [
+    given.get(i, judge.Verdict(item.id, None, None, 'failed'))
+    for i, item in enumerate(items)
+  ]
+
+
+def write_verdicts(
+  path: str,
+  items: Sequence[benchmarks.Item],
+  by_judge: Mapping[str, Sequence[judge.Verdict]],
+) -> None:
+  """Writes what judges said, a JSON line a verdict, in the items' order.
+
+  A line has benchmark, id, input, corruption, reading and seed of the item, and
+  correct, score, status, judge and reply of `judge.Verdict`; `by` is the name
+  that the judge has in the table.
+
+  Args:
+    path: is made, or replaced.
+    items: what was asked.
+    by_judge: name -> verdicts in the items' order.
+  """
+  lines = [
+    {
+      **dict(zip(run.KEY, item.key, strict=True)),
+      'by': name,
+      **dataclasses.asdict(verdict),
+    }
+    for name, found in by_judge.items()
+    for item, verdict in zip(items, found, strict=True)
+  ]
+  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+  records_lib.write_json_lines(f'{path}.part', lines)
+  os.replace(f'{path}.part', path)
+
+
+def score(
+  items: Sequence[benchmarks.Item],
+  predictions: Sequence[run.Line],
+  found: Sequence[judge.Verdict],
+  *,
+  judged_by: str = judge.JUDGE,
+  system: str = MODEL,
+) -> list[scores.Row]:
+  """Rows for scores.json: one a domain, `all` and `macro`, of each variant.
+
+  A row has benchmark, split, input, corruption, reading, domain, judge and
+  system; accuracy (0 to 1) and score (0 to 5), where an answer that failed is
+  wrong and counts 0; n answers, n_failed of them failed and n_unparsed of them
+  saying nothing that the judge's rule could read; low and high, the 95 %
+  interval of the accuracy; fingerprint; accuracy_valid and score_valid, where
+  answers that failed do not count, over answers also for `macro`. A domain also
+  has kinds: accuracy and n by kind of question. `all` is the mean over answers,
+  `macro` the mean over domains. The items' slices have rows like domains, which
+  are in no sum.
+
+  Where the clean items of the same input are there as well, a corrupted row
+  has, over the questions that both have,
+
+      drop_points       clean minus corrupted accuracy, percentage points
+      drop_points_low, drop_points_high             its 95 % interval
+      drop_percent      the same in percent of the clean accuracy, or None
+      changed           share of answers that are another text, 0 to 1
+
+  Intervals of `macro` and of drops come from drawing records with all that is
+  asked about them, since questions about one clip fail together; the same draw
+  serves both sides of a drop. The others are Wilson's, which also hold where
+  every answer is right, and every draw would be the same.
+
+  Args:
+    items: several seeds of an item share its row.
+    predictions: one line an item, joined by id and variant, never by place.
+    found: the verdicts, in the items' order.
+    judged_by: the judge's name in the table.
+    system: who answered.
+  """
+  lines = _by_key(predictions)
+  variants = collections.defaultdict(list)
+  for item, verdict in zip(items, found, strict=True):
+    line = lines.get(item.key, {})
+    answer = _Answer(
+      item, line.get('text', ''), verdict, line.get('fingerprint', '')
+    )
+    variants[_variant(item)].append(answer)
+  rows = []
+  for variant, answers in variants.items():
+    by_domain = _rows(variant, answers)
+    if variant.corruption != benchmarks.CLEAN:
+      clean = variants.get(variant._replace(corruption=benchmarks.CLEAN), ())
+      for domain, drop in _drops(clean, answers).items():
+        by_domain[domain] |= drop
+    rows += by_domain.values()
+  return [{**row, 'judge': judged_by, 'system': system} for row in rows]
+
+
+def caption_rows(
+  items: Sequence[benchmarks.Item],
+  predictions: Sequence[run.Line],
+  *,
+  system: str = MODEL,
+) -> list[scores.Row]:
+  """Rows of BLEU_1 ... BLEU_4, ROUGE_L and CIDEr, one a variant and domain.
+
+  Accuracy and score are None. An answer that failed stays, as an empty text.
+
+  Args:
+    items: of captions.
+    predictions: one line an item; see `run.as_predictions` for baselines.
+    system: who answered, for the table.
+  """
+  lines = _by_key(predictions)
+  groups = collections.defaultdict(list)
+  for item in items:
+    line = lines.get(item.key, {})
+    text = line.get('text', '')
+    verdict = judge.Verdict(item.id, None, None, 'ok' if text else 'failed')
+    groups[_variant(item), item.domain].append(
+      _Answer(item, text, verdict, line.get('fingerprint', ''))
+    )
+  return [
+    {
+      **_row(variant, domain, answers, accuracy=None, score=None),
+      'system': system,
+      **judge.caption_metrics(
+        [answer.text for answer in answers],
+        [answer.item.references for answer in answers],
+      ),
+    }
+    for (variant, domain), answers in groups.items()
+  ]
+
+
+class _Variant(NamedTuple):
+  benchmark: str
+  split: str
+  input: str
+  corruption: str
+  reading: str
+
+
+def _variant(item: benchmarks.Item) -> _Variant:
+  return _Variant(*(getattr(item, name) for name in _Variant._fields))
+
+
+def _by_key(predictions: Sequence[run.Line]) -> dict[tuple, run.Line]:
+  lines = {}
+  for line in predictions:
+    if lines.setdefault(run.key(line), line) is not line:
+      raise ValueError(
+        f'Expected one prediction for each item, found two for '
+        f'{run.key(line)}; score one checkpoint at a time, as predict() '
+        'returns it.'
+      )
+  return lines
+
+
+def _row(variant, domain: str, answers, *, accuracy, score) -> scores.Row:
+  """The columns that every row has."""
+  return {
+    **variant._asdict(),
+    'domain': domain,
+    'accuracy': accuracy,
+    'score': score,
+    'n': len(answers),
+    'n_failed': len(answers) - len(_valid(answers)),
+    'n_unparsed': sum(a.verdict.status == judge.UNPARSED for a in answers),
+    'fingerprint': '+'.join(sorted({a.fingerprint for a in answers} - {''})),
+  }
+
+
+def _valid(answers: Sequence[_Answer]) -> list[_Answer]:
+  """Those that there is a verdict on."""
+  return [a for a in answers if a.verdict.status in ('ok', judge.UNPARSED)]
+
+
+def _rows(variant, answers: Sequence[_Answer]) -> dict[str, scores.Row]:
+  """Domain -> row."""
+  accuracies = _means(answers, _correct(answers))
+  points = _means(answers, [a.verdict.score or 0.0 for a in answers])
+  sums = (scores.ALL, scores.MACRO)
+  rows = {}
+  for domain, accuracy in accuracies.items():
+    some = [a for a in answers if domain in (a.item.domain, *sums)]
+    row = _row(
+      variant,
+      domain,
+      some,
+      accuracy=float(accuracy[0]),
+      score=float(points[domain][0]),
+    )
+    if domain == scores.MACRO:
+      row['low'], row['high'] = scores.interval(accuracy)
+    else:
+      num_items = len({answer.item.id for answer in some})
+      row['low'], row['high'] = scores.wilson(float(accuracy[0]), num_items)
+    if domain not in sums:
+      row['kinds'] = _kinds(some)
+    rows[domain] = row | _of_valid(some)
+  for name in dict.fromkeys(s for a in answers for s in a.item.slices):
+    some = [a for a in answers if name in a.item.slices]
+    accuracy = float(np.mean(_correct(some)))
+    row = _row(
+      variant,
+      name,
+      some,
+      accuracy=accuracy,
+      score=float(np.mean([a.verdict.score or 0.0 for a in some])),
+    )
+    low, high = scores.wilson(accuracy, len({a.item.id for a in some}))
+    rows[name] = {**row, 'low': low, 'high': high} | _of_valid(some)
+  return rows
+
+
+def _of_valid(answers: Sequence[_Answer]) -> scores.Row:
+  """Means over the answers that there is a verdict on."""
+  valid = _valid(answers)
+  points = [a.verdict.score for a in valid if a.verdict.score is not None]
+  return {
+    'accuracy_valid': float(np.mean(_correct(valid))) if valid else None,
+    'score_valid': float(np.mean(points)) if points else None,
+  }
+
+
+def _kinds(answers: Sequence[_Answer]) -> dict[str, scores.Row]:
+  found = {}
+  for kind in sorted({answer.item.kind for answer in answers}):
+    right = _correct([a for a in answers if a.item.kind == kind])
+    found[kind] = {'accuracy': float(np.mean(right)), 'n': len(right)}
+  return found
+
+
+def _drops(clean: Sequence[_Answer], answers) -> dict[str, scores.Row]:
+  """Domain -> what the corruption costs, of the questions that both have."""
+  by_id = {answer.item.id: answer for answer in clean}
+  after = [answer for answer in answers if answer.item.id in by_id]
+  before = [by_id[answer.item.id] for answer in after]
+  if not after:
+    return {}
+  clean_means = _means(before, _correct(before))
+  means = _means(after, _correct(after))
+  changed = _means(
+    after, [a.text != b.text for a, b in zip(after, before, strict=True)]
+  )
+  found = {}
+  for domain, mean in clean_means.items():
+    drop = 100 * (mean - means[domain])
+    low, high = scores.interval(drop)
+    found[domain] = {
+      'drop_points': float(drop[0]),
+      'drop_points_low': low,
+      'drop_points_high': high,
+      'drop_percent': float(drop[0] / mean[0]) if mean[0] else None,
+      'changed': float(changed[domain][0]),
+    }
+  return found
+
+
+def _correct(answers: Sequence[_Answer]) -> list[bool]:
+  return [bool(answer.verdict.correct) for answer in answers]
+
+
+def _means(answers: Sequence[_Answer], values) -> dict[str, np.ndarray]:
+  return scores.means(
+    values,
+    domains=[answer.item.domain for answer in answers],
+    records=[answer.item.position for answer in answers],
+  )

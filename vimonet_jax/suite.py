@@ -1,0 +1,157 @@
+"""The benchmarks that a configuration asks for, opened.
+
+    config.eval.benchmarks   names of BENCHMARKS; empty for the data set's own
+    config.eval.<name>       where its files are, with _ for -
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vimonet_jax import corpus as corpora
+from vimonet_jax.eval import (
+  activitynet_qa,
+  babel_qa,
+  benchmarks,
+  judge,
+  media,
+  mv_bench,
+  vimonet_bench,
+)
+from vimonet_jax.models import clip_video
+
+# What a tower's weights were trained on shows no averaged pixels; see video.
+_REFERENCE_PIXELS = 224
+
+
+def open_all(
+  config: Any, workdir: str, tower: clip_video.Config
+) -> list[benchmarks.Benchmark]:
+  """Every benchmark, with all that is asked about it.
+
+  Args:
+    config: see above, and `eval` of the presets.
+    workdir: has the data set's own records.
+    tower: of the model that is asked: how it looks at videos.
+
+  Raises:
+    ValueError: a name is unknown, or a file is not as it should be.
+    OSError: a file is not there.
+  """
+  names = tuple(config.eval.benchmarks) or (own(config),)
+  if unknown := [name for name in names if name not in BENCHMARKS]:
+    raise ValueError(
+      f'Expected config.eval.benchmarks of {", ".join(BENCHMARKS)}, found '
+      f'{unknown[0]!r}; correct the name.'
+    )
+  frames = media.Frames(
+    tower.frames, tower.image_size, tower.image_size < _REFERENCE_PIXELS
+  )
+  return [BENCHMARKS[name](config, workdir, frames) for name in names]
+
+
+def own(config: Any) -> str:
+  """The benchmark of the data that the model was trained on."""
+  is_synthetic = config.data.name == 'synthetic'
+  return benchmarks.SYNTHETIC if is_synthetic else benchmarks.CAPTIONS
+
+
+def questions(config: Any, held_out) -> list[benchmarks.Item]:
+  """Of VIMOS-Synth, with clean media of both kinds."""
+  return benchmarks.synthetic_items(
+    held_out, per_domain=config.eval.per_domain
+  )
+
+
+def _synthetic(config, workdir: str, frames) -> benchmarks.Benchmark:
+  del frames  # Its records have them.
+  held_out = corpora.open_split(config, workdir, config.eval.split)
+  items = questions(config, held_out)
+  found = []
+  for shown in ('text', 'motion', 'video', 'both'):
+    found += benchmarks.variant(items, input=shown)
+  for shown, level in config.eval.corruptions:
+    found += benchmarks.variant(items, input=shown, corruption=level)
+  found += benchmarks.variant(
+    items, input='both', corruption=benchmarks.SWAPPED
+  )
+  return benchmarks.Benchmark(
+    found, held_out, {judge.JUDGE: benchmarks.by_rules}, needs_judge=True
+  )
+
+
+def _captions(config, workdir: str, frames) -> benchmarks.Benchmark:
+  del frames
+  held_out = corpora.open_split(config, workdir, config.eval.split)
+  return benchmarks.Benchmark(benchmarks.caption_items(held_out), held_out, {})
+
+
+def _vimonet_bench(config, workdir: str, frames) -> benchmarks.Benchmark:
+  """The items of a file, or as many of VIMOS-Synth."""
+  files = config.eval.vimonet_bench
+  if files.items:
+    return vimonet_bench.read(files.items, files.media, frames)
+  held_out = corpora.open_split(config, workdir, config.eval.split)
+  return benchmarks.Benchmark(
+    vimonet_bench.synthetic(held_out, name='vimonet-bench-synth'),
+    held_out,
+    {judge.JUDGE: benchmarks.by_rules},
+    needs_judge=True,
+  )
+
+
+def _babel_qa(config, workdir: str, frames) -> benchmarks.Benchmark:
+  del workdir, frames
+  files = config.eval.babel_qa
+  _check_given(files, 'babel_qa', 'questions', 'motions', 'vocabulary')
+  vocabulary = babel_qa.read_vocabulary(files.vocabulary)
+  asked = babel_qa.read(files.questions, vocabulary)
+  if files.split_ids:
+    asked = babel_qa.take_split(asked, files.split_ids, files.split)
+  train = babel_qa.read(files.train) if files.train else ()
+  return babel_qa.benchmark(
+    asked, files.motions, vocabulary, split=files.split, train=train
+  )
+
+
+def _activitynet_qa(config, workdir: str, frames) -> benchmarks.Benchmark:
+  del workdir
+  files = config.eval.activitynet_qa
+  _check_given(files, 'activitynet_qa', 'questions', 'answers', 'videos')
+  return activitynet_qa.benchmark(
+    activitynet_qa.read(files.questions, files.answers),
+    files.videos,
+    frames,
+    split=files.split,
+  )
+
+
+def _mv_bench(config, workdir: str, frames) -> benchmarks.Benchmark:
+  del workdir
+  files = config.eval.mvbench
+  _check_given(files, 'mvbench', 'questions', 'videos')
+  return mv_bench.benchmark(
+    mv_bench.read(files.questions),
+    files.videos,
+    frames,
+    rotate=files.rotate,
+    choose=files.choose,
+  )
+
+
+def _check_given(files, name: str, *fields: str) -> None:
+  if missing := [field for field in fields if not files[field]]:
+    raise ValueError(
+      f'Expected config.eval.{name}.{missing[0]}, found it empty; give '
+      f'--config.eval.{name}.{missing[0]}=PATH.'
+    )
+
+
+# How each is opened: config, workdir, frames -> benchmark.
+BENCHMARKS: Mapping[str, Callable[..., benchmarks.Benchmark]] = {
+  benchmarks.SYNTHETIC: _synthetic,
+  benchmarks.CAPTIONS: _captions,
+  'vimonet-bench': _vimonet_bench,
+  babel_qa.NAME: _babel_qa,
+  activitynet_qa.NAME: _activitynet_qa,
+  mv_bench.NAME: _mv_bench,
+}
