@@ -43,7 +43,8 @@ FLOORS = (
     'infer.generate infer.engine infer.conversation',
   ),
   (
-    'page eval.judge eval.benchmarks eval.media eval.vimonet_bench '
+    'page eval.judge eval.changes eval.benchmarks eval.media '
+    'eval.vimonet_bench '
     'eval.activitynet_qa eval.mv_bench eval.scores eval.babel_qa '
     'eval.run eval.scoring eval.tables eval.studies annotate '
     'audit.watermark audit.provenance audit.bias plan report',

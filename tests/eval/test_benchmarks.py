@@ -4,9 +4,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from vimonet_jax.data import augment
 from vimonet_jax.data import records as records_lib
 from vimonet_jax.eval import benchmarks
-from vimonet_jax.motion import corrupt, features
+from vimonet_jax.motion import corrupt, features, skeleton
 from vimonet_jax.synthetic import world
 
 
@@ -182,7 +183,7 @@ def test_the_noise_has_the_size_of_its_level(records, items):
   ('changes', 'message'),
   [
     ({'input': 'sound'}, 'text, motion, video, both'),
-    ({'corruption': 'L9'}, 'none, swapped, L0'),
+    ({'corruption': 'L9'}, 'none, swapped, mirrored'),
     ({'input': 'video', 'corruption': 'L2'}, 'with motion for corruption L2'),
     ({'input': 'text', 'corruption': 'swapped'}, 'motion or video'),
   ],
@@ -201,7 +202,7 @@ def test_missing_media_and_joints_are_reported(records, items):
     benchmarks.prompt_record(benchmarks.variant([item], input='text')[0], bare)
   (noisy,) = benchmarks.variant([item], corruption='L1')
   bare = [dataclasses.replace(record, joints=None) for record in records]
-  with pytest.raises(ValueError, match='expected joints to corrupt'):
+  with pytest.raises(ValueError, match='expected joints to change'):
     benchmarks.prompt_record(noisy, bare)
 
 
@@ -223,3 +224,39 @@ def test_random_captions_come_from_training_and_follow_the_seed(records):
   assert found != benchmarks.random_captions(items, train, seed=1)
   with pytest.raises(ValueError, match='check the training split'):
     benchmarks.random_captions(items, [_with_turns()])
+
+
+def test_a_mirrored_item_is_true_of_the_mirror_image(records, items):
+  flipped = benchmarks.variant(items, corruption='mirrored')
+  by_id = {item.id: item for item in items}
+  assert 0 < len(flipped) < len(items), 'only what has a side'
+  for item in flipped:
+    before = by_id[item.id]
+    assert item.reference == augment.other_side(before.reference)
+    assert item.reference != before.reference
+    assert set(item.fact.split('; ')) <= set(item.choices) or not item.choices
+  item = flipped[0]
+  shown = benchmarks.prompt_record(item, records)
+  clip = records[item.position]
+  np.testing.assert_array_equal(shown.frames, clip.frames[:, :, ::-1])
+  twice = skeleton.mirror(skeleton.mirror(clip.joints))
+  np.testing.assert_allclose(twice, clip.joints, atol=1e-6)
+  np.testing.assert_allclose(
+    shown.motion,
+    records_lib.trim_motion(features.encode(skeleton.mirror(clip.joints))),
+  )
+
+
+def test_reversed_media_end_where_they_began(records, items):
+  (item,) = benchmarks.variant(items[:1], corruption='reversed')
+  shown = benchmarks.prompt_record(item, records)
+  clip = records[item.position]
+  np.testing.assert_array_equal(shown.frames, clip.frames[::-1])
+  height = features.SLICES['root_height']
+  ours = shown.motion[:, height].ravel()
+  theirs = clip.joints[::-1][: len(ours), 0, 1]
+  np.testing.assert_allclose(ours, theirs, atol=0.02)
+  assert (item.question, item.reference) == (
+    items[0].question,
+    items[0].reference,
+  )

@@ -9,15 +9,15 @@ predictions can be compared one by one.
 import collections.abc
 import dataclasses
 import functools
-import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from vimonet_jax.data import augment
 from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import judge
-from vimonet_jax.motion import corrupt, features
+from vimonet_jax.eval import changes, judge
+from vimonet_jax.motion import features
 
 # Which media an input leaves in the prompt.
 INPUTS = {
@@ -26,10 +26,9 @@ INPUTS = {
   'video': ('video',),
   'both': ('motion', 'video'),
 }
-# What can be done to the media: nothing, another record's media, or one of the
-# levels of joint noise and temporal jitter in motion.corrupt.LEVELS.
-CLEAN = 'none'
-SWAPPED = 'swapped'
+# What can be done to the media; see changes.
+CLEAN = changes.CLEAN
+SWAPPED = changes.SWAPPED
 
 # How an answer is read from the model: what it writes, or which of the options
 # it finds likeliest.
@@ -56,7 +55,7 @@ class Item:
     benchmark: which one.
     split: of the record.
     input: a key of `INPUTS`.
-    corruption: `CLEAN`, `SWAPPED` or a level of motion.corrupt.
+    corruption: what was done to the media, of changes.TOUCHED.
     domain: what the question is about, for the table.
     kind: finer than the domain.
     question: as it is asked.
@@ -254,7 +253,7 @@ def synthetic_items(
 
 def shuffled(items: Sequence[Item], seed: int) -> list[Item]:
   """In an order that depends on their ids and the seed only."""
-  return sorted(items, key=lambda item: _digest(seed, item.id))
+  return sorted(items, key=lambda item: changes.digest(seed, item.id))
 
 
 def caption_items(
@@ -317,11 +316,13 @@ def variant(
 
   Swapped items show the motion and the video of another record; the records of
   the items exchange their media in one random circle, so none keeps its own.
+  Mirrored items are only those whose answer has a side, with question and
+  answer as they are true of the mirror image.
 
   Args:
     items: of one split.
     input: a key of `INPUTS`.
-    corruption: `CLEAN`, `SWAPPED` or a level of motion.corrupt.
+    corruption: of changes.TOUCHED.
     seed: of the circle and of the noise.
 
   Raises:
@@ -332,17 +333,19 @@ def variant(
     raise ValueError(
       f'Expected an input of {", ".join(INPUTS)}, found {input!r}.'
     )
-  known = (CLEAN, SWAPPED, *corrupt.LEVELS)
-  if corruption not in known:
+  if corruption not in changes.TOUCHED:
     raise ValueError(
-      f'Expected a corruption of {", ".join(known)}, found {corruption!r}.'
+      f'Expected a corruption of {", ".join(changes.TOUCHED)}, found '
+      f'{corruption!r}.'
     )
-  touched = {SWAPPED: ('motion', 'video')}.get(corruption, ('motion',))
+  touched = changes.TOUCHED[corruption]
   if corruption != CLEAN and not set(touched) & set(INPUTS[input]):
     raise ValueError(
       f'Expected an input with {" or ".join(touched)} for corruption '
       f'{corruption}, found {input!r}; it would show what is clean.'
     )
+  if corruption == changes.MIRRORED:
+    items = [flipped for item in items if (flipped := _other_side(item))]
   shown = {item.position: item.position for item in items}
   if corruption == SWAPPED:
     shown = _circle(list(shown), seed)
@@ -375,12 +378,9 @@ def prompt_record(
   The open question's answer is what it starts with, if anything. Words that
   stand in place of media are media.
 
-  Noise goes onto the joints, before features are taken, as it would in
-  practice; it depends on the item's id and seed only.
-
   Raises:
     ValueError: the record lacks a medium that the input shows, or joints to
-      corrupt.
+      change.
   """
   media = records[item.media_position]
   kept = INPUTS[item.input]
@@ -394,9 +394,10 @@ def prompt_record(
         f'Record {media.id}: expected {name} for input {item.input!r}, found '
         'none; make items of records that have it or choose another input.'
       )
-  motion = media.motion if 'motion' in kept else None
-  if motion is not None and item.corruption in corrupt.LEVELS:
-    motion = _corrupted(item, media)
+  if kept:
+    media = changes.changed(
+      media, item.corruption, name=item.id, seed=item.seed
+    )
   turns = [records_lib.Turn(*turn) for turn in item.history]
   turns.append(
     records_lib.Turn(item.question, item.answer_start, item.domain, item.kind)
@@ -405,7 +406,7 @@ def prompt_record(
     id=item.id,
     source=media.source,
     split=item.split,
-    motion=motion,
+    motion=media.motion if 'motion' in kept else None,
     frames=media.frames if 'video' in kept else None,
     motion_text=media.motion_text if 'motion' in kept else None,
     video_text=media.video_text if 'video' in kept else None,
@@ -421,7 +422,9 @@ def random_captions(
 ) -> list[str]:
   """For each item a caption of any training clip: what the prior is worth."""
   captions = [text for texts in _captions(train, items) for text in texts]
-  return [captions[_digest(seed, item.id) % len(captions)] for item in items]
+  return [
+    captions[changes.digest(seed, item.id) % len(captions)] for item in items
+  ]
 
 
 def nearest_captions(
@@ -465,16 +468,21 @@ def _captions(train, items: Sequence[Item]) -> list[list[str]]:
   return captions
 
 
-def _corrupted(item: Item, media: records_lib.Record) -> np.ndarray:
-  if media.joints is None:
-    raise ValueError(
-      f'Record {media.id}: expected joints to corrupt, found features only; '
-      'evaluate this data without corruption or build it from joints.'
-    )
-  rng = np.random.default_rng(_digest(item.seed, item.id))
-  level = corrupt.LEVELS[item.corruption]
-  joints = corrupt.corrupt(media.joints, level, rng)
-  return records_lib.trim_motion(features.encode(joints))
+def _other_side(item: Item) -> Item | None:
+  """What is true of the mirror image; None where the answer has no side."""
+  flip = augment.other_side
+  references = tuple(map(flip, item.references))
+  if references == item.references:
+    return None
+  return dataclasses.replace(
+    item,
+    question=flip(item.question),
+    references=references,
+    fact=flip(item.fact),
+    choices=tuple(map(flip, item.choices)),
+    options=tuple(map(flip, item.options)),
+    history=tuple((flip(q), flip(a)) for q, a in item.history),
+  )
 
 
 def _circle(positions: list[int], seed: int) -> dict[int, int]:
@@ -486,9 +494,3 @@ def _circle(positions: list[int], seed: int) -> dict[int, int]:
     )
   order = [int(p) for p in np.random.default_rng(seed).permutation(positions)]
   return dict(zip(order, order[1:] + order[:1], strict=True))
-
-
-def _digest(seed: int, name: str) -> int:
-  """A number that depends on the seed and the name and nothing else."""
-  text = f'{seed} {name}'.encode()
-  return int.from_bytes(hashlib.blake2s(text, digest_size=8).digest())
