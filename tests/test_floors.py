@@ -40,7 +40,7 @@ FLOORS = (
   (
     'train.losses train.optimizer train.stages train.step train.log '
     'train.loop',
-    'infer.generate infer.engine infer.conversation',
+    'infer.generate infer.engine infer.likelihood infer.conversation',
   ),
   (
     'page eval.judge eval.changes eval.benchmarks eval.media '

@@ -308,8 +308,8 @@ def prompts(
   """One batch of open questions, a record a row; rows left over are empty.
 
   Args:
-    asked: at most `rows` records; the answer of each one's last turn is not
-      shown.
+    asked: at most `rows` records; the answer of each one's last turn is empty,
+      or begun and to go on.
     layout: as in training.
     statistics: as in training; None where no record has a motion.
     rows: B.

@@ -5,7 +5,9 @@ nothing else, and how many places a clip takes is counted here only.
 """
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -208,8 +210,73 @@ def encode_dialog(record: records.Record, layout: Layout) -> Example:
 
 
 def encode_prompt(record: records.Record, layout: Layout) -> Example:
-  """`encode_dialog` up to where the last answer begins."""
-  return _encode(segments(record, layout.template)[:-1], record, layout)
+  """`encode_dialog` up to where the last answer is to be written, or to go on.
+
+  The last turn's answer is empty, or only begun. What it begins with is the end
+  of the prompt, and no eos comes behind it:
+
+      answer = 'Best option:('
+      tokens = [bos ... ▁ASSISTANT : ▁ ▁Best ▁option :(]
+
+  So the next token is what it would be in training, `A` and not `▁A`. Blanks at
+  the end of what is begun are left out: the next word's token has its own.
+  """
+  *before, answer = segments(record, layout.template)
+  if begun := answer.text.rstrip(' '):
+    before.append(Segment('prompt', begun))
+  return _encode(before, record, layout)
+
+
+class Answers(NamedTuple):
+  """Several ways for an open question's answer to end.
+
+  Attributes:
+    ids: int32 [l] of each, from where they and the prompt begin to differ to
+      the eos.
+    cut: how many tokens of encode_prompt they do without, at its end. There are
+      some where the last letters of what is begun and the first of an answer
+      are one token.
+  """
+
+  ids: tuple[np.ndarray, ...]
+  cut: int
+
+
+def encode_answers(
+  record: records.Record, candidates: Sequence[str], layout: Layout
+) -> Answers:
+  """Ids of answers that begin as the last turn's does and go on differently.
+
+      answer     = 'It is '
+      candidates = ['he', 'heavy']
+      prompt     = [bos ... ▁ASSISTANT : ▁ ▁It ▁is]
+      ids        = [▁he eos], [▁he a vy eos]
+
+  What is begun and a candidate are encoded as one text, as in training.
+
+  Raises:
+    ValueError: there are no candidates, or one adds nothing to the answer.
+  """
+  if isinstance(candidates, str) or not candidates:
+    raise ValueError(
+      f'Record {record.id}: expected a list of one candidate answer or more, '
+      f'found {candidates!r}; give those that are to be compared.'
+    )
+  begun = segments(record, layout.template)[-1].text
+  encode = layout.tokenizer.encode
+  prompt = encode(begun.rstrip(' '))
+  answers = [encode(begun + candidate) for candidate in candidates]
+  shared = len(os.path.commonprefix([prompt, *answers]))
+  for candidate, answer in zip(candidates, answers, strict=True):
+    if not candidate.strip() or len(answer) == shared:
+      raise ValueError(
+        f'Record {record.id}: expected candidate answers of one token or more, '
+        f'found {candidate!r}; leave it out.'
+      )
+  return Answers(
+    tuple(np.array([*x[shared:], tokenizer.EOS], np.int32) for x in answers),
+    len(prompt) - shared,
+  )
 
 
 def encode_turn(question: str, layout: Layout) -> np.ndarray:

@@ -11,8 +11,8 @@ import functools
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,8 @@ from vimonet_jax.infer import generate
 from vimonet_jax.models import lora, vimonet
 from vimonet_jax.models import quantize as quantizing
 from vimonet_jax.motion import features
+
+T = TypeVar('T')
 
 # Prompts and caches are padded to a multiple of this, rows to a power of eight
 # or the most there may be: few shapes, so few compilations, each of which takes
@@ -258,40 +260,51 @@ class Engine:
     together.
 
     Args:
-      asked: open questions; earlier turns are history.
+      asked: open questions; earlier turns are history. The last turn's answer
+        is empty, or begun, and then goes on behind its last word.
       sampling: how a token is chosen, as in generate.PRESETS.
       max_new_tokens: longest answer; None for that of `sampling`.
       max_rows: of a batch, rows left over and all devices included; None for
         as many as there are records. Every device has one in any case.
       seed: of the sampling.
 
+    Returns:
+      What the model has added, without what an answer was begun with.
+
     Raises:
       ValueError: a record has media that the model was not trained on.
+    """
+    answers = [''] * len(asked)
+    for places, batch in self.in_batches(asked, max_rows=max_rows):
+      output = self.run(
+        batch,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        key=jax.random.key(seed),
+      )
+      # The rows left over are empty, and so are their answers.
+      for i, answer in zip(places, self.decode(output), strict=False):
+        answers[i] = answer
+    return answers
+
+  def in_batches(
+    self, asked: Sequence[records.Record], *, max_rows: int | None = None
+  ) -> Iterator[tuple[list[int], packing.Batch]]:
+    """Host batches of open questions, and which of `asked` their rows are.
+
+    Those with the same media and about as long prompts are together; rows left
+    over are empty. The arguments are those of `answer`.
     """
     groups: dict[packing.RowShape, list[int]] = {}
     for i, record in enumerate(asked):
       self.check(record)
       groups.setdefault(self.row_shape(record), []).append(i)
-    answers = [''] * len(asked)
     for shape, places in groups.items():
       size = self._rows(len(places), max_rows)
       for start in range(0, len(places), size):
         some = places[start : start + size]
-        batch = self.prompts(
-          [asked[i] for i in some],
-          shape,
-          rows=self._rows(len(some), max_rows),
-        )
-        output = self.run(
-          batch,
-          max_new_tokens=max_new_tokens,
-          sampling=sampling,
-          key=jax.random.key(seed),
-        )
-        # The rows left over are empty, and so are their answers.
-        for i, answer in zip(some, self.decode(output), strict=False):
-          answers[i] = answer
-    return answers
+        rows = self._rows(len(some), max_rows)
+        yield some, self.prompts([asked[i] for i in some], shape, rows=rows)
 
   def check(self, record: records.Record) -> None:
     """Raises a ValueError if the model cannot read a record's media."""
@@ -334,20 +347,35 @@ class Engine:
     previous: generate.Output | None = None,
   ) -> generate.Output:
     """generate.generate on a host batch, on the engine's mesh."""
+    answer = functools.partial(
+      _compiled(self.bundle.model),
+      max_new_tokens=max_new_tokens,
+      sampling=sampling,
+      cache_length=cache_length,
+      previous=previous,
+    )
+    return self.apply(
+      lambda variables, batch, key: answer(variables, batch, key=key),
+      batch,
+      key,
+    )
+
+  def apply(
+    self, function: Callable[..., T], batch: packing.Batch, *arrays: Any
+  ) -> T:
+    """function(variables, batch, *arrays), compiled, on the engine's mesh.
+
+    Args:
+      function: from jax.jit.
+      batch: of the host, from `prompts` or batches.words.
+      *arrays: trees of more arrays, alike in all processes.
+    """
     vimonet.check_batch(self.bundle.model, batch)
-    batch, key = cluster.everywhere(
-      (batch, key), sharding.replicated(self._mesh)
+    batch, arrays = cluster.everywhere(
+      (batch, arrays), sharding.replicated(self._mesh)
     )
     with sharding.use(self._mesh):
-      return _compiled(self.bundle.model)(
-        self._variables,
-        batch,
-        max_new_tokens=max_new_tokens,
-        sampling=sampling,
-        key=key,
-        cache_length=cache_length,
-        previous=previous,
-      )
+      return function(self._variables, batch, *arrays)
 
   def row_shape(self, record: records.Record) -> packing.RowShape:
     """Of a row for an open question; records of one shape share a batch."""
