@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Names of suite.BENCHMARKS; empty for the data set's own.
     'benchmarks': (),
     # Items of a file about files of a folder; empty for those of VIMOS-Synth.
-    'vimonet_bench': {'items': '', 'media': ''},
+    'vimonet_bench': {'questions': '', 'media': ''},
     'babel_qa': {
       'questions': '',
       'motions': '',

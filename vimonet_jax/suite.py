@@ -88,8 +88,8 @@ def _captions(config, workdir: str, frames) -> benchmarks.Benchmark:
 def _vimonet_bench(config, workdir: str, frames) -> benchmarks.Benchmark:
   """The items of a file, or as many of VIMOS-Synth."""
   files = config.eval.vimonet_bench
-  if files.items:
-    return vimonet_bench.read(files.items, files.media, frames)
+  if files.questions:
+    return vimonet_bench.read(files.questions, files.media, frames)
   held_out = corpora.open_split(config, workdir, config.eval.split)
   return benchmarks.Benchmark(
     vimonet_bench.synthetic(held_out, name='vimonet-bench-synth'),
