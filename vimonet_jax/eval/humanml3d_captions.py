@@ -11,7 +11,7 @@ folders for training and differs in four ways, each of which moves the numbers:
     a caption with times is a case of its  captions about the same rows make one
     own, and its only reference            clip
     of two captions with the same times    both count
-    the later counts twice (`of_texts`)
+    the later counts twice
     motions come in the order of names     in the order of the split file
 
 The test split has 4,400 cases this way, 3,969 whole motions and 431 parts, as
@@ -234,12 +234,6 @@ def of_texts(
 ) -> Population:
   """The cases of motions of which only the lengths are known.
 
-  Published code keeps cases in a dictionary by name, so that a caption takes
-  the place of an earlier one with the same times. The list of names still has
-  both, and is read to the dictionary's length: the later caption counts twice,
-  and for each such pair the last name is lost. The 4,400 cases have two pairs,
-  and lack the two of M014613. This does the same and says so in `left_out`.
-
   Args:
     texts: folder with `<name>.txt`; see data.sources.
     lengths: rows of features, by name.
@@ -272,19 +266,8 @@ def of_texts(
           left_out[f'part {reason}'].append(case.name)
         else:
           listed.append(case)
-  held = {case.name: case for case in listed}
-  counts: collections.Counter[str] = collections.Counter()
-  cases = []
-  for case in listed[: len(held)]:
-    number = counts[case.name]
-    cases.append(
-      dataclasses.replace(held[case.name], id=f'{case.name}#{number}')
-    )
-    counts[case.name] += 1
-  left_out['replaced by a later caption'] = [
-    case.name for case in listed if held[case.name] is not case
-  ]
-  left_out['lost at the end'] = [case.name for case in listed[len(held) :]]
+  cases, unread = _as_published(listed)
+  left_out |= unread
   found = {reason: tuple(names) for reason, names in left_out.items() if names}
   if not cases:
     counted = ', '.join(f'{len(names)} {r}' for r, names in found.items())
@@ -293,8 +276,7 @@ def of_texts(
       f'with captions in {texts}, found {counted or "no motion"}; give the '
       'folder of the texts and the lengths of the motions that they describe.'
     )
-  cut = [dataclasses.replace(case, stop=_cut(case)) for case in cases]
-  return Population(track, tuple(cut), found)
+  return Population(track, tuple(cases), found)
 
 
 def items(
@@ -360,11 +342,36 @@ def _cases(
   return found
 
 
+def _as_published(
+  listed: Sequence[Case],
+) -> tuple[list[Case], dict[str, list[str]]]:
+  """Numbered and cut, as published code reads them; and what it does not read.
+
+  It keeps cases in a dictionary by name, so that a caption takes the place of
+  an earlier one with the same times. The list of names still has both, and is
+  read to the dictionary's length: the later caption counts twice, and for each
+  such pair the last name is lost. The 4,400 cases have two pairs, and lack the
+  two of M014613.
+  """
+  held = {case.name: case for case in listed}
+  counts: collections.Counter[str] = collections.Counter()
+  cases = []
+  for name in [case.name for case in listed[: len(held)]]:
+    case = held[name]
+    stop = min(case.stop, case.start + records.MAX_MOTION_FRAMES)
+    cases.append(
+      dataclasses.replace(case, id=f'{name}#{counts[name]}', stop=stop)
+    )
+    counts[name] += 1
+  return cases, {
+    'replaced by a later caption': [
+      case.name for case in listed if held[case.name] is not case
+    ],
+    'lost at the end': [case.name for case in listed[len(held) :]],
+  }
+
+
 def _misfit(length: int) -> str:
   if length < records.MIN_MOTION_FRAMES:
     return 'too short'
   return 'too long' if length > _MAX_FRAMES else ''
-
-
-def _cut(case: Case) -> int:
-  return min(case.stop, case.start + records.MAX_MOTION_FRAMES)
