@@ -201,7 +201,7 @@ def test_cases_find_the_records_of_their_rows(tmp_path):
     assert clips[item.position].provenance['frames'] == rows[item.id]
     assert item.references == found.cases[items.index(item)].references
     assert item.benchmark == 'humanml3d-captions'
-    assert (item.input, item.scoring) == ('motion', 'caption')
+    assert item.input == 'motion'
   assert len({item.key for item in items}) == len(items)
   with pytest.raises(ValueError, match='record for each of 6 cases, .* act_0'):
     population.items(found, clips[2:])

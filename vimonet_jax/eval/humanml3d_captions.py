@@ -315,7 +315,6 @@ def items(
         kind='caption',
         question=turns[0].question,
         references=case.references,
-        scoring='caption',
         position=positions[case.record],
         media_position=positions[case.record],
       )
