@@ -51,6 +51,7 @@ class Act:
   Attributes:
     text: of the answer; None repeats the question.
     message: more fields of the message.
+    model: that answers; by default a dated one of the name that was asked.
     finish: why the model ended.
     usage: input and output tokens; None says nothing about them.
     wait_s: before anything is sent.
@@ -63,6 +64,7 @@ class Act:
 
   text: str | None = None
   message: Json = dataclasses.field(default_factory=dict)
+  model: str = ''
   finish: str = 'stop'
   usage: tuple[int, int] | None = (PROMPT_TOKENS, COMPLETION_TOKENS)
   wait_s: float = 0.0
@@ -174,7 +176,7 @@ def completion(name: str, body: Json, act: Act) -> Json:
     'id': name,
     'object': 'chat.completion',
     'created': 0,
-    'model': f'{body["model"]}-2026-11-01',
+    'model': act.model or f'{body["model"]}-2026-11-01',
     'choices': [
       {
         'index': 0,

@@ -176,6 +176,7 @@ def test_a_key_stands_for_all_that_decides_the_reply(server):
   service = _service(server)
   key = service.key(_request('a', 'x'))
   assert key == service.key(_request('b', 'x'))
+  assert key == service.key(_request('a', 'x', parse=_even))
   for field in (
     {'model': 'other'},
     {'base_url': 'https://example.org/v1'},
@@ -488,6 +489,42 @@ def test_a_number_is_a_number(server, tmp_path):
   request = _request('a', schema={'type': 'number'})
   (reply,) = _client(server, tmp_path, tries=1).ask([request])
   assert reply.status == 'malformed'
+
+
+def _even(text: str) -> int:
+  if int(text) % 2:
+    raise ValueError(f'{text} is odd')
+  return int(text)
+
+
+def test_the_caller_may_read_answers(server, tmp_path):
+  server.act = _acts(Act(text='three'), Act(text='3'), Act(text='4'))
+  request = _request('a', schema=SCHEMA, parse=_even)
+  for is_cached in (False, True):
+    (reply,) = _client(server, tmp_path).ask([request])
+    assert (reply.status, reply.parsed) == ('ok', 4)
+    assert reply.rejected == ('three', '3')
+    assert reply.is_cached == is_cached
+  assert len(server.asked) == 3
+  assert server.asked[0].body['response_format']['type'] == 'json_schema'
+
+
+def test_what_the_caller_cannot_read_is_malformed_and_says_why(
+  server, tmp_path
+):
+  server.act = lambda asked: Act(text='5')
+  (reply,) = _client(server, tmp_path).ask([_request('a', parse=_even)])
+  assert (reply.status, reply.parsed) == ('malformed', None)
+  assert reply.problem == '5 is odd'
+  assert len(server.asked) == 3
+
+
+def test_a_service_that_takes_no_schema_is_held_to_it(server, tmp_path):
+  server.act = _acts(Act(text='{"score": 6}'), Act(text='{"score": 4}'))
+  client = _client(server, tmp_path, takes_schemas=False)
+  (reply,) = client.ask([_request('a', schema=SCHEMA)])
+  assert (reply.status, reply.parsed) == ('ok', {'score': 4})
+  assert 'response_format' not in server.asked[0].body
 
 
 @pytest.mark.parametrize('act', [Act(text=''), Act(message={'content': None})])

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 Json = dict[str, Any]
@@ -38,6 +38,8 @@ class Service:
     timeout_s: longest silence of the service.
     tries: how often one request is sent at most until the service answers, and
       how many answers it may give until one is valid.
+    takes_schemas: whether it can be told the JSON schema of an answer. What it
+      is not told still holds for its answer, so the messages must say it.
   """
 
   base_url: str
@@ -54,6 +56,7 @@ class Service:
   requests_per_minute: float = 300.0
   timeout_s: float = 120.0
   tries: int = 3
+  takes_schemas: bool = True
 
   def __post_init__(self):
     for name in ('input_usd', 'output_usd', 'budget_usd', 'image_tokens'):
@@ -77,7 +80,7 @@ class Service:
     }
     if self.temperature is not None:
       body['temperature'] = float(self.temperature)  # 0 and 0.0 are one key.
-    if request.schema is not None:
+    if request.schema is not None and self.takes_schemas:
       body['response_format'] = {
         'type': 'json_schema',
         'json_schema': {
@@ -122,11 +125,15 @@ class Request:
     messages: in OpenAI's form, images as parts of type `image_url`.
     schema: JSON schema of the answer. OpenAI wants `additionalProperties` false
       and every property `required`; a service that does not, says so.
+    parse: reads an answer in place of JSON and the schema, which then only says
+      what is wished for. Gives what becomes `Reply.parsed`; raises ValueError
+      with what is wrong, and the answer is not valid.
   """
 
   id: str
   messages: Sequence[Json]
   schema: Json | None = None
+  parse: Callable[[str], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +145,8 @@ class Reply:
     status: `ok`; `malformed`, where no answer was valid or it was cut short;
       `refused` by the model or a filter; `failed`, where none came at all.
     text: the last answer, word for word, or the words of the refusal.
-    parsed: the answer as the schema has it; None without schema or answer.
+    parsed: the answer as the schema has it or `Request.parse` reads it; None
+      without either, and where no answer was valid.
     model: the exact id of what answered.
     input_tokens: of all answers that it took, as the service counted; the most
       that it can have been where the service does not say.
@@ -211,7 +219,7 @@ class _Answer(NamedTuple):
 
 def reply_of(request: Request, outcome: Outcome, *, is_cached: bool) -> Reply:
   completions = [reply['completion'] for reply in outcome.replies]
-  answers = [_answer(each, request.schema) for each in completions]
+  answers = [_answer(each, request) for each in completions]
   tokens = [tokens_of(each) for each in completions]
   reply = Reply(
     id=request.id,
@@ -239,11 +247,11 @@ def is_settled(
   """Whether another try would not be worth its price."""
   if not replies:
     return False
-  last = _answer(replies[-1]['completion'], request.schema)
+  last = _answer(replies[-1]['completion'], request)
   return last.status != 'malformed' or len(replies) >= service.tries
 
 
-def _answer(completion: Json, schema: Json | None) -> _Answer:
+def _answer(completion: Json, request: Request) -> _Answer:
   """What one completion says, and whether that is valid."""
   if 'error' in completion:
     return _Answer(
@@ -258,7 +266,12 @@ def _answer(completion: Json, schema: Json | None) -> _Answer:
     return _Answer('malformed', text, problem='cut short by max_tokens')
   if not text.strip():
     return _Answer('malformed', text, problem='empty')
-  if schema is None:
+  if request.parse is not None:
+    try:
+      return _Answer('ok', text, request.parse(text))
+    except ValueError as error:
+      return _Answer('malformed', text, problem=str(error))
+  if request.schema is None:
     return _Answer('ok', text)
   fenced = re.fullmatch(r'\s*```(?:json)?\s*\n(.*)\n```\s*', text, re.DOTALL)
   try:
@@ -267,7 +280,7 @@ def _answer(completion: Json, schema: Json | None) -> _Answer:
     )
   except ValueError as error:
     return _Answer('malformed', text, problem=f'no JSON: {error}')
-  mistake = next(_validator(as_text(schema)).iter_errors(parsed), None)
+  mistake = next(_validator(as_text(request.schema)).iter_errors(parsed), None)
   if mistake:
     return _Answer('malformed', text, problem=mistake.message)
   return _Answer('ok', text, parsed)
