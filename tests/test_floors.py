@@ -45,10 +45,11 @@ FLOORS = (
   (
     'page eval.judge eval.changes eval.benchmarks eval.media '
     'eval.vimonet_bench eval.activitynet_qa eval.mv_bench eval.scores '
-    'eval.babel_qa eval.humanml3d_captions eval.embedder eval.retrieval '
-    'eval.bertscore eval.published eval.run eval.scoring eval.tables '
-    'eval.studies annotate '
-    'audit.watermark audit.provenance audit.bias plan report',
+    'eval.babel_qa eval.judge_replies eval.llm_judge eval.predictions_file '
+    'eval.humanml3d_captions eval.embedder eval.retrieval eval.bertscore '
+    'eval.published eval.run eval.text_baseline eval.scoring eval.tables '
+    'eval.studies annotate audit.watermark audit.provenance audit.bias plan '
+    'report',
     'parity.work_folder parity.jax_side parity.torch_networks '
     'parity.torch_side parity.handout parity.sides parity.verdicts '
     'parity.plots parity.report',
