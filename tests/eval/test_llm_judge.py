@@ -249,6 +249,7 @@ def test_a_service_that_stays_away_is_a_failure_for_this_run_only(
   assert verdict == judge.Verdict('i0', None, None, 'failed', MODEL, '')
   assert 'found 1 failed without one' in caplog.text
   assert '500: oh' in caplog.text
+  assert 'to judge' not in caplog.text
   assert _one(server, tmp_path, _says(YES)).status == 'ok'
 
 
