@@ -161,6 +161,9 @@ OF_VIDEOS = [
   _item('v_cd_1', 'who waves'),
   _item('v_ab_x_1', 'is it warm'),
   _item('run.mp4', 'who waves'),
+  _item('gh/3', 'who waves'),
+  _item('v_abc_1', 'who waves'),
+  _item('runxmp4', 'who waves'),
 ]
 
 
@@ -172,6 +175,7 @@ def test_video_and_question_are_an_id(tmp_path):
   rows = [
     _of_video('run.mp4', 'who waves', 'e'),
     _of_video('v_cd', 'who waves', 'c'),
+    _of_video('v_gh', 'who waves', 'g'),
     _of_video('ab', 'Does he  sit?', 'b'),
     _of_video('ab_x', 'is it warm', 'd'),
     _of_video('ab', 'who waves', 'a'),
@@ -179,7 +183,7 @@ def test_video_and_question_are_an_id(tmp_path):
   ]
   path = _write(tmp_path / 'p', rows, is_list=True)
   found = predictions_file.read(path, OF_VIDEOS)
-  assert found.texts == ['a', 'b', 'c', 'd', 'e']
+  assert found.texts == ['a', 'b', 'c', 'd', 'e', 'g', '', '']
   assert found.unknown == ('ef: who waves',)
 
 
