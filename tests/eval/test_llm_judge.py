@@ -1,5 +1,6 @@
 """The judge asks a real server, on this machine."""
 
+import json
 import random
 
 import chat_server
@@ -259,6 +260,31 @@ def test_an_empty_prediction_fails_without_being_asked(server, tmp_path):
   assert [v.status for v in verdicts] == ['failed', 'ok', 'failed']
   assert {v.judge for v in verdicts} == {MODEL}
   assert len(server.asked) == 1
+
+
+def test_verdicts_may_come_in_a_batch(server, tmp_path):
+  items = _items(2)
+  texts = _texts(items)
+  expert = _judge(server, tmp_path)
+  folder = str(tmp_path / 'replies')
+  client = chat_api.Client(_service(server), folder)
+  client.write_batch(expert.requests(items, texts), str(tmp_path / 'in'))
+  rows = [json.loads(line) for line in (tmp_path / 'in').open()]
+  lines = [
+    {
+      'custom_id': row['custom_id'],
+      'response': {
+        'status_code': 200,
+        'body': chat_server.completion('x', row['body'], _says(reply)),
+      },
+    }
+    for row, reply in zip(rows, (NO, YES), strict=True)
+  ]
+  text = ''.join(f'{json.dumps(line)}\n' for line in lines[::-1])
+  (tmp_path / 'out').write_text(text)
+  assert client.read_batch(str(tmp_path / 'out')).added == 2
+  assert [v.correct for v in expert.verdicts(items, texts)] == [False, True]
+  assert not server.asked
 
 
 # --- As the paper has it -----------------------------------------------------

@@ -116,6 +116,16 @@ def test_earlier_turns_are_turns_and_nothing_is_shown(server, tmp_path):
   assert 'response_format' not in asked.body
 
 
+def test_a_question_that_two_items_ask_is_paid_once(server, tmp_path):
+  twin = dataclasses.replace(ITEMS[0], id='twin')
+  lines = _predict(server, tmp_path, [ITEMS[0], twin])
+  assert [(line['id'], line['text']) for line in lines] == [
+    ('i0', 'To place 0.'),
+    ('twin', 'To place 0.'),
+  ]
+  assert len(server.asked) == 1
+
+
 def test_items_that_show_something_are_refused(server, tmp_path):
   items = benchmarks.variant(ITEMS, input='motion')
   with pytest.raises(ValueError, match='input text, found motion for i0;'):

@@ -105,7 +105,9 @@ class Judge:
 
     Args:
       client: of a service whose model should be a dated one; a model without a
-        date is another judge next month.
+        date is another judge next month. A `max_tokens` of 64 has room for any
+        verdict of a model that does not reason first, and makes the estimate a
+        near one.
       mode: `default` or `paper`.
     """
     if mode not in _MODES:
@@ -250,7 +252,7 @@ class Judge:
         'Expected %s to judge, found %s; only numbers of one model can be '
         'compared, so ask for one by its full name.',
         asked,
-        ', '.join(f'{name} ({n} times)' for name, n in models.items()),
+        ', '.join(f'{name} ({n} times)' for name, n in sorted(models.items())),
       )
     without = [reply for reply in replies if reply.status != 'ok']
     if without:
