@@ -65,7 +65,6 @@ def _items(count: int, **fields) -> list[benchmarks.Item]:
         'kind': 'k',
         'question': f'Where does person {n} go?',
         'references': (f'To place {n}.',),
-        'scoring': 'judged',
         'position': n,
         'media_position': n,
         **fields,

@@ -8,6 +8,7 @@ from vimonet_jax.eval import (
   benchmarks,
   predictions_file,
   run,
+  scoring,
 )
 
 
@@ -23,7 +24,6 @@ def _item(name: str, question: str = 'Who?', reference: str = 'He.', **fields):
       'kind': 'k',
       'question': question,
       'references': (reference,),
-      'scoring': 'judged',
       'position': 0,
       'media_position': 0,
       **fields,
@@ -94,7 +94,8 @@ def test_what_does_not_fit_is_reported_and_what_is_missing_fails(tmp_path):
   assert 'each of 3 items, found none for 1, such as c/0;' in missing
   assert 'no word in 1, such as 1;' in empty
   assert 'found others for 2, such as x; they are left out.' in unknown
-  rows = run.score(ITEMS, run.as_predictions(ITEMS, found.texts))
+  lines = run.as_predictions(ITEMS, found.texts)
+  rows = scoring.score(ITEMS, lines, scoring.verdicts(ITEMS, lines))
   assert {row['n_failed'] for row in rows} == {2}
   assert {row['accuracy'] for row in rows} == {1 / 3}
 

@@ -7,7 +7,7 @@ import chat_server
 import pytest
 
 from vimonet_jax import chat_api, chat_sender
-from vimonet_jax.eval import benchmarks, run, text_baseline
+from vimonet_jax.eval import benchmarks, run, scoring, text_baseline
 
 pytest.importorskip('openai', reason="needs pip install -e '.[api]'")
 
@@ -26,7 +26,6 @@ ITEMS = [
     kind='k',
     question=f'Where does person {n} go?',
     references=(f'To place {n}.',),
-    scoring='judged',
     position=n,
     media_position=n,
   )
@@ -91,7 +90,7 @@ def test_answers_are_predictions_that_can_be_scored(server, tmp_path):
   assert lines[0]['text'] == 'To place 5.'
   assert _written(tmp_path) == lines
   assert run.read_predictions(str(tmp_path / 'out' / 'text.jsonl')) == lines
-  rows = run.score(items, lines)
+  rows = scoring.score(items, lines, scoring.verdicts(items, lines))
   assert {row['accuracy'] for row in rows} == {1.0}
   assert {row['fingerprint'] for row in rows} == {MODEL}
   settings = run.Settings('f', 'c').columns()
@@ -154,7 +153,8 @@ def test_failures_are_lines_that_score_as_failed_and_are_asked_again(
   assert lines[2]['reply'] == 'I cannot.'
   assert lines[3]['reply'] == 'To place 3, and'
   assert '1 failed, 1 malformed, 1 refused without one' in caplog.text
-  assert {r['n_failed'] for r in run.score(ITEMS, lines)} == {3}
+  rows = scoring.score(ITEMS, lines, scoring.verdicts(ITEMS, lines))
+  assert {row['n_failed'] for row in rows} == {3}
   server.act = usual
   asked = len(server.asked)
   again = _predict(server, tmp_path)

@@ -11,7 +11,7 @@ import pytest
 import scoring
 import two_processes
 
-from vimonet_jax.data import packing, records, text, tokenizer
+from vimonet_jax.data import packing, records, text
 from vimonet_jax.infer import engine, likelihood
 from vimonet_jax.models import vimonet
 
@@ -119,8 +119,8 @@ def test_what_an_answer_is_begun_with_is_given(asking):
   encode = asking.bundle.layout.tokenizer.encode
   begun = 'Best option:('
   record = scoring.record(0, ('motion',), begun=begun)
-  assert _check(asking, record, 'A B C'.split()) == len(encode(begun))
-  (found,) = likelihood.score(asking, [record], ['ABC'.split()])
+  assert _check(asking, record, ['A', 'B', 'C']) == len(encode(begun))
+  (found,) = likelihood.score(asking, [record], [['ABC']])
 
 
 def test_letters_that_join_a_candidates_token_count_for_all(asking):

@@ -7,7 +7,7 @@ how people ask, so a model that looks should be well above it.
     print(client.estimate(text_baseline.requests(asked)))
     print(text_baseline.notice(client, asked))
     lines = text_baseline.predict(client, asked, path)
-    rows = run.score(asked, lines)
+    rows = scoring.score(asked, lines, scoring.verdicts(asked, lines))
 """
 
 import collections
