@@ -1,6 +1,6 @@
-"""What --task=eval asks, and where the files of benchmarks are.
+"""What --task=eval asks, where the files of benchmarks are, and who judges.
 
-A part of every preset, as `config.eval`; see vimonet_jax/suite.py.
+A part of every preset, as `config.eval`; see vimonet_jax/suite.py, judging.py.
 
     --config.eval.benchmarks="('babel-qa', 'mvbench')"
     --config.eval.babel_qa.questions=DIR/questions.json ...
@@ -40,4 +40,41 @@ def get_config() -> ml_collections.ConfigDict:
       # The likeliest letter, too.
       'choose': True,
     },
+    # Other systems: (benchmark, name in the table, file of predictions) each.
+    'systems': (),
+    # A chat service that judges sentences, beside the rules; see llm_judge.
+    'judge': {
+      # default, or paper: the published prompt and counts.
+      'mode': 'default',
+      # Say what would be sent, and what it would cost, and send nothing.
+      'dry_run': False,
+      'service': _service(max_tokens=64),
+    },
+    # A chat service that answers without any media: what can be guessed.
+    'text_baseline': {
+      'dry_run': False,
+      'service': _service(max_tokens=256),
+    },
+  })  # fmt: skip
+
+
+def _service(*, max_tokens: int) -> ml_collections.ConfigDict:
+  """Fields of chat_api.Service; without a model nobody is asked."""
+  return ml_collections.ConfigDict({
+    'base_url': 'https://api.openai.com/v1',
+    # A dated one: others are another model next month.
+    'model': '',
+    # US dollars a million tokens, as the service asks.
+    'input_usd': 0.0,
+    'output_usd': 0.0,
+    # The most that may ever be spent by a work folder.
+    'budget_usd': 0.0,
+    # The environment variable that holds the key.
+    'key_variable': 'OPENAI_API_KEY',
+    'temperature': 0.0,
+    'max_tokens': max_tokens,
+    'max_tokens_field': 'max_tokens',
+    'max_at_once': 8,
+    'requests_per_minute': 300.0,
+    'takes_schemas': True,
   })  # fmt: skip

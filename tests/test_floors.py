@@ -56,8 +56,8 @@ FLOORS = (
   ),
   ('apps.show apps.chat apps.features apps.demo apps.serve apps.monitor',),
   (
-    'base claim corpus importing outcome exporting suite evaluation pipeline '
-    'comparison planning main',
+    'base claim corpus importing outcome exporting suite judging evaluation '
+    'pipeline comparison planning main',
   ),
 )
 # Neither sees the other: `main` builds a Stage and hands it to the loop.

@@ -13,7 +13,15 @@ from typing import Any
 
 import jax
 
-from vimonet_jax import checkpoint, claim, cluster, report, sharding, suite
+from vimonet_jax import (
+  checkpoint,
+  claim,
+  cluster,
+  judging,
+  report,
+  sharding,
+  suite,
+)
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import batches, records, sources
 from vimonet_jax.eval import benchmarks, scores, scoring, tables
@@ -22,6 +30,7 @@ from vimonet_jax.infer import engine
 from vimonet_jax.motion import features
 
 _MAX_EXAMPLES = 12
+_SHOWN_MISSING = 10
 
 
 def run(config, workdir: str) -> int:
@@ -74,7 +83,7 @@ def evaluate(config, workdir: str) -> None:
   found = suite.open_all(config, workdir, tower)
   if cluster.is_first():
     for benchmark in found:
-      _say_missing(benchmark)
+      _say_missing(workdir, benchmark)
   # Before the engine: weights need not be in memory twice.
   settings = _settings(config, workdir)
   is_alone = jax.process_count() == 1
@@ -96,20 +105,27 @@ def evaluate(config, workdir: str) -> None:
   cluster.wait('scores are written')
 
 
-def _say_missing(benchmark: benchmarks.Benchmark) -> None:
+def _say_missing(workdir: str, benchmark: benchmarks.Benchmark) -> None:
   """What cannot be shown, and how many items that costs."""
   if not benchmark.missing:
     return
   failing = sum(
     item.media_position in benchmark.missing for item in benchmark.items
   )
+  reasons = list(benchmark.missing.values())
+  path = os.path.join(workdir, 'predictions', f'{benchmark.name}-missing.txt')
+  os.makedirs(os.path.dirname(path), exist_ok=True)
+  with open(path, 'w', encoding='utf-8') as f:
+    f.writelines(f'{reason}\n' for reason in reasons)
   print(
-    f'{benchmark.name}: {len(benchmark.missing)} of {len(benchmark.records)} '
-    f'clips are missing; {failing} of {len(benchmark.items)} answers will '
-    'fail, and count as wrong:'
+    f'{benchmark.name}: {len(reasons)} of {len(benchmark.records)} clips are '
+    f'missing; {failing} of {len(benchmark.items)} answers will fail, and '
+    f'count as wrong. {path} names them:'
   )
-  for reason in benchmark.missing.values():
+  for reason in reasons[:_SHOWN_MISSING]:
     print(f'  {reason}')
+  if len(reasons) > _SHOWN_MISSING:
+    print(f'  ... and {len(reasons) - _SHOWN_MISSING} more')
 
 
 def _score(
@@ -124,28 +140,7 @@ def _score(
     )
     scores.write(os.path.join(workdir, 'scores.json'), rows)
     return
-  rows, by_judge = [], {}
-  for name, rule in benchmark.rules.items():
-    judged = scoring.by_rule(rule)
-    by_judge[name] = scoring.verdicts(benchmark.items, lines, judged)
-    rows += scoring.score(
-      benchmark.items, lines, by_judge[name], judged_by=name
-    )
-    for system, texts in benchmark.baselines.items():
-      items = benchmark.items[: len(texts)]
-      theirs = eval_run.as_predictions(items, texts)
-      rows += scoring.score(
-        items,
-        theirs,
-        scoring.verdicts(items, theirs, judged),
-        judged_by=name,
-        system=system,
-      )
-  scoring.write_verdicts(
-    os.path.join(workdir, 'verdicts', f'{benchmark.name}.jsonl'),
-    benchmark.items,
-    by_judge,
-  )
+  rows = judging.rows(config, workdir, benchmark, lines)
   scores.write(os.path.join(workdir, 'scores.json'), rows)
 
 

@@ -1,0 +1,160 @@
+"""Rules, a judge that costs money, and other systems, of one benchmark."""
+
+import json
+
+import chat_server
+import presets
+import pytest
+from numbered import ITEMS, RECORDS
+
+from vimonet_jax import chat_sender, judging
+from vimonet_jax.eval import benchmarks, judge, run
+
+pytest.importorskip('openai', reason="needs pip install -e '.[api]'")
+pytest.importorskip('jsonschema', reason="needs pip install -e '.[api]'")
+
+MODEL = 'clever-2026-11-01'
+BENCHMARK = benchmarks.Benchmark(
+  ITEMS,
+  RECORDS,
+  {judge.JUDGE: benchmarks.by_rules},
+  needs_judge=True,
+  baselines={'always n0': ['It is n0.'] * len(ITEMS)},
+)
+LINES = run.as_predictions(ITEMS, [item.reference for item in ITEMS])
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+  monkeypatch.setenv('VIMONET_TEST_KEY', 'sk-test')
+  monkeypatch.setattr(chat_sender, '_BACKOFF_S', 0.02)
+
+
+def _act(asked) -> chat_server.Act:
+  """Judges that everything is right; asked a plain question, it says n1."""
+  is_judge = 'pred' in str(asked.body['messages'])
+  text = '{"pred": "yes", "score": 5}' if is_judge else 'It is n1.'
+  return chat_server.Act(text=text, model=MODEL)
+
+
+@pytest.fixture
+def server():
+  with chat_server.Server(_act) as server:
+    yield server
+
+
+def _config(server, **changes):
+  def service(budget_usd):
+    return {
+      'base_url': server.url,
+      'model': MODEL,
+      'input_usd': 1.0,
+      'output_usd': 10.0,
+      'budget_usd': budget_usd,
+      'key_variable': 'VIMONET_TEST_KEY',
+      'requests_per_minute': 60_000.0,
+    }
+
+  config = presets.load('tiny', 'smoke')
+  config.eval.judge.service.update(service(1.0))
+  config.eval.update(changes)
+  return config
+
+
+def _accuracies(rows):
+  return {
+    (row['judge'], row['system']): row['accuracy']
+    for row in rows
+    if row['domain'] == 'all'
+  }
+
+
+def test_every_judge_judges_every_system(server, tmp_path, capsys):
+  config = _config(server)
+  rows = judging.rows(config, str(tmp_path), BENCHMARK, LINES)
+  assert _accuracies(rows) == {
+    ('rule', 'model'): 1.0,
+    ('rule', 'always n0'): pytest.approx(1 / 6),
+    (MODEL, 'model'): 1.0,
+    (MODEL, 'always n0'): 1.0,
+  }
+  paper = [row for row in rows if 'accuracy_as_paper' in row]
+  assert {row['judge'] for row in paper} == {MODEL}
+  assert all(row['score_as_paper'] == 5.0 for row in paper)
+  assert server.url in capsys.readouterr().out, 'says who gets what'
+  path = tmp_path / 'verdicts' / 'vimos-synth.jsonl'
+  written = [json.loads(line) for line in path.read_text().splitlines()]
+  assert [line['by'] for line in written] == ['rule'] * 18 + [MODEL] * 18
+  assert written[-1]['reply'] == '{"pred": "yes", "score": 5}'
+  asked = len(server.asked)
+  judging.rows(config, str(tmp_path), BENCHMARK, LINES)
+  assert len(server.asked) == asked, 'what was paid for is kept'
+
+
+def test_a_spent_budget_costs_that_judge_only(server, tmp_path, capsys):
+  config = _config(server)
+  config.eval.judge.service.budget_usd = 0.0
+  rows = judging.rows(config, str(tmp_path), BENCHMARK, LINES)
+  assert {judge for judge, _ in _accuracies(rows)} == {'rule'}
+  assert f'not judged by {MODEL}' in capsys.readouterr().out
+  assert not server.asked
+
+
+def test_a_dry_run_sends_nothing(server, tmp_path, capsys, monkeypatch):
+  monkeypatch.delenv('VIMONET_TEST_KEY')
+  config = _config(server)
+  config.eval.judge.dry_run = True
+  config.eval.text_baseline.dry_run = True
+  config.eval.text_baseline.service.update(config.eval.judge.service)
+  rows = judging.rows(config, str(tmp_path), BENCHMARK, LINES)
+  assert {judge for judge, _ in _accuracies(rows)} == {'rule'}
+  said = capsys.readouterr().out
+  assert said.count('Dry run: nothing was sent') == 3
+  assert 'Which place?' in said
+  assert not server.asked
+
+
+def test_other_systems_are_joined_by_id_and_what_they_lack_fails(
+  server, tmp_path, capsys
+):
+  path = tmp_path / 'theirs.jsonl'
+  theirs = [{'id': item.id, 'text': item.reference} for item in ITEMS[:9]]
+  path.write_text(''.join(json.dumps(line) + '\n' for line in theirs[::-1]))
+  config = _config(
+    server,
+    systems=(
+      ('vimos-synth', 'theirs', str(path)),
+      ('another benchmark', 'nobody', 'no such file'),
+    ),
+  )
+  config.eval.judge.service.model = ''
+  rows = judging.rows(config, str(tmp_path), BENCHMARK, LINES)
+  (whole,) = [
+    row for row in rows if (row['system'], row['domain']) == ('theirs', 'all')
+  ]
+  assert (whole['accuracy'], whole['n'], whole['n_failed']) == (0.5, 18, 9)
+  assert 'found none for 9' in capsys.readouterr().out
+
+
+def test_a_service_that_sees_nothing_is_a_system(server, tmp_path):
+  config = _config(server)
+  config.eval.text_baseline.service.update(config.eval.judge.service)
+  config.eval.judge.service.model = ''
+  rows = judging.rows(config, str(tmp_path), BENCHMARK, LINES)
+  whole = _accuracies(rows)
+  assert whole['rule', MODEL] == pytest.approx(1 / 6)
+  (shown,) = {row['input'] for row in rows if row['system'] == MODEL}
+  assert shown == 'text'
+  asked = [str(each.body['messages']) for each in server.asked]
+  assert len(asked) == len({item.question for item in ITEMS})
+
+
+def test_published_items_have_the_most_media_once():
+  chosen = benchmarks.by_likelihood(ITEMS, lambda item: item.choices)
+  items = [
+    *ITEMS,
+    *benchmarks.variant(ITEMS, input='text'),
+    *benchmarks.variant(ITEMS, corruption='L2'),
+    *chosen,
+  ]
+  assert judging._published(items) == ITEMS

@@ -1,0 +1,226 @@
+"""Who judges the answers to a benchmark, and whose answers are judged.
+
+The benchmark's own rules judge always. A chat service judges too where
+config.eval.judge says so. Beside the model stand the benchmark's baselines,
+files of other systems' predictions, and what a chat service answers to the
+questions alone. Nothing is sent to anybody before it is said what and to whom.
+
+    verdicts/<benchmark>.jsonl   of the model, by every judge
+    judge/  text_baseline/       replies that were paid for
+"""
+
+import itertools
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from vimonet_jax import chat_api
+from vimonet_jax.eval import (
+  benchmarks,
+  judge_replies,
+  llm_judge,
+  predictions_file,
+  scores,
+  scoring,
+  text_baseline,
+)
+from vimonet_jax.eval import run as eval_run
+
+# Requests that a dry run shows of each kind.
+_SHOWN = 2
+
+
+class _Answers(NamedTuple):
+  """What one system answers to some items, as prediction lines."""
+
+  system: str
+  items: Sequence[benchmarks.Item]
+  lines: Sequence[eval_run.Line]
+
+
+def rows(
+  config: Any,
+  workdir: str,
+  benchmark: benchmarks.Benchmark,
+  lines: Sequence[eval_run.Line],
+) -> list[scores.Row]:
+  """Judges all answers; writes the verdicts on the model's.
+
+  A chat service that refuses, or a budget that is spent, costs the rows of that
+  judge and no others; what was paid for is kept, and the same command goes on.
+
+  Args:
+    config: see `eval` of the presets.
+    workdir: of the run.
+    benchmark: with rules.
+    lines: the model's, one an item.
+  """
+  answers = _Answers(scoring.MODEL, benchmark.items, lines)
+  everybody = [answers, *_others(config, workdir, benchmark)]
+  judges = {
+    name: scoring.by_rule(rule) for name, rule in benchmark.rules.items()
+  }
+  if benchmark.needs_judge and config.eval.judge.service.model:
+    expert = _expert(config, workdir)
+    for each in everybody:
+      print(f'{each.system}: {expert.notice(*_given(each))}')
+      if config.eval.judge.dry_run:
+        _show(expert, each)
+    if not config.eval.judge.dry_run:
+      judges[expert.name] = expert.verdicts
+  found, by_judge = [], {}
+  for name, judged in judges.items():
+    try:
+      by_system = {
+        each.system: scoring.verdicts(each.items, each.lines, judged)
+        for each in everybody
+      }
+    except (chat_api.BudgetError, chat_api.ServiceError) as error:
+      print(f'{benchmark.name}: not judged by {name}. {error}')
+      continue
+    by_judge[name] = by_system[scoring.MODEL]
+    for each in everybody:
+      verdicts = by_system[each.system]
+      made = scoring.score(
+        each.items, each.lines, verdicts, judged_by=name, system=each.system
+      )
+      if name not in benchmark.rules:
+        made = _as_paper(made, each.items, verdicts)
+      found += made
+  scoring.write_verdicts(
+    os.path.join(workdir, 'verdicts', f'{benchmark.name}.jsonl'),
+    benchmark.items,
+    by_judge,
+  )
+  return found
+
+
+# --- Whose answers -----------------------------------------------------------
+
+
+def _others(
+  config, workdir: str, benchmark: benchmarks.Benchmark
+) -> list[_Answers]:
+  """Baselines, files, and a chat service that is shown nothing."""
+  found = []
+  for system, texts in benchmark.baselines.items():
+    items = benchmark.items[: len(texts)]
+    found.append(
+      _Answers(system, items, eval_run.as_predictions(items, texts))
+    )
+  items = _published(benchmark.items)
+  for name, system, path in config.eval.systems:
+    if name != benchmark.name:
+      continue
+    predictions = predictions_file.read(path, items)
+    for report in predictions.reports():
+      print(f'{path}: {report}')
+    found.append(
+      _Answers(
+        system, items, eval_run.as_predictions(items, predictions.texts)
+      )
+    )
+  if config.eval.text_baseline.service.model and benchmark.needs_judge:
+    asked = benchmarks.variant(items, input='text')
+    client = _client(config.eval.text_baseline, workdir, 'text_baseline')
+    print(text_baseline.notice(client, asked))
+    if config.eval.text_baseline.dry_run:
+      _print_some(client, text_baseline.requests(asked))
+      return found
+    path = os.path.join(
+      workdir, 'predictions', f'{benchmark.name}-{client.service.model}.jsonl'
+    )
+    try:
+      lines = text_baseline.predict(client, asked, path)
+    except (chat_api.BudgetError, chat_api.ServiceError) as error:
+      print(f'{benchmark.name}: no text-only baseline. {error}')
+    else:
+      found.append(_Answers(client.service.model, asked, lines))
+  return found
+
+
+def _published(
+  items: Sequence[benchmarks.Item],
+) -> list[benchmarks.Item]:
+  """Each question once, with the most media: what other systems were asked."""
+  clean = [
+    item
+    for item in items
+    if item.corruption == benchmarks.CLEAN
+    and item.reading == benchmarks.GENERATED
+  ]
+  clean.sort(key=lambda item: len(benchmarks.INPUTS[item.input]))
+  return list({item.id: item for item in clean}.values())
+
+
+# --- Who judges --------------------------------------------------------------
+
+
+def _expert(config, workdir: str) -> llm_judge.Judge:
+  asked = config.eval.judge
+  return llm_judge.Judge(_client(asked, workdir, 'judge'), asked.mode)
+
+
+def _client(asked, workdir: str, name: str) -> chat_api.Client:
+  service = chat_api.Service(**asked.service)
+  return chat_api.Client(service, os.path.join(workdir, name))
+
+
+def _given(each: _Answers) -> tuple[list[benchmarks.Item], list[str]]:
+  """Items that the system has answered, and the texts."""
+  lines = {eval_run.key(line): line for line in each.lines}
+  there = [
+    item for item in each.items
+    if 'error' not in lines.get(item.key, {'error': 'no answer'})
+  ]  # fmt: skip
+  return there, [lines[item.key]['text'] for item in there]
+
+
+def _show(expert: llm_judge.Judge, each: _Answers) -> None:
+  """A dry run: what would be sent, and what it would cost."""
+  items, texts = _given(each)
+  for shown in itertools.islice(expert.preview(items, texts), _SHOWN):
+    print(json.dumps(shown, indent=2, ensure_ascii=False))
+  print(f'Dry run: nothing was sent. {expert.estimate(items, texts)}')
+
+
+def _print_some(client: chat_api.Client, requests) -> None:
+  requests = list(requests)
+  for shown in client.preview(requests[:_SHOWN]):
+    print(json.dumps(shown, indent=2, ensure_ascii=False))
+  print(f'Dry run: nothing was sent. {client.estimate(requests)}')
+
+
+def _as_paper(
+  made: Sequence[scores.Row],
+  items: Sequence[benchmarks.Item],
+  verdicts: Sequence[Any],
+) -> list[scores.Row]:
+  """Adds accuracy and score as published scripts count them."""
+  groups: dict[tuple, tuple[list, list]] = {}
+  for item, verdict in zip(items, verdicts, strict=True):
+    group = groups.setdefault(_way(vars(item) | {'reading': item.reading}),
+                              ([], []))  # fmt: skip
+    group[0].append(item)
+    group[1].append(verdict)
+  summaries: dict[tuple, Mapping[str, judge_replies.Summary]] = {
+    way: judge_replies.summarise(*group) for way, group in groups.items()
+  }
+  found = []
+  for row in made:
+    summary = summaries[_way(row)].get(row['domain'])
+    if summary is not None:
+      mean = summary.as_paper
+      row = {
+        **row,
+        'accuracy_as_paper': mean.accuracy,
+        'score_as_paper': mean.score,
+        'n_as_paper': mean.n_accuracy,
+      }
+    found.append(row)
+  return found
+
+
+def _way(columns: Mapping[str, Any]) -> tuple:
+  return tuple(columns[name] for name in ('input', 'corruption', 'reading'))
