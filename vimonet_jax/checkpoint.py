@@ -21,7 +21,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import grain.python as grain
 import jax
@@ -472,10 +472,9 @@ class _RowsWriter:
 
   @property
   def shapes(self) -> dict[str, list]:
-    return {
-      path: [jnp.dtype(self.dtypes[path]).name, list(shape)]
-      for path, shape in self._wanted.items()
-    }
+    return _described(
+      {path: _Entry(self.dtypes[path], x) for path, x in self._wanted.items()}
+    )
 
   def write(self, path: str, x: np.ndarray, *, of: int | None = None) -> None:
     """See `Write`."""
@@ -526,8 +525,6 @@ class _RowsWriter:
     self._wanted[path], self._rows[path] = tuple(shape), 0
     if not self._is_writer:
       return
-    folder = f'{os.fspath(self._folder / path)}/'
-    is_url = '://' in folder
     bits = [
       {'name': 'bytes', 'configuration': {'endian': 'little'}},
       {'name': 'crc32c'},  # A bit that changes on the disk is an error then.
@@ -538,8 +535,7 @@ class _RowsWriter:
       'index_codecs': bits,
     }
     spec = {
-      'driver': 'zarr3',
-      'kvstore': folder if is_url else {'driver': 'file', 'path': folder},
+      **_spec(self._folder, path),
       'store_data_equal_to_fill_value': True,  # As Orbax does.
       'metadata': {
         'chunk_grid': {
@@ -773,7 +769,15 @@ def _matching(
   return found
 
 
+class _Entry(NamedTuple):
+  """What a folder of weights says of an array."""
+
+  dtype: np.dtype
+  shape: tuple[int, ...]
+
+
 def _weights_metadata(folder: str) -> dict[str, Any]:
+  """Path -> dtype and shape, as the writer said and every file still says."""
   root = _complete(folder)
   if not (root / '_METADATA').exists():
     found = 'no such folder' if not root.exists() else 'none'
@@ -781,22 +785,45 @@ def _weights_metadata(folder: str) -> dict[str, Any]:
       f'Expected weights in {root}, found {found}; finish the stage that '
       'writes them or correct the path.'
     )
-  with _says_where(root), ocp.StandardCheckpointer() as checkpointer:
+  with _says_where(root):
+    if not (root / _SHAPES).exists():
+      return _metadata_of_orbax(root)
+    wanted = json.loads((root / _SHAPES).read_text())
+    opening = {path: ts.open(_spec(root, path), read=True) for path in wanted}
+    found = _entries({path: x.result() for path, x in opening.items()})
+    _check_shapes(found, wanted)
+    return found
+
+
+def _metadata_of_orbax(root: epath.Path) -> dict[str, Any]:
+  """Of a folder that was written before there was `weights_writer`."""
+  with ocp.StandardCheckpointer() as checkpointer:
     found = checkpointer.metadata(root).item_metadata
-    if found is None:  # Orbax has logged why, at most.
-      raise ValueError('_METADATA or a zarr.json is not as it should be')
-    tree = dict(found.tree)
-    if (root / _SHAPES).exists():
-      _check_shapes(tree, json.loads((root / _SHAPES).read_text()))
-    return tree
+  if found is None:  # Orbax has logged why, at most.
+    raise ValueError('_METADATA or a zarr.json is not as it should be')
+  return dict(found.tree)
 
 
-def _check_shapes(tree: Mapping[str, Any], wanted: Mapping[str, list]) -> None:
-  """Raises where a description says something else than the writer."""
-  found = {
-    path: [jnp.dtype(entry.dtype).name, list(entry.shape)]
-    for path, entry in tree.items()
+def _entries(arrays: Mapping[str, ts.TensorStore]) -> dict[str, _Entry]:
+  return {
+    path: _Entry(x.dtype.numpy_dtype, tuple(x.shape))
+    for path, x in arrays.items()
   }
+
+
+def _described(entries: Mapping[str, Any]) -> dict[str, list]:
+  """As _SHAPES has it: name of the dtype, and shape."""
+  return {
+    path: [jnp.dtype(entry.dtype).name, list(entry.shape)]
+    for path, entry in entries.items()
+  }
+
+
+def _check_shapes(
+  entries: Mapping[str, Any], wanted: Mapping[str, list]
+) -> None:
+  """Raises where a description says something else than the writer."""
+  found = _described(entries)
   for path in sorted({*found, *wanted}):
     if found.get(path) != wanted.get(path):
       raise ValueError(
@@ -852,18 +879,72 @@ def _groups(entries: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _read_together(folder: str, entries, shardings) -> dict[str, Any]:
+  for path in entries.keys() & shardings.keys():
+    _check_divides(path, entries[path].shape, shardings[path])
+  root = _complete(folder)
+  with _says_where(root):
+    if not (root / _SHAPES).exists():
+      return _read_by_orbax(root, entries, shardings)
+    # TensorStore itself, since Orbax makes a context for each call. When one of
+    # those goes, TensorStore 0.1.86 may free its threads' tasks twice, and the
+    # process dies: once in some ten thousand calls on a busy machine.
+    opening = {path: ts.open(_spec(root, path), read=True) for path in entries}
+    arrays = {path: array.result() for path, array in opening.items()}
+    _check_shapes(_entries(arrays), _described(entries))
+    reading = {
+      path: _begin_reading(array, shardings.get(path))
+      for path, array in arrays.items()
+    }
+    return {path: finish() for path, finish in reading.items()}
+
+
+def _spec(root: epath.Path, path: str) -> dict[str, Any]:
+  """Where TensorStore finds an array."""
+  folder = f'{os.fspath(root / path)}/'
+  is_url = '://' in folder
+  return {
+    'driver': 'zarr3',
+    'kvstore': folder if is_url else {'driver': 'file', 'path': folder},
+    'fill_missing_data_reads': False,  # A missing file is no array of zeros.
+  }
+
+
+def _begin_reading(
+  array: ts.TensorStore, place: jax.sharding.Sharding | None
+) -> Callable[[], Any]:
+  """Begins to read what this process needs; the result waits for it."""
+  if place is None:
+    whole = array.read()
+    return lambda: np.asarray(whole.result())
+  shape = tuple(array.shape)
+  parts = place.addressable_devices_indices_map(shape)
+  # Devices that hold the same part share what is read.
+  reading = {}
+  for part in parts.values():
+    reading.setdefault(str(part), array[part].read())
+
+  def finish() -> jax.Array:
+    read = {name: np.asarray(part.result()) for name, part in reading.items()}
+    shards = [
+      jax.device_put(read[str(part)], device) for device, part in parts.items()
+    ]
+    return jax.make_array_from_single_device_arrays(shape, place, shards)
+
+  return finish
+
+
+def _read_by_orbax(root: epath.Path, entries, shardings) -> dict[str, Any]:
+  """Of a folder that was written before there was `weights_writer`."""
   item, args = {}, {}
   for path, entry in entries.items():
     item[path] = jax.ShapeDtypeStruct(entry.shape, entry.dtype)
     if path in shardings:
-      _check_divides(path, entry.shape, shardings[path])
       args[path] = ocp.ArrayRestoreArgs(
         sharding=shardings[path], dtype=entry.dtype, strict=True
       )
     else:
       args[path] = ocp.RestoreArgs(restore_type=np.ndarray, dtype=entry.dtype)
-  root = _complete(folder)
-  with _says_where(root), ocp.PyTreeCheckpointer() as checkpointer:
+  with ocp.PyTreeCheckpointer() as checkpointer:
     return checkpointer.restore(
       root,
       ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True),
