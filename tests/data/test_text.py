@@ -190,22 +190,104 @@ def test_an_empty_answer_is_an_eos():
 def test_a_prompt_is_the_beginning_of_the_dialog(media, turns, template):
   layout = _layout(template)
   dialog = text.encode_dialog(_record(turns, **media), layout)
-  open_turn = dataclasses.replace(turns[-1], answer='')
-  for last in (turns[-1], open_turn):
+  encode = samples.pieces().encode
+  tokens = len(encode(turns[-1].answer))
+  for begun in ('', 'It is', 'It is he', 'It is he.'):
+    last = dataclasses.replace(turns[-1], answer=begun)
     prompt = text.encode_prompt(_record([*turns[:-1], last], **media), layout)
     length = len(prompt['tokens'])
-    answer = samples.pieces().encode(turns[-1].answer)
-    assert length == len(dialog['tokens']) - len(answer) - 1
+    assert length == len(dialog['tokens']) - 1 - tokens + len(encode(begun))
     assert set(prompt) == set(dialog)
     for key, x in prompt.items():
-      np.testing.assert_array_equal(x, dialog[key][:length], key)
+      want = dialog[key][:length].copy()
+      if key == 'loss_mask':  # Of the last answer nothing is to be predicted.
+        want[len(dialog['tokens']) - 1 - tokens :] = False
+      np.testing.assert_array_equal(x, want, key)
+
+
+def test_a_blank_is_left_to_the_word_behind_it():
+  layout, encode = _layout(), samples.pieces().encode
+  whole, blank, both = (
+    text.encode_prompt(_record([records.Turn('Why?', begun)]), layout)
+    for begun in ('It is', 'It is ', 'It is  ')
+  )
+  assert encode('It is ')[:-1] == encode('It is')
+  for prompt in (blank, both):
+    np.testing.assert_array_equal(prompt['tokens'], whole['tokens'])
+  only, none = (
+    text.encode_prompt(_record([records.Turn('Why?', begun)]), layout)
+    for begun in (' ', '')
+  )
+  np.testing.assert_array_equal(only['tokens'], none['tokens'])
+
+
+def _answers(begun, candidates, layout=None):
+  record = _record([FIRST, records.Turn('Why?', begun)], motion=MOTION)
+  return text.encode_answers(record, candidates, layout or _layout())
+
+
+def _assert_goes_on(begun, candidates, layout):
+  """The prompt and what follows are the row that training would have."""
+  found = _answers(begun, candidates, layout)
+  assert len(found.ids) == len(candidates)
+  asked = _record([FIRST, records.Turn('Why?', begun)], motion=MOTION)
+  prompt = text.encode_prompt(asked, layout)['tokens']
+  for candidate, ids in zip(candidates, found.ids, strict=True):
+    assert ids.dtype == np.int32
+    turn = records.Turn('Why?', begun + candidate)
+    dialog = text.encode_dialog(
+      dataclasses.replace(asked, turns=(FIRST, turn)), layout
+    )
+    np.testing.assert_array_equal(
+      np.concatenate([prompt[: len(prompt) - found.cut], ids]), dialog['tokens']
+    )
+  return found
+
+
+def test_candidates_end_a_begun_answer_as_in_training():
+  layout, encode = _layout(), samples.pieces().encode
+  found = _assert_goes_on('', ['It is', 'It is he.', 'So'], layout)
+  # One begins with the other: both are scored from their first token.
+  assert found.cut == 0
+  assert found.ids[0].tolist() == [*encode('It is'), tokenizer.EOS]
+  found = _assert_goes_on('It is ', ['he.', 'so'], layout)
+  assert found.cut == 0
+  assert found.ids[0].tolist() == [*encode('he.'), tokenizer.EOS]
+  # 'walking' is one token, 'walk' and 'w' are others.
+  found = _assert_goes_on('It is walk', ['ing', 'z'], layout)
+  assert found.cut == len(encode('walk'))
+  assert found.ids[0].tolist() == [*encode('walking'), tokenizer.EOS]
+  assert _assert_goes_on('It is walk', ['z'], layout).cut == 0
+
+
+def test_a_letter_after_a_bracket_has_no_blank(shared_data):
+  pieces = tokenizer.Tokenizer.load(
+    str(shared_data / 'tokenizer' / 'tokenizer.model')
+  )
+  layout = text.Layout(pieces, text.TEMPLATES['vicuna'])
+  found = _assert_goes_on('Best option:(', list('ABCDE'), layout)
+  assert found.cut == 0
+  letters = [pieces.encode(f'({letter}')[-1] for letter in 'ABCDE']
+  assert [ids.tolist() for ids in found.ids] == [
+    [letter, tokenizer.EOS] for letter in letters
+  ]
+  # Alone it would have one, and be another token.
+  assert not {pieces.encode(letter)[-1] for letter in 'ABCDE'} & set(letters)
+
+
+@pytest.mark.parametrize('candidates', [[], 'walk', [''], ['So', ' ']])
+@pytest.mark.parametrize('begun', ['', 'It is', 'It is '])
+def test_candidates_without_a_token_are_refused(begun, candidates):
+  with pytest.raises(ValueError, match='Record r: expected .*candidate answer'):
+    _answers(begun, candidates)
 
 
 @pytest.mark.parametrize('template', text.TEMPLATES)
 def test_one_more_turn_continues_the_dialog(template):
   layout = _layout(template)
   before = text.encode_dialog(_record([FIRST], motion=MOTION), layout)
-  after = text.encode_prompt(_record([FIRST, SECOND], motion=MOTION), layout)
+  asked = dataclasses.replace(SECOND, answer='')
+  after = text.encode_prompt(_record([FIRST, asked], motion=MOTION), layout)
   turn = text.encode_turn(SECOND.question, layout)
   assert turn.dtype == np.int32
   np.testing.assert_array_equal(
@@ -217,7 +299,8 @@ def test_one_more_turn_continues_the_dialog(template):
 def test_with_media_first_all_turns_are_asked_alike(media):
   """So that later turns of a row train the one that is asked alone."""
   asked = text.encode_turn(FIRST.question, _layout())
-  for turns in ((FIRST,), (SECOND, FIRST)):
+  last = dataclasses.replace(FIRST, answer='')
+  for turns in ((last,), (SECOND, last)):
     record = dataclasses.replace(_with(media), turns=turns)
     prompt = text.encode_prompt(record, _layout())['tokens']
     np.testing.assert_array_equal(prompt[-len(asked) :], asked)

@@ -28,16 +28,17 @@ def record(
 ) -> records.Record:
   """An open question; pictures of 8 x 8 pixels, as the tiny model reads."""
   turns = (*history, records.Turn(QUESTION, begun))
-  if 'words' in media:
-    drawn = world.World().text_record('test', index)
-    return dataclasses.replace(drawn, turns=turns)
   drawn = world.World().make_record('test', index)
   return dataclasses.replace(
     drawn,
     motion=drawn.motion if 'motion' in media else None,
     frames=drawn.frames[:, ::6, ::6] if 'video' in media else None,
+    motion_text='a b+c' if 'words' in media else None,
     turns=turns,
   )
+
+
+ASKED = [record(0, ('motion',)), record(1, ('motion',), begun='He ')]
 
 
 def numbers(found: list[tuple[likelihood.Scored, ...]]) -> np.ndarray:
@@ -46,11 +47,10 @@ def numbers(found: list[tuple[likelihood.Scored, ...]]) -> np.ndarray:
 
 
 def on_eight_devices(model: str) -> np.ndarray:
-  """Of records that two batches take."""
+  """What is found where rows and weights are cut."""
   mesh = sharding.make_mesh(2, 2, 2)
   asking = engine.Engine.load(model, mesh=mesh)
-  asked = [record(), record(1), record(0, ('motion',), begun='He ')]
-  return numbers(likelihood.score(asking, asked, [CANDIDATES] * 3))
+  return numbers(likelihood.score(asking, ASKED, [CANDIDATES] * len(ASKED)))
 
 
 def main(path, model, coordinator, processes, process):

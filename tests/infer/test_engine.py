@@ -79,6 +79,35 @@ def test_answers_do_not_depend_on_who_is_asked_together(asking):
   assert asking.answer([]) == []
 
 
+def test_a_begun_answer_goes_on_behind_its_words(asking):
+  encode = asking.bundle.layout.tokenizer.encode
+  # Blanks at the end are the next word's; see text.encode_prompt.
+  begun = 'He is '
+  open_one = _record(0, ('motion',))
+  first = records.Turn('Who is it?', 'A man.')
+  last = records.Turn(QUESTION, begun)
+  asked = [
+    dataclasses.replace(open_one, turns=(last,)),
+    dataclasses.replace(open_one, turns=(first, last)),
+    open_one,
+  ]
+  found = _ask(asking, asked)
+  assert found[2] == _ask(asking, [open_one])[0]
+  assert len(set(found)) == 3
+  for record, answer in zip(asked[:2], found[:2], strict=True):
+    # The same words as ids, behind the prompt of an answer not begun.
+    turns = (*record.turns[:-1], open_one.turns[0])
+    record = dataclasses.replace(record, turns=turns)
+    shape = asking.row_shape(record)
+    batch = asking.prompts([record], shape, rows=1)
+    ids, start = encode('He is'), int(batch['segment_ids'].sum())
+    batch['tokens'][0, start : start + len(ids)] = ids
+    batch['segment_ids'][0, start : start + len(ids)] = 1
+    want = asking.run(batch, max_new_tokens=MAX_NEW_TOKENS)
+    assert asking.decode(want) == [answer]
+    assert not answer.startswith('He is')
+
+
 def test_records_of_one_kind_share_few_shapes(asking, monkeypatch):
   seen = []
 

@@ -17,7 +17,7 @@ from vimonet_jax.models import vimonet
 
 CANDIDATES = scoring.CANDIDATES
 HISTORY = (records.Turn('Who is it?', 'A man.'), records.Turn('Why?', ''))
-# The same numbers from other sums, in float32; measured 3e-6 at most.
+# The same numbers from other sums, in float32; measured 3e-5 at most.
 CLOSE = {'rtol': 0, 'atol': 1e-4}
 
 
@@ -112,7 +112,7 @@ def test_a_candidate_is_as_likely_as_in_a_row_of_training(
 @pytest.mark.parametrize('kind', ['int8', 'nf4'])
 def test_a_quantised_model_scores_what_it_would_say(tiny_model, kind):
   asking = engine.Engine.load(f'{tiny_model.workdir}/model', quantize=kind)
-  _check(asking, scoring.record(0, ('motion',)))
+  _check(asking, scoring.record(0, ()))
 
 
 def test_what_an_answer_is_begun_with_is_given(asking):
@@ -120,7 +120,6 @@ def test_what_an_answer_is_begun_with_is_given(asking):
   begun = 'Best option:('
   record = scoring.record(0, ('motion',), begun=begun)
   assert _check(asking, record, ['A', 'B', 'C']) == len(encode(begun))
-  (found,) = likelihood.score(asking, [record], [['ABC']])
 
 
 def test_letters_that_join_a_candidates_token_count_for_all(asking):
@@ -153,9 +152,8 @@ def test_who_is_asked_together_changes_nothing(asking):
   want = scoring.numbers(together)
   backwards = likelihood.score(asking, asked[::-1], candidates[::-1])[::-1]
   np.testing.assert_allclose(scoring.numbers(backwards), want, **CLOSE)
-  for rows in (1, 2):
-    few = likelihood.score(asking, asked, candidates, max_rows=rows)
-    np.testing.assert_allclose(scoring.numbers(few), want, **CLOSE)
+  few = likelihood.score(asking, asked, candidates, max_rows=1)
+  np.testing.assert_allclose(scoring.numbers(few), want, **CLOSE)
   alone = [
     likelihood.score(asking, [record], [some])[0]
     for record, some in zip(asked, candidates, strict=True)
@@ -177,7 +175,7 @@ def test_other_candidates_change_nothing(asking):
   assert found[6].total == pytest.approx(want[0].total, abs=1e-4)
 
 
-def test_a_prompt_is_read_once_and_shapes_are_few(asking, monkeypatch):
+def test_other_numbers_of_candidates_have_the_same_shape(asking, monkeypatch):
   shapes = []
   apply = engine.Engine.apply
 
@@ -193,38 +191,54 @@ def test_a_prompt_is_read_once_and_shapes_are_few(asking, monkeypatch):
   assert shapes[0] == shapes[1] == shapes[2]
 
 
-def test_a_mesh_finds_the_same(tiny_model, asking):
-  asked = [scoring.record(), scoring.record(1)]
-  asked.append(scoring.record(0, ('motion',), begun='He '))
-  want = likelihood.score(asking, asked, [CANDIDATES] * 3)
-  found = scoring.on_eight_devices(f'{tiny_model.workdir}/model')
-  np.testing.assert_allclose(found, scoring.numbers(want), **CLOSE)
+def test_prompts_and_media_are_read_once(asking, monkeypatch):
+  seen = []
+  embed = vimonet.Vimonet.embed
+
+  def counting(self, batch, **rest):
+    jax.debug.callback(lambda: seen.append(1))
+    return embed(self, batch, **rest)
+
+  monkeypatch.setattr(vimonet.Vimonet, 'embed', counting)
+  # Compiled anew, and for nobody else.
+  monkeypatch.setattr(likelihood, '_compiled', likelihood._compiled.__wrapped__)
+  asked = [scoring.record(i, ('motion',)) for i in (0, 1)]
+  likelihood.score(asking, asked, [CANDIDATES] * 2)
+  jax.effects_barrier()
+  assert len(seen) == 1
 
 
-def test_two_processes_find_what_one_does(tiny_model, tmp_path):
-  model = f'{tiny_model.workdir}/model'
+@pytest.fixture(scope='module')
+def on_a_mesh(tiny_model):
+  return scoring.on_eight_devices(f'{tiny_model.workdir}/model')
+
+
+def test_a_mesh_finds_the_same(asking, on_a_mesh):
+  asked = scoring.ASKED
+  want = likelihood.score(asking, asked, [CANDIDATES] * len(asked))
+  np.testing.assert_allclose(on_a_mesh, scoring.numbers(want), **CLOSE)
+
+
+def test_two_processes_find_what_one_does(tiny_model, on_a_mesh, tmp_path):
   environment = {
     **os.environ,
-    'PYTHONPATH': os.pathsep.join(
-      [str(two_processes.ROOT), os.environ.get('PYTHONPATH', '')]
-    ),
+    'PYTHONPATH': f'{two_processes.ROOT}{os.pathsep}'
+    f'{os.environ.get("PYTHONPATH", "")}',
     'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
     'JAX_PLATFORMS': 'cpu',
   }
   ended = two_processes.run(
     lambda port, i: [
-      *(scoring.__file__, str(tmp_path / 'found'), model),
-      *(f'localhost:{port}', '2', str(i)),
+      *(scoring.__file__, str(tmp_path / 'found')),
+      *(f'{tiny_model.workdir}/model', f'localhost:{port}', '2', str(i)),
     ],
     environment=environment,
     timeout_s=300,
   )
-  for status, output in ended:
+  for i, (status, output) in enumerate(ended):
     assert status == 0, output[-4000:]
-  want = scoring.on_eight_devices(model)
-  for i in range(2):
     found = np.load(tmp_path / f'found-{i}.npy')
-    np.testing.assert_allclose(found, want, **CLOSE)
+    np.testing.assert_allclose(found, on_a_mesh, **CLOSE)
 
 
 @pytest.mark.parametrize(
