@@ -28,9 +28,9 @@ class Scored(NamedTuple):
   """What a model makes of one candidate.
 
   Attributes:
-    log_probs: float32 [l], of each of its tokens after the prompt and those
-      before.
-    end: that the answer ends behind them.
+    log_probs: float32 [l], of each of its tokens, given the prompt and the
+      tokens before it.
+    end: log-probability that the answer ends behind them.
   """
 
   log_probs: np.ndarray
