@@ -92,23 +92,42 @@ def read_chosen(
   Raises:
     VideoFileError: see `read_clip`; or an index that the clip does not have.
   """
+  return np.stack(
+    read_images(
+      path, choose, lambda image: square(image, size, antialias=antialias)
+    )
+  )
+
+
+def read_images(
+  path: str | os.PathLike,
+  choose: Callable[[int, float], Sequence[int]],
+  shape: Callable[[np.ndarray], Any],
+) -> list[Any]:
+  """What is made of the frames of a clip that a rule chooses.
+
+  Args:
+    path: see `read_clip`.
+    choose: see `read_chosen`.
+    shape: what is kept of a frame, uint8 [H, W, 3], RGB.
+
+  Raises:
+    VideoFileError: see `read_chosen`.
+  """
   path = pathlib.Path(path)
   if path.is_dir():
     files = _image_files(path)
     chosen = _chosen(path, choose, len(files), 0.0)
-    read = {
-      i: square(_read_image(files[i]), size, antialias=antialias)
-      for i in set(chosen)
-    }
+    read = {i: shape(_read_image(files[i])) for i in set(chosen)}
   else:
     number, fps = _probe(path)
     while True:
       chosen = _chosen(path, choose, number, fps)
-      read, decoded = _decode(path, chosen, number, size, antialias)
+      read, decoded = _decode(path, chosen, number, shape)
       if decoded == number:
         break
       number = decoded  # Rare: in some codecs packets are not frames.
-  return np.stack([read[i] for i in chosen])
+  return [read[i] for i in chosen]
 
 
 def choose_frames(
@@ -296,9 +315,8 @@ def _decode(
   path: pathlib.Path,
   chosen: Sequence[int],
   number: int,
-  size: int,
-  antialias: bool,
-) -> tuple[dict[int, np.ndarray], int]:
+  shape: Callable[[np.ndarray], Any],
+) -> tuple[dict[int, Any], int]:
   """The chosen frames by index, and how many frames there are.
 
   Where the last chosen frame is not the last of `number`, what follows is not
@@ -313,7 +331,7 @@ def _decode(
         image = frame.to_ndarray(format='rgb24')
         # Degrees against the clock, as np.rot90 turns.
         image = np.rot90(image, round(frame.rotation / 90))
-        read[i] = square(image, size, antialias=antialias)
+        read[i] = shape(image)
       if i == last < number - 1:
         return read, number
   return read, decoded
