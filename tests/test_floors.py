@@ -48,8 +48,10 @@ FLOORS = (
     'eval.babel_qa eval.judge_replies eval.llm_judge eval.predictions_file '
     'eval.humanml3d_captions eval.embedder eval.retrieval eval.bertscore '
     'eval.published eval.run eval.text_baseline eval.scoring eval.tables '
-    'eval.studies annotate audit.watermark audit.provenance audit.bias plan '
-    'report',
+    'eval.studies annotation.clips annotation.key_frames annotation.claims '
+    'annotation.contradictions annotation.prompts annotation.replies '
+    'annotation.results annotation.batch_files annotate audit.watermark '
+    'audit.provenance audit.bias plan report',
     'parity.work_folder parity.jax_side parity.torch_networks '
     'parity.torch_side parity.handout parity.sides parity.verdicts '
     'parity.plots parity.report',

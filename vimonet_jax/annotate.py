@@ -23,64 +23,28 @@ from typing import Any
 import tqdm
 
 from vimonet_jax import chat_api
-from vimonet_jax.annotation import batch_files, contradictions
+from vimonet_jax.annotation import (
+  batch_files,
+  contradictions,
+  key_frames,
+  prompts,
+  results,
+)
 from vimonet_jax.annotation import clips as clip_lib
-from vimonet_jax.annotation import key_frames, prompts, results
 from vimonet_jax.data import captions as caption_files
 
 Settings = Mapping[str, Any]
 
 MODES = ('dry_run', 'ask', 'batch')
-# For configurations without a block `annotate`.
-SETTINGS = {
-  # The folder of the clips; see annotation/clips.py.
-  'path': '',
-  # dry_run: print what would be asked, and about what it costs. ask: do it.
-  # batch: read batch/*.out.jsonl, and write *.in.jsonl of what is left.
-  'mode': 'dry_run',
-  # Of clips for which clips.jsonl names none.
-  'licence': 'unknown',
-  # Which frames of a video are shown, their longer side, and how many of a clip
-  # there may be.
-  'every': key_frames.EVERY,
-  'side': 512,
-  'max_images': 40,
-  # Who is asked, see chat_api.Service; the key is in the environment only.
-  'service': {
-    'base_url': 'https://api.openai.com/v1',
-    'key_variable': 'OPENAI_API_KEY',
-    'budget_usd': 5.0,
-    'max_at_once': 8,
-    'requests_per_minute': 300.0,
-    'timeout_s': 120.0,
-    'tries': 3,
-  },
-  # The models of both steps, and what a million tokens cost in USD; negative:
-  # not known, and then nothing is asked. An image counts as image_tokens at
-  # most: 85 with gpt-4o, which sees it at low detail.
-  'captions': {
-    'model': '',
-    'input_usd': -1.0,
-    'output_usd': -1.0,
-    'max_tokens': 256,
-    'image_tokens': 1445,
-  },
-  'questions': {
-    'model': '',
-    'input_usd': -1.0,
-    'output_usd': -1.0,
-    'max_tokens': 2048,
-  },
-}  # fmt: skip
-# How long a caption is where nobody knows it yet.
-_UNKNOWN = caption_files.Caption(' '.join(['movement'] * prompts.MAX_WORDS))
+# Stands for a caption where nobody knows it yet, to tell what it may cost.
+_UNKNOWN = ' '.join(['movement'] * prompts.MAX_WORDS)
 
 
 def run(settings: Settings, output: str) -> int:
   """Annotates the clips of a folder, or tells what that would take.
 
   Args:
-    settings: those of `SETTINGS` that differ.
+    settings: as config.annotate in configs/tiny.py has them.
     output: the folder to write to.
 
   Returns:
@@ -90,7 +54,7 @@ def run(settings: Settings, output: str) -> int:
   Raises:
     ValueError: settings, clips or the environment are not as they should be.
   """
-  settings = _complete(settings)
+  _check(settings)
   task = _Task(settings, output)
   return {'dry_run': task.preview, 'ask': task.ask, 'batch': task.exchange}[
     settings['mode']
@@ -110,6 +74,7 @@ class _Task:
       for step, service in services.items()
     }
     self.results = results.Results(services)
+    self._keys: dict[tuple[str, str], str] = {}
     found = clip_lib.find(settings['path'], licence=settings['licence'])
     self.clips = list(self._readable(found))
 
@@ -150,15 +115,16 @@ class _Task:
     if pending := batch_files.pending(folder):
       print(f'Not answered yet: {", ".join(pending)} in {folder}.')
     else:
-      self._tell_plan(price=chat_api.BATCH_PRICE)
+      self._check_budget(self._tell_plan(price=chat_api.BATCH_PRICE))
       for step, client in self.clients.items():
         for path, estimate in batch_files.write(
           client, self._left(step), folder, step
         ):
           print(
             f'{path}: {estimate.requests} requests, about '
-            f'${estimate.usd:.4f} as a batch; put what comes of it beside it, '
-            f'as {batch_files.output(path)}, and give this command again.'
+            f'${estimate.usd:.4f}; put what comes of it beside it, as '
+            f'{os.path.basename(batch_files.output(path))}, and give this '
+            'command again.'
           )
     self._finish()
     return 0 if self.results.is_whole else 1
@@ -196,7 +162,7 @@ class _Task:
     )
 
   def _requests(
-    self, step: str, *, unknown: caption_files.Caption | None = None
+    self, step: str, *, stand_in: str = ''
   ) -> Iterator[chat_api.Request]:
     """One for each clip that a step is for.
 
@@ -205,24 +171,38 @@ class _Task:
 
     Args:
       step: of results.STEPS.
-      unknown: stands for captions that are still to come.
+      stand_in: for captions that are still to come, whose clips are left out
+        without it.
     """
+    make = {
+      'captions': self._caption_request,
+      'questions': self._question_request,
+    }[step]
     for clip in self.clips:
-      if step == 'captions':
-        if clip.video:
-          yield self._caption_request(clip)
-        continue
-      known = self.results.known(clip)
-      if clip.video and not self.results.is_settled('captions', clip):
-        known = [*known, unknown] if unknown else []
-      if known:
-        yield prompts.question_request(clip.id, known)
+      if request := make(clip, stand_in):
+        self._keys[step, clip.id] = self.clients[step].service.key(request)
+        yield request
 
-  def _caption_request(self, clip: clip_lib.Clip) -> chat_api.Request:
+  def _caption_request(
+    self, clip: clip_lib.Clip, stand_in: str
+  ) -> chat_api.Request | None:
+    del stand_in  # Nothing is missing here.
+    if not clip.video:
+      return None
     jpegs, step_s = self._frames(clip)
     return prompts.caption_request(
       clip.id, jpegs, step_s=step_s, label=clip.label, known=clip.captions
     )
+
+  def _question_request(
+    self, clip: clip_lib.Clip, stand_in: str
+  ) -> chat_api.Request | None:
+    known = self.results.known(clip)
+    if clip.video and not self.results.is_settled('captions', clip):
+      # With the id: no two of them are the same request.
+      awaited = caption_files.Caption(f'{clip.id} {stand_in}')
+      known = [*known, awaited] if stand_in else []
+    return prompts.question_request(clip.id, known) if known else None
 
   def _left(self, step: str) -> Iterator[chat_api.Request]:
     """Requests without a reply that stays."""
@@ -247,7 +227,7 @@ class _Task:
         self._take(step, reply)
 
   def _take(self, step: str, reply: chat_api.Reply) -> None:
-    self.results.take(step, reply)
+    self.results.take(step, reply, self._keys[step, reply.id])
 
   @property
   def _batches(self) -> str:
@@ -273,55 +253,67 @@ class _Task:
 
   # --- What is told ----------------------------------------------------------
 
-  def _tell_plan(self, *, price: float = 1.0) -> None:
-    """To whom what is sent, and about what that costs."""
-    total = 0.0
+  def _tell_plan(self, *, price: float = 1.0) -> float:
+    """To whom what is sent, and about what all of it costs, in USD."""
+    total_usd = 0.0
+    print('To be asked:')
     for step, client in self.clients.items():
-      found = client.estimate(self._requests(step, unknown=_UNKNOWN))
-      total += price * found.usd
+      found = client.estimate(self._requests(step, stand_in=_UNKNOWN))
+      total_usd += price * found.usd
       print(
-        f'{step}: {found.requests} requests to {client.service.base_url} '
-        f'({client.service.model}), {found.cached} answered before; at most '
-        f'{found.input_tokens} + {found.output_tokens} tokens, '
-        f'${price * found.usd:.4f}'
+        f'  {found.requests} for {step} of {client.service.model}, '
+        f'{found.cached} more are answered; about {found.input_tokens} tokens '
+        f'in, {found.output_tokens} out at most, ${price * found.usd:.4f}'
       )
     service = self.clients['captions'].service
     print(
-      f'Whoever runs {service.base_url} is sent the key frames, labels and '
-      f'captions of these clips.\nAbout ${total:.4f} in all; '
-      f'${self.clients["captions"].spent_usd:.4f} of a budget of '
-      f'${service.budget_usd:.4f} is spent.',
+      f'{service.base_url} is sent key frames, labels and captions of these '
+      f'clips.\nAbout ${total_usd:.4f}; of a budget of '
+      f'${service.budget_usd:.4f}, ${self._spent_usd:.4f} is spent.',
       flush=True,
     )
+    return total_usd
+
+  @property
+  def _spent_usd(self) -> float:
+    return self.clients['captions'].spent_usd
+
+  def _check_budget(self, usd: float) -> None:
+    """Whoever uploads a file pays for all of it."""
+    budget_usd = self.settings['service']['budget_usd']
+    if self._spent_usd + usd > budget_usd:
+      raise ValueError(
+        f'Expected batches within the budget of ${budget_usd:.4f}, found '
+        f'${self._spent_usd:.4f} spent and about ${usd:.4f} to come; raise '
+        'config.annotate.service.budget_usd, or annotate fewer clips.'
+      )
 
   def _finish(self) -> None:
     self.results.write(self.output)
     print(
       f'\n{self.results.table()}\n'
-      f'${self.clients["captions"].spent_usd:.4f} spent in all\n'
+      f'${self._spent_usd:.4f} spent in all\n'
       f'{os.path.abspath(self.output)}'
     )
 
 
-def _complete(settings: Settings) -> Settings:
-  """All settings; those that there are not, and modes likewise, are refused."""
-  found = {}
-  for name, default in SETTINGS.items():
-    given = settings.get(name, default)
-    found[name] = (
-      {**default, **given} if isinstance(default, Mapping) else given
+def _check(settings: Settings) -> None:
+  if not settings:
+    raise ValueError(
+      'Expected a configuration with a block annotate, found none; use '
+      '--config=configs/tiny.py, for the model does not matter here.'
     )
-  if found['mode'] not in MODES:
+  if settings['mode'] not in MODES:
     raise ValueError(
       f'Expected config.annotate.mode to be one of {", ".join(MODES)}, found '
-      f'{found["mode"]!r}.'
+      f'{settings["mode"]!r}.'
     )
   for name in ('every', 'side', 'max_images'):
-    if found[name] < 1:
+    if settings[name] < 1:
       raise ValueError(
-        f'Expected config.annotate.{name} of at least 1, found {found[name]}.'
+        f'Expected config.annotate.{name} of at least 1, found '
+        f'{settings[name]}.'
       )
-  return found
 
 
 def _service(settings: Settings, step: str) -> chat_api.Service:

@@ -27,7 +27,7 @@ _FREE = (
   'data.max_corrupt',
   'data.read_threads',
 )
-_FREE_GROUPS = ('base', 'eval', 'mesh', 'parity', 'plan')
+_FREE_GROUPS = ('annotate', 'base', 'eval', 'mesh', 'parity', 'plan')
 _FREE_ENDS = ('checkpoint_steps', 'grad_accumulation')
 # Settings that were added later, and what every run did before.
 _ALWAYS = (('data.shares', 0),)

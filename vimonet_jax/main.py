@@ -35,7 +35,8 @@ _ANIMATE = flags.DEFINE_bool('animate', False, 'features: draw GIFs, too.')
 _OUTPUT = flags.DEFINE_string(
   'output',
   None,
-  'show, features, convert, export, parity, plan: the folder to write to.',
+  'show, features, convert, export, parity, plan, annotate: the folder to '
+  'write to.',
 )
 _SAMPLING = flags.DEFINE_string(
   'sampling', 'greedy', 'chat: greedy, or motionllm, which draws.'
@@ -176,6 +177,16 @@ def _plan(config, workdir: str) -> int:
   return planning.run(config, workdir, output=_OUTPUT.value)
 
 
+def _annotate(config, workdir: str) -> int:
+  from vimonet_jax import annotate
+
+  settings = config.get('annotate')
+  return annotate.run(
+    settings.to_dict() if settings else {},
+    _OUTPUT.value or os.path.join(workdir, 'annotation'),
+  )
+
+
 TASKS = {
   'pipeline': _pipeline,
   'eval': _eval,
@@ -188,11 +199,12 @@ TASKS = {
   'export': _export,
   'parity': _parity,
   'plan': _plan,
+  'annotate': _annotate,
 }
 
 
 # Tasks that keep what they have done when they are stopped.
-_RESUMED = ('pipeline', 'eval')
+_RESUMED = ('pipeline', 'eval', 'annotate')
 # Tasks that several processes can do together.
 _TOGETHER = ('pipeline', 'eval', 'report')
 

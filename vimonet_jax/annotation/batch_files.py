@@ -10,6 +10,7 @@ other file asks for them.
 import glob
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 
 from vimonet_jax import chat_api
@@ -49,7 +50,10 @@ def write(
 ) -> Iterator[tuple[str, chat_api.Estimate]]:
   """Writes requests of a step, as many files as it takes."""
   os.makedirs(folder, exist_ok=True)
-  number = len(glob.glob(_pattern(folder, step, _IN)))
+  names = [
+    os.path.basename(path) for path in glob.glob(_pattern(folder, step, _IN))
+  ]
+  number = max((int(re.search(r'\d+', name)[0]) for name in names), default=0)
   for group in _groups(client.service, requests):
     number += 1
     path = os.path.join(folder, f'{step}-{number:03d}{_IN}')
@@ -72,4 +76,4 @@ def _groups(
 
 
 def _pattern(folder: str, step: str, ending: str) -> str:
-  return os.path.join(glob.escape(folder), f'{step}-*{ending}')
+  return os.path.join(glob.escape(folder), f'{step}-[0-9]*{ending}')

@@ -2,10 +2,10 @@
 
 One of three folders:
 
-    clips.jsonl         {"id": "a", "video": "a.mp4", "motion": "a.bvh"} a line,
-                        and what else of `KEYS` is known
-    texts/, train.txt   HumanML3D's layout (see data.sources): captions, no video
-    a.mp4 a.bvh b.mov   else: videos at any depth, motions by the same name
+    clips.jsonl        {"id": "a", "video": "a.mp4", "motion": "a.bvh"} a line,
+                       and what else of `KEYS` is known
+    texts/ train.txt   HumanML3D's layout, see data.sources; no video
+    a.mp4 a.bvh b.mov  else: videos at any depth, motions by the same name
 """
 
 import dataclasses
@@ -132,8 +132,8 @@ def _of_files(root: pathlib.Path) -> list[Clip]:
       )
   if not found:
     raise ValueError(
-      f'Expected {LIST}, texts/ or videos ({" ".join(video.VIDEOS)}) in {root}, '
-      'found none; name the folder that has them.'
+      f'Expected {LIST}, texts/ or videos ({" ".join(video.VIDEOS)}) in '
+      f'{root}, found none; name the folder that has them.'
     )
   _check_ids(root, [(clip.id, clip.video) for clip in found])
   return found

@@ -55,8 +55,8 @@ class _Limits(NamedTuple):
   what: str
 
 
-# An arm that hangs while somebody walks, limps or throws with the other moves
-# 0.1 m alone, a leg that stands while the other kicks a fifth of what that does.
+# Beside an arm that throws, the other one moves 0.1 m alone; beside a leg that
+# kicks, the other moves a fifth of what that does.
 _LIMITS = {
   'arm': _Limits(0.4, 0.15, 0.0, 'm', 'moves the {} arm alone'),
   'leg': _Limits(0.4, 0.12, 0.25, 'm', 'moves the {} leg alone'),
@@ -64,7 +64,7 @@ _LIMITS = {
   'turn': _Limits(35.0, 12.0, 0.0, 'degrees', 'turns to the {}'),
   'side': _Limits(0.5, 0.1, 0.0, 'm', 'goes to the {}'),
   'way': _Limits(0.4, 0.15, 0.0, 'm', 'goes {}'),
-  'fall': _Limits(0.5, 0.2, 0.0, 'm', 'falls {}'),
+  'fall': _Limits(0.3, 0.1, 0.0, 'm', 'falls {}'),
 }
 # A limb moves alone as far as it moves more than this many times the other.
 _ALONE = 1.5
@@ -73,6 +73,8 @@ _HEADING_FRAMES = 4.0
 _TRAVEL_FRAMES = 5.0
 # Where the trunk is this upright, a body has a heading.
 _UPRIGHT = 0.7
+# Who is about to fall leans no more than this.
+_STRAIGHT = 0.95
 # A foot this far above the other is off the floor.
 _LIFTED_M = 0.08
 
@@ -157,7 +159,7 @@ def measure(joints_TJ3: np.ndarray) -> Evidence:
       'forward': _most(ahead_T - np.abs(aside_T)),
       'backward': _most(-ahead_T - np.abs(aside_T)),
     },
-    'fall': _fall(joints_TJ3, heading_T, is_upright_T),
+    'fall': _fall(joints_TJ3, heading_T),
   }
 
 
@@ -241,27 +243,28 @@ def _travel(
   return ahead_T, aside_T
 
 
-def _fall(
-  joints_TJ3: np.ndarray, heading_T: np.ndarray, is_upright_T: np.ndarray
-) -> dict[str, Amount]:
+def _fall(joints_TJ3: np.ndarray, heading_T: np.ndarray) -> dict[str, Amount]:
   """Where the neck comes to lie, as seen by who still stands.
 
   Nothing where nobody falls, or where two directions are as good.
   """
   end = len(joints_TJ3)
-  start = int(np.flatnonzero(is_upright_T).max(initial=-1)) + 1
+  up_T = _unit(joints_TJ3[:, _NECK] - joints_TJ3[:, _PELVIS])[:, 1]
+  start = int(np.flatnonzero(up_T > _STRAIGHT).max(initial=-1)) + 1
   found = {value: Amount(0.0, start, end) for value in claims.OPPOSITES}
-  if start in (0, end):
+  if start == 0 or up_T[-1] > _UPRIGHT:
     return found
   x, _, z = joints_TJ3[-1, _NECK] - joints_TJ3[start - 1, _NECK]
   sine, cosine = np.sin(heading_T[start]), np.cos(heading_T[start])
   ahead, aside = x * sine + z * cosine, x * cosine - z * sine
   # Beyond what the other axis has.
   for value, along, across in (
-    ('forward', ahead, aside), ('backward', -ahead, aside),
-    ('left', aside, ahead), ('right', -aside, ahead),
+    ('forward', ahead, aside),
+    ('backward', -ahead, aside),
+    ('left', aside, ahead),
+    ('right', -aside, ahead),
   ):
-    found[value] = Amount(max(0.0, along - abs(across)), start, end)
+    found[value] = Amount(max(0.0, float(along - abs(across))), start, end)
   return found
 
 

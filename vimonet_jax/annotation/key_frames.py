@@ -20,8 +20,6 @@ import numpy as np
 
 from vimonet_jax.data import video
 
-# Every 15th frame is the reference's step (MotionLLM, appendix C).
-EVERY = 15
 _QUALITY = 85
 _MADE = 'made.json'
 

@@ -51,7 +51,9 @@ class Kept(NamedTuple):
   refused: tuple[Refused, ...]
 
 
-def check_caption(text: str, evidence: contradictions.Evidence | None) -> Refused | None:
+def check_caption(
+  text: str, evidence: contradictions.Evidence | None
+) -> Refused | None:
   """What is wrong with a caption that a model wrote; None where nothing is.
 
   Args:
@@ -74,7 +76,9 @@ def check_caption(text: str, evidence: contradictions.Evidence | None) -> Refuse
   return check_motion(text, evidence)
 
 
-def check_motion(text: str, evidence: contradictions.Evidence | None) -> Refused | None:
+def check_motion(
+  text: str, evidence: contradictions.Evidence | None
+) -> Refused | None:
   """What of a text the motion contradicts."""
   if evidence is None:
     return None

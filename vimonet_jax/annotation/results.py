@@ -205,9 +205,7 @@ class Results:
   def is_whole(self) -> bool:
     """Whether every clip has got what it should."""
     return not self.lost and all(
-      name in self._rows[step]
-      for step in STEPS
-      for name in self.wanted(step)
+      name in self._rows[step] for step in STEPS for name in self.wanted(step)
     )
 
   def write(self, folder: str) -> None:
