@@ -192,6 +192,27 @@ def test_every_fifteenth_frame_is_sent_as_jpeg(server, folder, tmp_path):
   assert '0.5 seconds' in _told(asked)
 
 
+def test_questions_wait_for_the_caption_of_the_video(server, folder, tmp_path):
+  """Asked with the captions that there are, they would be paid for twice."""
+  _list(folder, {'id': 'a', 'video': 'a.mp4', 'captions': ['a man waves.']})
+  plain = server.act
+  server.act = lambda asked: (
+    Act(status=500) if _is_caption(asked) else plain(asked)
+  )
+  settings, out = _settings(server, folder), tmp_path / 'out'
+  assert annotate.run(settings, str(out)) == 1
+  assert not server.paid
+  server.act = plain
+  assert annotate.run(settings, str(out)) == 0
+  assert len(server.paid) == 2
+  (row,) = _rows(out, 'questions.jsonl')
+  assert row['provenance']['parents'] == ['a#0', 'a#video']
+  told = next(_told(x) for x in server.asked if not _is_caption(x))
+  assert 'a man waves.#0.0#0.0\nThe person waves' in told
+  # The vision model was told as well.
+  assert 'a man waves.' in _told(server.asked[0])
+
+
 # --- What is not kept --------------------------------------------------------
 
 

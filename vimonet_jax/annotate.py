@@ -93,11 +93,12 @@ class _Task:
   def ask(self) -> int:
     """Asks, and writes what came, also where something stops it."""
     self._read_batches(must_be_done=True)
+    self._take_known()
     self._tell_plan()
     stopped = None
     try:
       for step, client in self.clients.items():
-        for reply in client.ask(self._requests(step), progress=True):
+        for reply in client.ask(self._left(step), progress=True):
           self._take(step, reply)
     except (chat_api.BudgetError, chat_api.ServiceError) as error:
       stopped = error
@@ -198,19 +199,18 @@ class _Task:
     self, clip: clip_lib.Clip, stand_in: str
   ) -> chat_api.Request | None:
     known = self.results.known(clip)
-    if clip.video and not self.results.is_settled('captions', clip):
+    if clip.video and not self.results.is_settled('captions', clip.id):
       # With the id: no two of them are the same request.
       awaited = caption_files.Caption(f'{clip.id} {stand_in}')
       known = [*known, awaited] if stand_in else []
     return prompts.question_request(clip.id, known) if known else None
 
   def _left(self, step: str) -> Iterator[chat_api.Request]:
-    """Requests without a reply that stays."""
-    client = self.clients[step]
+    """Requests of clips without a reply that stays."""
     return (
       request
       for request in self._requests(step)
-      if client.estimate([request]).requests
+      if not self.results.is_settled(step, request.id)
     )
 
   # --- Replies ---------------------------------------------------------------

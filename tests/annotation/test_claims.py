@@ -86,6 +86,10 @@ def test_only_what_is_told_in_order_is_in_order():
   [
     ('Which arm is raised?', 'The left one.', 'arm left'),
     ('Which hand is waving?', 'Left.', 'arm left'),
+    ('Is he waving with the left or the right arm?', 'It is the left arm.',
+     'arm left'),
+    ('Does she turn to her left or to her right?', 'Right.', 'turn right'),
+    ('Does she turn left or right?', 'First right, then left.', ''),
     ('Which leg kicks? A) left B) right', 'B) right', 'leg right'),
     ('The man turns to his left.', 'True.', 'turn left'),
     ('The man turns to his left.', 'True, he turns to his left.',

@@ -132,10 +132,7 @@ def test_true_captions_of_the_synthetic_world_are_not_flagged():
 
 
 def test_captions_of_real_motions_are_not_flagged(shared_data):
-  """403 captions and labels of CMU and BABEL clips by people; none is flagged.
-
-  50 of them name a side. With sides exchanged, 39 are.
-  """
+  """None of 375 is. 48 name a side: with sides exchanged, 39 of them are."""
   folder = shared_data / 'mocap'
   clips = np.load(folder / 'joints.npz')
   told, seen = 0, 0

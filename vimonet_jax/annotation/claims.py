@@ -101,6 +101,11 @@ _UNSURE = re.compile(
   r'maybe|might|may|could|would|possibly|perhaps|seems?|appears?|almost|'
   r'instead|rather|opposite|other|alternat\w*|both|each|from|false)\b'
 )
+# Questions that an answer of one side completes.
+_CHOICE = re.compile(
+  r'\b(?:left|right) or (?:to )?(?:the |his |her |their )?(?:left|right)\b'
+)
+_WHICH = re.compile(rf'\bwhich (?P<limb>{_ARM}|{_LEG})\b(?P<rest>.*)')
 # Parts of the body that turn where the body does not.
 _PARTS = re.compile(
   r'\b(?:head|neck|torso|trunk|waist|hips?|shoulders?|upper|chest|wrists?|'
@@ -133,25 +138,25 @@ def read_turn(question: str, answer: str) -> list[Claim]:
   """The claims of an answer.
 
   'True.' claims what the question states. 'The left one.' is no claim by
-  itself, and with the question 'Which arm is raised?' it is.
+  itself; with 'Which arm is raised?' or 'Does he turn left or right?' it is.
   """
   words = re.findall(r"[\w']+", answer.lower())
   if words[:1] in (['true'], ['yes']):
     stated = [] if question.strip().endswith('?') else read(question)
     return [*stated, *read(answer)]
   found = read(answer)
-  if found or _UNSURE.search(answer.lower()):
-    return found
   sides = [word for word in words if word in ('left', 'right')]
-  asked = re.search(
-    rf'\bwhich (?P<limb>{_ARM}|{_LEG})\b(?P<rest>.*)', question.lower()
-  )
-  if len(sides) != 1 or not asked:
+  if found or len(sides) != 1 or _UNSURE.search(answer.lower()):
     return found
-  kind = 'arm' if re.fullmatch(_ARM, asked['limb']) else 'leg'
-  if not re.search(rf'\b{_MOVES[kind]}', asked['rest']):
-    return found
-  return [Claim(kind, sides[0], answer.strip())]
+  (side,) = sides
+  chosen, is_choice = _CHOICE.subn(side, question.lower())
+  if is_choice:
+    return read(chosen)
+  asked = _WHICH.search(question.lower())
+  kind = 'arm' if asked and re.fullmatch(_ARM, asked['limb']) else 'leg'
+  if asked and re.search(rf'\b{_MOVES[kind]}', asked['rest']):
+    return [Claim(kind, side, answer.strip())]
+  return []
 
 
 def _claims(clause: str, is_ordered: bool) -> list[Claim]:

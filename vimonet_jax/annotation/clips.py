@@ -9,6 +9,7 @@ One of three folders:
 """
 
 import dataclasses
+import logging
 import os
 import pathlib
 from collections.abc import Mapping
@@ -140,11 +141,15 @@ def _of_files(root: pathlib.Path) -> list[Clip]:
 
 
 def _of_layout(root: pathlib.Path) -> list[Clip]:
-  """Clips that have captions but no video, mirror images left out.
+  """Clips that have captions but no video.
 
-  What is asked about a mirror image is asked about the clip itself, and would
-  be paid for twice.
+  A mirror image goes with its clip: what is said of that one, exchanged, is
+  said of it, and need not be paid for twice.
   """
+  found = sources.humanml3d(root)
+  logging.warning('%s: %s', root, found.summary())
+  parts = [part for parts in found.splits.values() for part in parts]
+  members = {part.member for part in parts}
   return [
     Clip(
       part.id,
@@ -152,9 +157,8 @@ def _of_layout(root: pathlib.Path) -> list[Clip]:
       captions=tuple(map(caption_files.Caption, part.captions)),
       part=part,
     )
-    for parts in sources.humanml3d(root).splits.values()
     for part in parts
-    if not part.mirror_of
+    if part.mirror_of not in members
   ]
 
 

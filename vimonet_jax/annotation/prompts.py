@@ -14,8 +14,10 @@ from typing import Any
 from vimonet_jax import chat_api
 from vimonet_jax.data import captions
 
-# A caption has fewer words than this.
+# A caption has fewer words than this. Models count badly, so they are asked for
+# a few less.
 MAX_WORDS = 50
+_ASKED_WORDS = 40
 # What a question may be about, see records.DOMAINS, and what that means.
 DOMAINS = {
   'sequentiality': 'what happens first, next, last, or how often',
@@ -75,7 +77,7 @@ the body move, where to, and one after the other, from the beginning to the \
 end. Left and right are those of the person who moves, not those of the \
 picture. Forward is where that person faces.
 
-Write plain English, fewer than {MAX_WORDS} words. Say nothing twice. Describe \
+Write plain English, at most {_ASKED_WORDS} words. Say nothing twice. Describe \
 the person's movement and nothing else: no frames, pictures, cameras or \
 surroundings, unless they are what the person acts on. If something cannot be \
 seen, leave it out."""

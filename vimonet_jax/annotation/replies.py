@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from vimonet_jax.annotation import contradictions, prompts
 from vimonet_jax.eval import judge
 
-# A caption is about a movement, and not about what shows it.
+# A caption is about a movement, and not about what shows it; somebody may well
+# take a picture, or walk through the frame of a door.
 _OF_PICTURES = re.compile(
-  r'\b(frames?|images?|pictures?|photos?|photographs?|screens?|cameras?|'
-  r'videos?|footage|clips?)\b',
+  r'\b((?<!door )(?<!window )frames?|images?|footage|screenshots?|'
+  r'(?:the|this|these) (?:\w+ )?(?:videos?|clips?|pictures?|photos?))\b',
   re.IGNORECASE,
 )
 # Who speaks of these has not seen a movement but read a text.

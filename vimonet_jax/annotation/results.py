@@ -81,9 +81,9 @@ class Results:
     """The captions that questions may be made of, so far."""
     return [known.caption for known in self._known[clip.id]]
 
-  def is_settled(self, step: str, clip: clip_lib.Clip) -> bool:
+  def is_settled(self, step: str, name: str) -> bool:
     """Whether there is a reply that stays."""
-    return clip.id in self._settled[step]
+    return name in self._settled[step]
 
   # --- Replies ---------------------------------------------------------------
 
@@ -190,23 +190,27 @@ class Results:
 
   # --- In the end ------------------------------------------------------------
 
-  def wanted(self, step: str) -> list[str]:
-    """Clips that a step is for, as far as that is known."""
-    if step == 'captions':
-      return [name for name, clip in self._clips.items() if clip.video]
-    return [
-      name
-      for name, clip in self._clips.items()
-      if self._known[name]
-      or (clip.video and not self.is_settled('captions', clip))
-    ]
-
   @property
   def is_whole(self) -> bool:
-    """Whether every clip has got what it should."""
+    """Whether every clip has its questions, and every video its caption."""
     return not self.lost and all(
-      name in self._rows[step] for step in STEPS for name in self.wanted(step)
+      name in self._rows['questions']
+      and (name in self._rows['captions'] or not clip.video)
+      for name, clip in self._clips.items()
     )
+
+  def _to_do(self, step: str) -> int:
+    """Clips that a step is still for, as far as that is known."""
+    if step == 'captions':
+      wanted = [name for name, clip in self._clips.items() if clip.video]
+    else:
+      wanted = [
+        name
+        for name, clip in self._clips.items()
+        if self._known[name]
+        or (clip.video and not self.is_settled('captions', name))
+      ]
+    return sum(not self.is_settled(step, name) for name in wanted)
 
   def write(self, folder: str) -> None:
     """All three files, each of which takes its place whole."""
@@ -239,7 +243,7 @@ class Results:
       },
       **{
         step: self._counts[step]
-        | {'to do': len(set(self.wanted(step)) - self._settled[step])}
+        | {'to do': self._to_do(step)}
         for step in STEPS
       },
     }  # fmt: skip
