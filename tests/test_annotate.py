@@ -443,7 +443,7 @@ def test_a_configuration_without_the_block_says_so(tmp_path):
 # --- Killed, stopped and limited ---------------------------------------------
 
 CLIPS = 200
-PER_MINUTE = 6000.0
+PER_MINUTE = 2400.0
 
 
 def _start(server, folder, out, **changes) -> subprocess.Popen:
@@ -502,7 +502,7 @@ def test_killed_twice_and_stopped_once_every_clip_is_annotated_once(
     if row['id'] in broken:
       row['label'] = BROKEN
   _list(folder, *rows)
-  plain = _act(wait_s=0.05)
+  plain = _act(wait_s=0.02)
   server.act = lambda asked: (
     Act(status=503) if asked.place % 50 == 13 else plain(asked)
   )
