@@ -358,8 +358,8 @@ def test_a_dry_run_later_shows_what_is_left(server, folder, tmp_path, capsys):
   told = capsys.readouterr().out
   assert len(server.asked) == asked
   assert told.count('"Idempotency-Key"') == 1
-  assert '1 for captions of clever, 1 more are answered' in told
-  assert '1 for questions of clever, 1 more are answered' in told
+  assert '1 for captions of clever and 1 that were answered' in told
+  assert '1 for questions of clever and 1 that were answered' in told
 
 
 def _answer_batch(path: pathlib.Path) -> None:
@@ -438,6 +438,13 @@ def test_settings_that_cannot_be_are_refused(
 def test_a_configuration_without_the_block_says_so(tmp_path):
   with pytest.raises(ValueError, match='a block annotate'):
     annotate.run({}, str(tmp_path))
+
+
+def test_captions_alone_need_no_model_that_sees(server, tmp_path):
+  folder = _list(tmp_path / 'clips', {'id': 'a', 'captions': ['waves.']})
+  settings = _settings(server, folder, captions__model='')
+  assert annotate.run(settings, str(tmp_path / 'out')) == 0
+  assert len(server.asked) == 1
 
 
 # --- Killed, stopped and limited ---------------------------------------------

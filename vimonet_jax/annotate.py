@@ -67,7 +67,14 @@ class _Task:
   def __init__(self, settings: Settings, output: str):
     self.settings = settings
     self.output = output
-    services = {step: _service(settings, step) for step in results.STEPS}
+    found = clip_lib.find(settings['path'], licence=settings['licence'])
+    # Where nothing is filmed, nobody needs a model that sees.
+    is_filmed = any(clip.video for clip in found)
+    services = {
+      step: _service(settings, step)
+      for step in results.STEPS
+      if step != 'captions' or is_filmed
+    }
     # Both pay from one purse.
     self.clients = {
       step: chat_api.Client(service, os.path.join(output, 'service'))
@@ -75,7 +82,6 @@ class _Task:
     }
     self.results = results.Results(services)
     self._keys: dict[tuple[str, str], str] = {}
-    found = clip_lib.find(settings['path'], licence=settings['licence'])
     self.clips = list(self._readable(found))
 
   # --- Three ways ------------------------------------------------------------
@@ -261,11 +267,12 @@ class _Task:
       found = client.estimate(self._requests(step, stand_in=_UNKNOWN))
       total_usd += price * found.usd
       print(
-        f'  {found.requests} for {step} of {client.service.model}, '
-        f'{found.cached} more are answered; about {found.input_tokens} tokens '
-        f'in, {found.output_tokens} out at most, ${price * found.usd:.4f}'
+        f'  {found.requests} for {step} of {client.service.model} and '
+        f'{found.cached} that were answered or are the same; about '
+        f'{found.input_tokens} tokens in, {found.output_tokens} out at most, '
+        f'${price * found.usd:.4f}'
       )
-    service = self.clients['captions'].service
+    service = self.clients['questions'].service
     print(
       f'{service.base_url} is sent key frames, labels and captions of these '
       f'clips.\nAbout ${total_usd:.4f}; of a budget of '
@@ -276,7 +283,7 @@ class _Task:
 
   @property
   def _spent_usd(self) -> float:
-    return self.clients['captions'].spent_usd
+    return self.clients['questions'].spent_usd
 
   def _check_budget(self, usd: float) -> None:
     """Whoever uploads a file pays for all of it."""
