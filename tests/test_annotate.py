@@ -297,6 +297,36 @@ def test_an_answer_that_never_came_is_asked_for_again(server, folder, tmp_path):
   assert not _rows(out, 'rejected.jsonl')
 
 
+def test_a_service_that_refuses_ends_with_a_sentence_and_what_there_is(
+  server, folder, tmp_path, capsys
+):
+  plain = server.act
+  server.act = lambda asked: (
+    plain(asked) if _is_caption(asked) else Act(status=401)
+  )
+  out = tmp_path / 'out'
+  assert annotate.run(_settings(server, folder), str(out)) == 1
+  told = capsys.readouterr()
+  assert 'correct the key in VIMONET_TEST_KEY' in told.err
+  assert KEY not in told.err + told.out
+  assert len(_rows(out, 'captions.jsonl')) == 2
+  assert not _rows(out, 'questions.jsonl')
+
+
+def test_what_there_was_stays_where_no_key_is_set(
+  server, folder, tmp_path, monkeypatch
+):
+  out = tmp_path / 'out'
+  annotate.run(_settings(server, folder), str(out))
+  before = _rows(out, 'questions.jsonl')
+  monkeypatch.delenv('VIMONET_TEST_KEY')
+  with (folder / 'clips.jsonl').open('a') as f:
+    f.write(json.dumps({'id': 'd', 'captions': ['walks.']}) + '\n')
+  with pytest.raises(ValueError, match='variable VIMONET_TEST_KEY'):
+    annotate.run(_settings(server, folder), str(out))
+  assert _rows(out, 'questions.jsonl') == before
+
+
 def test_files_that_cannot_be_read_are_told_before_anything_is_sent(
   server, folder, tmp_path
 ):

@@ -54,8 +54,10 @@ _STANDS = r'(?:hop|stand|stood|balanc)\w*'
 _TURNS = r'(?:turn|spin|spun|rotat|pivot|twirl|curv|veer|swivel)\w*'
 _GOES = (
   r'(?:walk|step|sidestep|jog|run|ran|shuffl|hop|jump|leap|skip|strid|strod|'
-  r'march|mov|sprint|pac|limp|stumbl|stagger)\w*'
+  r'march|sprint|pac|limp|stumbl|stagger)\w*'
 )
+# `moves slowly to`, but not `moves it to`.
+_SHIFTS = r'mov\w*(?: \w+ly)?'
 # `to his left`, `left`, `leftwards`, but not `left foot` or `left of`.
 _WHERE = (
   r'(?:(?:to|towards?) (?:the |his |her |their |its )?)?'
@@ -82,34 +84,41 @@ _PATTERNS = [
     for pattern in (
       rf'\b{_MOVES[kind]}(?: (?:up|out))? {_OWN}{_SIDE} {limb}\b(?! side)',
       rf'\b{_MOVES[kind]}{_FEW}(?:with|using) {_OWN}{_SIDE} {limb}\b(?! side)',
-      rf'\b{_SIDE} {limb} (?:is |was |gets |then )?{_MOVES[kind]}',
+      # Not `right hand raised`, which may be up all the time.
+      rf'\b{_SIDE} {limb} (?:is )?(?=\w+(?:s|ing)\b){_MOVES[kind]}',
     )
   ),
   ('stance', re.compile(rf'\b{_STANDS}{_FEW}on {_OWN}{_SIDE} {_LEG}\b')),
   ('turn', re.compile(rf'\b{_TURNS}(?: \w+){{0,3}}? {_WHERE}')),
   ('turn', re.compile(rf'\b{_SIDE}(?:wards?)? (?:turn|curve|spin)\b')),
   ('turn', re.compile(rf'\b(?:{_TURNS}|{_GOES})(?: \w+){{0,4}}? {_CLOCK}\b')),
-  ('side', re.compile(rf'\b{_GOES}(?: \w+){{0,3}}? {_WHERE}')),
-  ('way', re.compile(rf'\b{_GOES}{_FEW}?{_WAY}')),
+  ('side', re.compile(rf'\b(?:{_GOES}(?: \w+){{0,3}}?|{_SHIFTS}) {_WHERE}')),
+  ('way', re.compile(rf'\b(?:{_GOES}(?: \w+){{0,3}}?|{_SHIFTS}) {_WAY}')),
   ('fall', re.compile(rf'\b{_FALLS}(?: \w+){{0,3}}? {_WHERE}')),
-  ('fall', re.compile(rf'\b{_FALLS}{_FEW}?{_WAY}')),
+  ('fall', re.compile(rf'\b{_FALLS}(?: \w+){{0,3}}? {_WAY}')),
 ]  # fmt: skip
 _LEANS = re.compile(r'\b(?:fall|fell|trip|bend|bent|lean)\w*')
 # A clause with one of these may say the opposite, or nothing for certain.
 _UNSURE = re.compile(
   r"\b(?:not|\w+n't|cannot|no|never|nor|neither|without|or|either|whether|if|"
-  r'maybe|might|may|could|would|possibly|perhaps|seems?|appears?|almost|'
+  r'maybe|might|may|could|would|possibly|perhaps|seem\w*|appear\w*|almost|'
   r'instead|rather|opposite|other|alternat\w*|both|each|from|false)\b'
 )
 # Questions that an answer of one side completes.
 _CHOICE = re.compile(
   r'\b(?:left|right) or (?:to )?(?:the |his |her |their )?(?:left|right)\b'
 )
-_WHICH = re.compile(rf'\bwhich (?P<limb>{_ARM}|{_LEG})\b(?P<rest>.*)')
+_WHICH = {
+  kind: re.compile(
+    rf'\bwhich {limb}\b.*\b(?:(?:does|did) \w+.* |(?=\w+(?:s|ing)\b))'
+    rf'{_MOVES[kind]}'
+  )
+  for kind, limb in _LIMBS.items()
+}
 # Parts of the body that turn where the body does not.
 _PARTS = re.compile(
   r'\b(?:head|neck|torso|trunk|waist|hips?|shoulders?|upper|chest|wrists?|'
-  r'hands?|arms?|elbows?|legs?|foot|feet|knees?|ankles?|gaze|eyes|face)\b'
+  r'hands?|arms?|elbows?|legs?|foot|feet|knees?|ankles?|gaze|eyes|face|attention)\b'
 )
 _CUTS = re.compile(
   r'[.;:,!?|()]|\b(?:and then|then|and|while|whilst|as|before|after|when|until|'
@@ -131,14 +140,23 @@ def read(text: str) -> list[Claim]:
   for clause in _CUTS.split(text):
     if clause and not _UNSURE.search(clause):
       found += _claims(clause.strip(), is_ordered)
-  return found
+  return [claim for claim in found if not _is_half(claim, found, text)]
+
+
+def _is_half(claim: Claim, found: list[Claim], text: str) -> bool:
+  """Whether the text speaks of the other limb as well, in words not read."""
+  if claim.kind not in _LIMBS:
+    return False
+  named = rf'\b(left|right) {_LIMBS[claim.kind]}'
+  read_ = {x.value for x in found if x.kind == claim.kind}
+  return not read_ >= set(re.findall(named, text))
 
 
 def read_turn(question: str, answer: str) -> list[Claim]:
   """The claims of an answer.
 
   'True.' claims what the question states. 'The left one.' is no claim by
-  itself; with 'Which arm is raised?' or 'Does he turn left or right?' it is.
+  itself; with 'Which arm waves?' or 'Does he turn left or right?' it is.
   """
   words = re.findall(r"[\w']+", answer.lower())
   if words[:1] in (['true'], ['yes']):
@@ -152,11 +170,11 @@ def read_turn(question: str, answer: str) -> list[Claim]:
   chosen, is_choice = _CHOICE.subn(side, question.lower())
   if is_choice:
     return read(chosen)
-  asked = _WHICH.search(question.lower())
-  kind = 'arm' if asked and re.fullmatch(_ARM, asked['limb']) else 'leg'
-  if asked and re.search(rf'\b{_MOVES[kind]}', asked['rest']):
-    return [Claim(kind, side, answer.strip())]
-  return []
+  return [
+    Claim(kind, side, answer.strip())
+    for kind, pattern in _WHICH.items()
+    if pattern.search(question.lower())
+  ]
 
 
 def _claims(clause: str, is_ordered: bool) -> list[Claim]:
