@@ -470,6 +470,16 @@ def test_a_configuration_without_the_block_says_so(tmp_path):
     annotate.run({}, str(tmp_path))
 
 
+@pytest.mark.parametrize('package', ['openai', 'jsonschema'])
+def test_a_missing_package_is_named_before_any_video_is_read(
+  server, folder, tmp_path, monkeypatch, package
+):
+  monkeypatch.setitem(sys.modules, package, None)
+  with pytest.raises(ValueError, match=rf'{package}.*\[api\]'):
+    annotate.run(_settings(server, folder), str(tmp_path / 'out'))
+  assert not (tmp_path / 'out').exists()
+
+
 def test_captions_alone_need_no_model_that_sees(server, tmp_path):
   folder = _list(tmp_path / 'clips', {'id': 'a', 'captions': ['waves.']})
   settings = _settings(server, folder, captions__model='')

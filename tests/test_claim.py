@@ -15,6 +15,7 @@ _config = functools.partial(presets.load, 'tiny', 'smoke')
 
 # What says where and how, not what comes out.
 ELSEWHERE = {
+  'annotate__mode': 'ask',
   'task': 'eval',
   'workdir': 'other',
   'eval__per_domain': 3,

@@ -14,6 +14,7 @@ model makes questions and answers of the captions. In the output folder are
     batch/           files for the Batch API
 """
 
+import importlib
 import json
 import os
 import sys
@@ -22,7 +23,7 @@ from typing import Any
 
 import tqdm
 
-from vimonet_jax import chat_api
+from vimonet_jax import chat_api, chat_messages
 from vimonet_jax.annotation import (
   batch_files,
   contradictions,
@@ -35,7 +36,12 @@ from vimonet_jax.data import captions as caption_files
 
 Settings = Mapping[str, Any]
 
-MODES = ('dry_run', 'ask', 'batch')
+# What one can do, and the packages that it takes.
+_PACKAGES = {
+  'dry_run': ('jsonschema',),
+  'ask': ('jsonschema', 'openai'),
+  'batch': ('jsonschema',),
+}
 # Stands for a caption where nobody knows it yet, to tell what it may cost.
 _UNKNOWN = ' '.join(['movement'] * prompts.MAX_WORDS)
 
@@ -310,11 +316,17 @@ def _check(settings: Settings) -> None:
       'Expected a configuration with a block annotate, found none; use '
       '--config=configs/tiny.py, for the model does not matter here.'
     )
-  if settings['mode'] not in MODES:
+  if settings['mode'] not in _PACKAGES:
     raise ValueError(
-      f'Expected config.annotate.mode to be one of {", ".join(MODES)}, found '
-      f'{settings["mode"]!r}.'
+      f'Expected config.annotate.mode to be one of {", ".join(_PACKAGES)}, '
+      f'found {settings["mode"]!r}.'
     )
+  for package in _PACKAGES[settings['mode']]:
+    try:
+      importlib.import_module(package)
+    except ImportError:
+      # Now, and not when all videos are read.
+      raise ValueError(str(chat_messages.missing(package))) from None
   for name in ('every', 'side', 'max_images'):
     if settings[name] < 1:
       raise ValueError(
