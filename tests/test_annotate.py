@@ -524,7 +524,7 @@ def _start(server, folder, out, **changes) -> subprocess.Popen:
 
 
 def _kill_when(program: subprocess.Popen, is_time) -> None:
-  until_s = time.monotonic() + 60
+  until_s = time.monotonic() + 120
   while not is_time():
     assert time.monotonic() < until_s, 'the program asks nothing'
     assert program.poll() is None, program.communicate()
@@ -566,9 +566,9 @@ def test_killed_twice_and_stopped_once_every_clip_is_annotated_once(
     chat_api.Service(server.url, 'clever', 1.0, 10.0, 1.0),
     str(out / 'service'),
   ).spent_usd
-  budget_usd = spent_usd + 0.05  # For two or three at their most.
+  budget_usd = spent_usd + 0.035  # For one at its most, and many as they are.
   program = start(**{'service.budget_usd': budget_usd})
-  told, errors = program.communicate(timeout=60)
+  told, errors = program.communicate(timeout=120)
   assert program.returncode == 1
   assert 'Expected to stay within' in errors
   assert 'Traceback' not in errors
@@ -577,7 +577,7 @@ def test_killed_twice_and_stopped_once_every_clip_is_annotated_once(
   assert len(_rows(out, 'captions.jsonl')) == CLIPS - len(broken)
 
   program = start()
-  told, errors = program.communicate(timeout=60)
+  told, errors = program.communicate(timeout=120)
   assert program.returncode == 1, errors  # Two clips are left out.
   names = [row['id'] for row in rows if row['id'] not in broken]
   for file in ('captions.jsonl', 'questions.jsonl'):
@@ -606,7 +606,7 @@ def test_told_to_stop_it_writes_what_it_has(server, folder, tmp_path):
   server.act = _act(wait_s=0.5)
   out = tmp_path / 'out'
   program = _start(server, folder, out)
-  until_s = time.monotonic() + 60
+  until_s = time.monotonic() + 120
   while not server.asked:
     assert time.monotonic() < until_s, 'the program asks nothing'
     time.sleep(0.01)
