@@ -14,7 +14,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'vimonet_jax'
 FLOORS = (
   (
     'motion.skeleton motion.features motion.bvh motion.amc motion.smpl '
-    'motion.readers motion.checks motion.corrupt motion.draw',
+    'motion.body_model motion.readers motion.checks motion.corrupt motion.draw',
     'chat_cache chat_messages chat_sender chat_api',
   ),
   (
@@ -26,7 +26,8 @@ FLOORS = (
     'synthetic.asked_of_video synthetic.asked_of_both synthetic.contrasts '
     'synthetic.questions synthetic.world '
     'data.tokenizer data.text data.video data.captions '
-    'data.motion_files data.sources data.dataset data.builder data.views '
+    'data.motion_files data.found data.kin data.sources data.amass_files '
+    'data.amass data.motionx data.joined data.dataset data.builder data.views '
     'data.augment data.packing data.skipped data.batches',
     'models.dtypes models.quantize models.lora models.attention '
     'models.llama models.clip_video models.motion_vqvae '

@@ -75,19 +75,19 @@ def test_a_folder_is_listed_without_silent_loss(tiny):
     'val': ['000004'],
     'test': ['000003', '000003_40-80'],
   }
-  assert found.missing == ('nowhere', 'textless', 'silent')
-  assert found.too_short == ('000001', '000003_20-40')
-  assert found.too_long == ('000002',)
+  assert found.of('missing') == ('nowhere', 'textless', 'silent')
+  assert found.of('too_short') == ('000001', '000003_20-40')
+  assert found.of('too_long') == ('000002',)
   assert found.summary() == (
     'present: 2 train, 1 val, 2 test; '
-    'missing: 3 (nowhere textless silent); damaged: 0; '
+    'missing: 3 (nowhere textless silent); unreadable: 0; damaged: 0; '
     'too short: 2 (000001 000003_20-40); too long: 1 (000002)'
   )
 
 
 def test_fewer_frames_can_be_asked_for(tiny):
   found = sources.humanml3d(tiny, min_frames=20)
-  assert found.too_short == ()
+  assert found.of('too_short') == ()
   short = {clip.id: clip for clip in found.splits['train']}['000001']
   record = sources.read(short, source='s', licence='l')
   assert len(record.motion) == 36
@@ -361,11 +361,11 @@ def test_the_mocap_pack_is_whole(shared_data):
   found = sources.humanml3d(path, min_frames=20)
   sizes = {split: len(clips) for split, clips in found.splits.items()}
   assert sizes == {'train': 190, 'val': 30, 'test': 24}
-  assert found.too_long == ('cmu_14_21_s000',)
-  assert (found.missing, found.too_short) == ((), ())
+  assert found.of('too_long') == ('cmu_14_21_s000',)
+  assert (found.of('missing'), found.of('too_short')) == ((), ())
   found = sources.humanml3d(path)
   assert sum(map(len, found.splits.values())) == 195
-  assert len(found.too_short) == 49
+  assert len(found.of('too_short')) == 49
   for clips in found.splits.values():
     record = sources.read(clips[0], source='cmu', licence='free')
     assert 40 <= len(record.motion) <= 196

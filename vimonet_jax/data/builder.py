@@ -27,7 +27,14 @@ from array_record.python import array_record_module
 from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 
-from vimonet_jax.data import dataset, records, sources
+from vimonet_jax.data import (
+  amass,
+  dataset,
+  joined,
+  motionx,
+  records,
+  sources,
+)
 
 # Some 200 MB; fixed, so that a set's files do not depend on who built them.
 _EXAMPLES_PER_FILE = 1024
@@ -79,7 +86,16 @@ class Synthetic:
     return dataclasses.asdict(self)
 
 
-CONFIGS = {config.name: config for config in (Synthetic, sources.Folder)}
+CONFIGS = {
+  config.name: config
+  for config in (
+    Synthetic,
+    sources.Folder,
+    amass.Amass,
+    motionx.MotionX,
+    joined.Joined,
+  )
+}
 
 
 class Vimos(tfds.core.GeneratorBasedBuilder):
@@ -90,6 +106,10 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
       synthetic   drawn by vimonet_jax.synthetic, Apache-2.0
                   5000 train, 500 val, 500 test
       folder      `sources.Folder`, under its own licence; what it has
+      amass       `amass.Amass`: HumanML3D's clips, made from AMASS; licences of
+                  both; with all files 29,228 named, less what is left out
+      motionx     `motionx.MotionX`, under its licence; what it has
+      joined      `joined.Joined`: several of these, no kin in two splits
 
   Build command: `python -m vimonet_jax.main --config=configs/tiny.py` builds
   what is missing, or in Python
@@ -207,7 +227,7 @@ def build(
   1, as always with multiprocessing.
 
   Args:
-    config: what to build: `Synthetic` or `sources.Folder`.
+    config: what to build: one of `CONFIGS`.
     data_dir: is made where it is missing.
     processes: how many make records. A synthetic clip takes 11 ms of a core
       (Xeon, 2.8 GHz), a clip of a folder 5 ms.

@@ -12,26 +12,33 @@ All at 20 frames per second, in metres, y up.
 
 import collections
 import dataclasses
-import hashlib
 import logging
 import os
 import pathlib
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from vimonet_jax.data import captions, motion_files, records
+from vimonet_jax.data import captions, found, kin, motion_files, records
 from vimonet_jax.motion import features, skeleton
 
-# What a caption answers.
-QUESTIONS = (
-  'Describe the motion.',
-  'What does the person do?',
-  'How does the person move?',
-  'Say what happens in the motion.',
-)
+# What a caption answers, by the domain of the turn.
+QUESTIONS = {
+  'motion_caption': (
+    'Describe the motion.',
+    'What does the person do?',
+    'How does the person move?',
+    'Say what happens in the motion.',
+  ),
+  'video_caption': (
+    'Describe the video.',
+    'What does the person in the video do?',
+    'How does the person in the video move?',
+    'Say what happens in the video.',
+  ),
+}
 SPLITS = ('train', 'val', 'test')
 # Text-to-motion models leave out what is longer (T2M-GPT, `dataset_VQ.py`): of
 # a caption for more than that, part would be about frames that nobody sees.
@@ -39,7 +46,6 @@ _MAX_FRAMES = 199
 # What a leg measures, in metres: a small child's and a giant's.
 _LEG_M = (0.3, 1.3)
 _LEG = ('hip', 'knee', 'ankle')
-_LEFT_OUT = ('missing', 'damaged', 'too_short', 'too_long')
 _ANKLES = [skeleton.INDEX['left_ankle'], skeleton.INDEX['right_ankle']]
 
 
@@ -57,6 +63,7 @@ class Clip:
     stop: the row after the last.
     captions: of these rows.
     mirror_of: the clip that this one is the mirror image of, if it is one.
+    video: where in the folder its video is, if it has one.
   """
 
   id: str
@@ -68,49 +75,7 @@ class Clip:
   stop: int
   captions: tuple[str, ...]
   mirror_of: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-  """What a folder has of what its split files name.
-
-  Attributes:
-    splits: clips that become records, by split; no split is empty.
-    checksums: of the bytes of their motion files, by `Clip.file`.
-    missing: ids without a motion or without a caption.
-    damaged: ids of motions with NaN or infinity; HumanML3D itself has some.
-    too_short: clips of less than the least number of frames.
-    too_long: clips of 200 frames or more.
-  """
-
-  splits: dict[str, list[Clip]]
-  checksums: dict[str, str] = dataclasses.field(default_factory=dict)
-  missing: tuple[str, ...] = ()
-  damaged: tuple[str, ...] = ()
-  too_short: tuple[str, ...] = ()
-  too_long: tuple[str, ...] = ()
-
-  def summary(self) -> str:
-    """One line; whatever was left out is counted, and named if it is little."""
-    present = ', '.join(f'{len(c)} {s}' for s, c in self.splits.items())
-    parts = [f'present: {present or "none"}']
-    for what in _LEFT_OUT:
-      names = getattr(self, what)
-      shown = ' '.join(names[:5]) + (' ...' if len(names) > 5 else '')
-      parts.append(
-        f'{what.replace("_", " ")}: {len(names)}' + f' ({shown})' * bool(names)
-      )
-    return '; '.join(parts)
-
-  def digest(self) -> str:
-    """A word that changes with clips, their motions and their captions."""
-    rows = [
-      (clip.id, split, clip.file, clip.start, clip.stop, clip.captions)
-      for split, clips in self.splits.items()
-      for clip in clips
-    ]
-    content = repr((rows, sorted(self.checksums.items())))
-    return hashlib.blake2s(content.encode(), digest_size=8).hexdigest()
+  video: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,16 +102,10 @@ class Folder:
     Raises:
       ValueError: as `humanml3d`, or there is a split without clips.
     """
-    found = humanml3d(self.path, min_frames=self.min_frames)
-    logging.warning('%s: %s', self.path, found.summary())
-    if empty := [split for split in SPLITS if split not in found.splits]:
-      raise ValueError(
-        f'{self.path}: expected clips for {", ".join(SPLITS)}, found none for '
-        f'{" and ".join(empty)} ({found.summary()}); name some in '
-        f'{" and ".join(f"{split}.txt" for split in empty)}, or lower '
-        f'data.min_frames, which is {self.min_frames}.'
-      )
-    return found.splits
+    survey = humanml3d(self.path, min_frames=self.min_frames)
+    logging.warning('%s: %s', self.path, survey.summary())
+    check_splits(survey, path=self.path, min_frames=self.min_frames)
+    return survey.splits
 
   def make(self, item: Clip) -> records.Record:
     """The record of a clip."""
@@ -154,18 +113,31 @@ class Folder:
 
   def identity(self) -> dict[str, Any]:
     """What decides the content; the folder may move, its files must stay."""
-    found = humanml3d(self.path, min_frames=self.min_frames)
+    survey = humanml3d(self.path, min_frames=self.min_frames)
     return {
       'source': self.source,
       'licence': self.licence,
       'min_frames': self.min_frames,
-      'content': found.digest(),
+      'content': survey.digest(),
     }
+
+  def surveys(self) -> dict[str, found.Found]:
+    """What there is and what is left out, for `found.table`."""
+    survey = humanml3d(self.path, min_frames=self.min_frames)
+    return {self.source: survey}
+
+  def cut(self, item: Clip) -> kin.Cut:
+    """The frames that a clip shows; ids of `humanml3d` are HumanML3D's."""
+    name = item.mirror_of or item.member
+    if self.source == kin.HUMANML3D:
+      return kin.humanml3d(name, start=item.start, stop=item.stop)
+    trial = f'{self.source}/{name}'
+    return kin.Cut(self.source, name, trial, item.start, item.stop)
 
 
 def humanml3d(
   path: str | os.PathLike, *, min_frames: int = records.MIN_MOTION_FRAMES
-) -> Found:
+) -> found.Found:
   """Clips of a folder in HumanML3D's layout (see above).
 
   Args:
@@ -179,57 +151,53 @@ def humanml3d(
       it should be, or bodies of which most do not stand along y.
   """
   root = pathlib.Path(path)
-  listed = _listed(root)
-  names = {name for _, name in listed}
-  splits, left_out = {}, {what: [] for what in _LEFT_OUT}
+  named = listed(root)
+  names = {name for _, name in named}
+  splits, left_out = {}, []
   checksums, standing, legs = {}, collections.Counter(), []
-  for split, name in listed:
+  for split, name in named:
     file = motion_files.find(root, name)
     text = root / 'texts' / f'{name}.txt'
     said = captions.read(text) if text.exists() else []
     if file is None or not said:
-      left_out['missing'].append(name)
+      left_out.append(found.LeftOut(split, name, 'missing'))
       continue
     array = motion_files.load(root, file, name)
     if not np.isfinite(array).all():
-      left_out['damaged'].append(name)
+      left_out.append(found.LeftOut(split, name, 'damaged'))
       continue
     # Joints give one row of features fewer than there are frames.
     length = len(array) - (not motion_files.holds_features(file))
-    for start, stop, about in _parts(said, length):
-      whole = (start, stop) == (0, length)
-      clip = Clip(
-        id=name if whole else f'{name}_{start}-{stop}',
-        split=split,
-        root=os.fspath(root),
-        file=file,
-        member=name,
-        start=start,
-        stop=stop,
-        captions=about,
-        mirror_of=_mirror_of(name, names),
-      )
-      if stop - start < min_frames:
-        left_out['too_short'].append(clip.id)
-      elif stop - start > _MAX_FRAMES:
-        left_out['too_long'].append(clip.id)
-      else:
-        splits.setdefault(split, []).append(clip)
-        if not motion_files.holds_features(file):
-          standing[_standing_axis(array)] += 1
-          legs.append(_leg_m(array))
-        if file not in checksums:
-          checksums[file] = motion_files.checksum(root / file)
-  found = Found(splits, checksums, **{k: tuple(v) for k, v in left_out.items()})
+    whole = Clip(
+      id=name,
+      split=split,
+      root=os.fspath(root),
+      file=file,
+      member=name,
+      start=0,
+      stop=length,
+      captions=(),
+      mirror_of=mirror_of(name, names),
+    )
+    clips, odd = parts(whole, said, min_frames=min_frames)
+    left_out += odd
+    for clip in clips:
+      splits.setdefault(split, []).append(clip)
+      if not motion_files.holds_features(file):
+        standing[_standing_axis(array)] += 1
+        legs.append(_leg_m(array))
+      if file not in checksums:
+        checksums[file] = motion_files.checksum(root / file)
+  survey = found.Found(splits, checksums, tuple(left_out))
   if not splits:
     raise ValueError(
       f'Expected clips of {min_frames} to {_MAX_FRAMES} frames with texts/ and '
       f'{", ".join(motion_files.PLACES)} or {motion_files.ARCHIVE} in {root}, '
-      f'found {found.summary()}.'
+      f'found {survey.summary()}.'
     )
-  _check_up(root, standing)
+  check_up(root, standing)
   _check_unit(root, legs)
-  return found
+  return survey
 
 
 def read(clip: Clip, *, source: str, licence: str) -> records.Record:
@@ -240,41 +208,74 @@ def read(clip: Clip, *, source: str, licence: str) -> records.Record:
     source: for `Record.source`.
     licence: under which the folder may be used, for the provenance.
   """
-  root = pathlib.Path(clip.root)
-  array = motion_files.load(root, clip.file, clip.member)
+  array = motion_files.load(pathlib.Path(clip.root), clip.file, clip.member)
+  if motion_files.holds_features(clip.file):
+    motion, joints = array, features.recover(array)
+    # Rows of features come from one frame more. That last frame is in no row,
+    # so the body stays as the last row has it; the row itself is kept.
+    joints = np.concatenate([joints, joints[-1:]])
+  else:
+    motion, joints = encode(clip, array), array
+  return record(clip, motion, joints, source=source, licence=licence)
+
+
+def encode(clip: Clip, joints_TJ3: np.ndarray) -> np.ndarray:
+  """Features [T - 1, 263] of a clip's joints; errors name its file."""
   try:
-    if motion_files.holds_features(clip.file):
-      motion, joints = array, features.recover(array)
-      # Rows of features come from one frame more. That last frame is in no row,
-      # so the body stays as the last row has it; the row itself is kept.
-      joints = np.concatenate([joints, joints[-1:]])
-    else:
-      motion, joints = features.encode(array), array
+    return features.encode(joints_TJ3)
   except ValueError as e:
     raise ValueError(
-      f'{root / clip.file}, {clip.member}: {str(e).rstrip(".")}, or take '
-      f'{clip.member} out of {clip.split}.txt.'
+      f'{pathlib.Path(clip.root) / clip.file}, {clip.member}: '
+      f'{str(e).rstrip(".")}, or take {clip.member} out of {clip.split}.txt.'
     ) from e
+
+
+def record(
+  clip: Clip,
+  motion_TF: np.ndarray,
+  joints_TJ3: np.ndarray,
+  *,
+  source: str,
+  licence: str,
+  frames: np.ndarray | None = None,
+) -> records.Record:
+  """The rows of a clip with a turn for each caption, and for each medium.
+
+  Args:
+    clip: what to cut out.
+    motion_TF: features [T, 263] of the whole motion.
+    joints_TJ3: [T + 1, 22, 3], what they were made of.
+    source: for `Record.source`.
+    licence: for the provenance.
+    frames: of its video, uint8 [I, H, W, 3].
+  """
   # The heading is smoothed over four seconds: cut after encoding, not before.
-  motion = records.trim_motion(motion[clip.start : clip.stop])
+  motion = records.trim_motion(motion_TF[clip.start : clip.stop])
+  domains = ('motion_caption',) + ('video_caption',) * (frames is not None)
   return records.Record(
     id=clip.id,
     source=source,
     split=clip.split,
     motion=motion,
-    joints=joints[clip.start : clip.start + len(motion) + 1],
-    turns=_turns(clip),
+    joints=joints_TJ3[clip.start : clip.start + len(motion) + 1],
+    frames=frames,
+    turns=tuple(turn for domain in domains for turn in _turns(clip, domain)),
     provenance={
       'licence': licence,
       'file': clip.file,
       'frames': [clip.start, clip.stop],
       **({'mirror_of': clip.mirror_of} if clip.mirror_of else {}),
+      **({'video': clip.video} if clip.video else {}),
     },
   )
 
 
-def _listed(root: pathlib.Path) -> list[tuple[str, str]]:
-  """Split and name of every clip that the split files name."""
+def listed(root: pathlib.Path) -> list[tuple[str, str]]:
+  """Split and name of every clip that the split files of a folder name.
+
+  Raises:
+    ValueError: no split file, or a clip, with its mirror image, in two splits.
+  """
   files = {split: root / f'{split}.txt' for split in SPLITS}
   files = {split: file for split, file in files.items() if file.exists()}
   if not files:
@@ -283,41 +284,59 @@ def _listed(root: pathlib.Path) -> list[tuple[str, str]]:
       f'{"none" if root.is_dir() else "no such folder"}; give the folder that '
       'holds the split files of a HumanML3D layout.'
     )
-  listed = [
+  named = [
     (split, name)
     for split, file in files.items()
     for name in captions.read_text(file).split()
   ]
-  counts = collections.Counter(name for _, name in listed)
+  counts = collections.Counter(name for _, name in named)
   if twice := [name for name, count in counts.items() if count > 1]:
     raise ValueError(
       f'{root}: expected every clip once in the split files, found {twice[0]} '
       f'{counts[twice[0]]} times ({len(twice)} such clips); a clip of two '
       'splits would be trained on and tested: take it out of one.'
     )
-  split_of = {name: split for split, name in listed}
-  for split, name in listed:
-    other = _mirror_of(name, split_of)
+  split_of = {name: split for split, name in named}
+  for split, name in named:
+    other = mirror_of(name, split_of)
     if split_of.get(other, split) != split:
       raise ValueError(
         f'{root}: expected a clip and its mirror image in one split, found '
         f'{name} in {split}.txt and {other} in {split_of[other]}.txt; take '
         'one of them out.'
       )
-  return listed
+  return named
 
 
-def _mirror_of(name: str, names: Collection[str]) -> str:
+def mirror_of(name: str, names: Collection[str]) -> str:
   """Whose mirror image a clip is by its name: M000612, but not Music_01."""
   other = name.removeprefix('M')
   is_mirrored = other != name and (other.isdecimal() or other in names)
   return other if is_mirrored else ''
 
 
-def _check_up(root: pathlib.Path, standing: collections.Counter) -> None:
-  """Raises where most bodies stand along another axis than y."""
-  number = standing.total()
-  for axis, count in standing.most_common(1):
+def check_splits(
+  survey: found.Found, *, path: str | os.PathLike, min_frames: int
+) -> None:
+  """Raises where a split has no clips."""
+  if empty := [split for split in SPLITS if split not in survey.splits]:
+    raise ValueError(
+      f'{path}: expected clips for {", ".join(SPLITS)}, found none for '
+      f'{" and ".join(empty)} ({survey.summary()}); name some in '
+      f'{" and ".join(f"{split}.txt" for split in empty)}, or lower '
+      f'data.min_frames, which is {min_frames}.'
+    )
+
+
+def check_up(root: pathlib.Path, standing: Mapping[str, int]) -> None:
+  """Raises where most bodies stand along another axis than y.
+
+  Args:
+    root: the folder that is complained of.
+    standing: how many bodies stand along which axis, e.g. `-z`.
+  """
+  number = sum(standing.values())
+  for axis, count in collections.Counter(standing).most_common(1):
     if axis != 'y' and count > number / 2:
       raise ValueError(
         f'{root}: expected joints with y up, found {count} of {number} clips '
@@ -326,31 +345,53 @@ def _check_up(root: pathlib.Path, standing: collections.Counter) -> None:
       )
 
 
-def _parts(
-  said: Sequence[captions.Caption], length: int
-) -> list[tuple[int, int, tuple[str, ...]]]:
-  """Rows [start, stop) of a clip, and the captions that are about them."""
-  parts: dict[tuple[int, int], list[str]] = {}
+def parts(
+  whole: Clip, said: Sequence[captions.Caption], *, min_frames: int
+) -> tuple[list[Clip], list[found.LeftOut]]:
+  """The clip, and parts of it that captions are about, each with its captions.
+
+  Args:
+    whole: the clip from its first row of features to its last.
+    said: its captions.
+    min_frames: parts with fewer rows are left out.
+
+  Returns:
+    What becomes records, and what is too short or too long to.
+  """
+  said_of: dict[tuple[int, int], list[str]] = {}
   for caption in said:
-    rows = (0, length)
+    rows = (0, whole.stop)
     if caption.start_s or caption.end_s:
       rows = (
         int(caption.start_s * records.FPS),
-        min(int(caption.end_s * records.FPS), length),
+        min(int(caption.end_s * records.FPS), whole.stop),
       )
-    parts.setdefault(rows, []).append(caption.text)
-  return [(*rows, tuple(texts)) for rows, texts in parts.items()]
+    said_of.setdefault(rows, []).append(caption.text)
+  clips, left_out = [], []
+  for (start, stop), texts in said_of.items():
+    is_whole = (start, stop) == (0, whole.stop)
+    clip = dataclasses.replace(
+      whole,
+      id=whole.id if is_whole else f'{whole.id}_{start}-{stop}',
+      start=start,
+      stop=stop,
+      captions=tuple(texts),
+    )
+    if min_frames <= stop - start <= _MAX_FRAMES:
+      clips.append(clip)
+    else:
+      reason = 'too_short' if stop - start < min_frames else 'too_long'
+      left_out.append(found.LeftOut(whole.split, clip.id, reason))
+  return clips, left_out
 
 
-def _turns(clip: Clip) -> tuple[records.Turn, ...]:
+def _turns(clip: Clip, domain: str) -> tuple[records.Turn, ...]:
   # Any question goes with any caption, and always the same one.
   first = zlib.crc32(clip.id.encode())
+  questions = QUESTIONS[domain]
   return tuple(
     records.Turn(
-      QUESTIONS[(first + i) % len(QUESTIONS)],
-      caption,
-      'motion_caption',
-      'caption',
+      questions[(first + i) % len(questions)], caption, domain, 'caption'
     )
     for i, caption in enumerate(clip.captions)
   )

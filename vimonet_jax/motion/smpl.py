@@ -70,7 +70,7 @@ def read(path: str | os.PathLike) -> Clip:
   if array.ndim == 2:
     return from_features(array)
   notes = (f'Joints from the array {name!r}.',) if len(arrays) > 1 else ()
-  return Clip(array.astype(np.float64), fps=_frame_rate(arrays), notes=notes)
+  return Clip(array.astype(np.float64), fps=frame_rate(arrays), notes=notes)
 
 
 def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -117,7 +117,9 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
   return arrays
 
 
-def from_poses(arrays: Mapping[str, np.ndarray]) -> Clip:
+def from_poses(
+  arrays: Mapping[str, np.ndarray], *, rest_J3: np.ndarray | None = None
+) -> Clip:
   """HumanML3D's body, moving as in an AMASS file; z is up there.
 
   Args:
@@ -125,10 +127,33 @@ def from_poses(arrays: Mapping[str, np.ndarray]) -> Clip:
       joints (72 columns in SMPL, 156 in SMPL-H, 165 in SMPL-X, whose first 22
       joints are the same); `trans` [T, 3] metres, where the pelvis is put;
       the frame rate under one of its names.
+    rest_J3: where the joints of this body are at rest, as a body model gives
+      them (see `body_model`); then SMPL's origin is put where `trans` is. None
+      for HumanML3D's body.
 
   Raises:
     ValueError: one sentence about what is wrong with them.
   """
+  check_poses(arrays)
+  poses, trans = arrays['poses'], arrays['trans']
+  rotations_TJ4 = skeleton.quat_from_rotation_vector(
+    poses[:, :_POSE_COLUMNS].reshape(-1, skeleton.NUM_JOINTS, 3)
+  )
+  root_T3, offsets_J3, notes = trans, REST_OFFSETS_J3, ()
+  if rest_J3 is None:
+    notes = (
+      "The shape of the body is not known here: HumanML3D's body moves, its "
+      'pelvis where trans is.',
+    )
+  else:
+    root_T3 = trans + rest_J3[0]
+    offsets_J3 = rest_J3 - rest_J3[list(skeleton.PARENTS)]
+  joints_TJ3 = skeleton.forward_kinematics(root_T3, rotations_TJ4, offsets_J3)
+  return Clip(joints_TJ3, frame_rate(arrays), unit='m', up='z', notes=notes)
+
+
+def check_poses(arrays: Mapping[str, np.ndarray]) -> None:
+  """Raises a ValueError that says what `from_poses` would stumble over."""
   poses, trans = arrays['poses'], arrays.get('trans')
   for name, array in (('poses', poses), ('trans', trans)):
     if array is not None and not _is_numbers(array):
@@ -147,17 +172,6 @@ def from_poses(arrays: Mapping[str, np.ndarray]) -> Clip:
       f'{"none" if trans is None else list(trans.shape)}; save where the body '
       'is in each frame.'
     )
-  rotations_TJ4 = skeleton.quat_from_rotation_vector(
-    poses[:, :_POSE_COLUMNS].reshape(-1, skeleton.NUM_JOINTS, 3)
-  )
-  joints_TJ3 = skeleton.forward_kinematics(
-    trans, rotations_TJ4, REST_OFFSETS_J3
-  )
-  notes = (
-    "The shape of the body is not known here: HumanML3D's body moves, its "
-    'pelvis where trans is.',
-  )
-  return Clip(joints_TJ3, _frame_rate(arrays), unit='m', up='z', notes=notes)
 
 
 def from_features(features_TF: np.ndarray) -> Clip:
@@ -225,7 +239,8 @@ def _choose(arrays: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
   )
 
 
-def _frame_rate(arrays: Mapping[str, np.ndarray]) -> float | None:
+def frame_rate(arrays: Mapping[str, np.ndarray]) -> float | None:
+  """Frames per second as a file states them, under any of their names."""
   for key in _FPS_KEYS:
     if key in arrays and arrays[key].size == 1 and _is_numbers(arrays[key]):
       return float(arrays[key].reshape(()))
