@@ -24,6 +24,7 @@ import logging
 import os
 import pathlib
 import re
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 import numpy as np
@@ -187,7 +188,8 @@ def look(
       bodies of which most do not stand along y.
   """
   root = pathlib.Path(path)
-  named = sources.listed(root)
+  named = sources.listed(root, _mirror_of)
+  names = {name for _, name in named}
   splits, left_out, checksums = {}, [], {}
   with_video, without, standing = {}, [], collections.Counter()
   for split, name in named:
@@ -202,7 +204,8 @@ def look(
     motion = _motion(root / file)
     if motion.error or motion.is_damaged:
       reason = 'unreadable' if motion.error else 'damaged'
-      left_out.append(found.LeftOut(split, name, reason, motion.error))
+      why = f'{file}: {motion.error}' if motion.error else ''
+      left_out.append(found.LeftOut(split, name, reason, why))
       continue
     watched = find_video(root, name)
     fault = _fault(root / watched) if watched else ''
@@ -215,7 +218,7 @@ def look(
       start=0,
       stop=motion.rows,
       captions=(),
-      mirror_of=_mirror_of(name),
+      mirror_of=_mirror_of(name, names),
       video=watched if not fault else '',
     )
     clips, odd = sources.parts(whole, said, min_frames=min_frames)
@@ -327,7 +330,7 @@ def _look_at(path: pathlib.Path, changed_ns: int) -> _Motion:
   try:
     vectors_TC = _load(path)
   except (ValueError, OSError) as e:
-    return _Motion(error=f'{path.name}: {str(e).rstrip(".")}')
+    return _Motion(error=str(e).rstrip('.'))
   used_TC = np.concatenate(
     [vectors_TC[:, _POSES], vectors_TC[:, _TRANS]], axis=1
   )
@@ -381,9 +384,9 @@ def _fault(path: pathlib.Path) -> str:
   return _first_frame(path, os.stat(path).st_mtime_ns)
 
 
-def _mirror_of(name: str) -> str:
-  """The clip whose mirror image one of `humanml/` is."""
+def _mirror_of(name: str, names: Collection[str]) -> str:
+  """The clip whose mirror image one of `humanml/` is, listed or not."""
+  del names
   folder, _, last = name.rpartition('/')
-  if folder != 'humanml' or not last.startswith('M'):
-    return ''
-  return f'{folder}/{last[1:]}'
+  is_mirrored = folder == 'humanml' and last.startswith('M')
+  return f'{folder}/{last[1:]}' if is_mirrored else ''

@@ -16,7 +16,7 @@ import logging
 import os
 import pathlib
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -270,8 +270,22 @@ def record(
   )
 
 
-def listed(root: pathlib.Path) -> list[tuple[str, str]]:
+def mirror_of(name: str, names: Collection[str]) -> str:
+  """Whose mirror image a clip is by its name: M000612, but not Music_01."""
+  other = name.removeprefix('M')
+  is_mirrored = other != name and (other.isdecimal() or other in names)
+  return other if is_mirrored else ''
+
+
+def listed(
+  root: pathlib.Path,
+  mirror_of: Callable[[str, Collection[str]], str] = mirror_of,
+) -> list[tuple[str, str]]:
   """Split and name of every clip that the split files of a folder name.
+
+  Args:
+    root: the folder.
+    mirror_of: whose mirror image a clip is by its name, among all names.
 
   Raises:
     ValueError: no split file, or a clip, with its mirror image, in two splits.
@@ -306,13 +320,6 @@ def listed(root: pathlib.Path) -> list[tuple[str, str]]:
         'one of them out.'
       )
   return named
-
-
-def mirror_of(name: str, names: Collection[str]) -> str:
-  """Whose mirror image a clip is by its name: M000612, but not Music_01."""
-  other = name.removeprefix('M')
-  is_mirrored = other != name and (other.isdecimal() or other in names)
-  return other if is_mirrored else ''
 
 
 def check_splits(
