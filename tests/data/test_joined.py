@@ -149,7 +149,7 @@ def test_no_clip_is_trained_on_that_another_source_tests(three, caplog):
       ('motionx', 'idea400/Eat_clip_3'),
     ],
   }
-  assert 'amass        train        4' in caplog.text
+  assert 'amass           train        4' in caplog.text
   assert (
     'humanml3d: 2 of train left out for a clip of test (2 the same clip; the '
     'first: 000003 for amass M000003)'
