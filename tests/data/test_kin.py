@@ -78,7 +78,7 @@ def test_what_a_data_set_gives_one_id_is_one_clip():
 
 def test_a_mirror_image_and_a_part_are_of_their_clip_s_trial():
   whole = kin.Cut(kin.HUMANML3D, '000004', 'CMU/80/80_63', 516, 716)
-  index = {'000004': ('./pose_data/CMU/80/80_63_poses.npy', whole)}
+  index = {'000004': kin.Row('', 516, 716, whole)}
   mirror = kin.resolve(kin.humanml3d('M000004', start=0, stop=199), index)
   assert kin.relation(mirror, whole) == 'clip'
   part = kin.resolve(kin.humanml3d('000004', start=40, stop=80), index)
@@ -194,8 +194,9 @@ def test_the_report_counts_and_names():
 def test_the_kin_within_humanml3d_s_own_split(official):
   """The numbers that the module states."""
   _, members = official
-  counts = kin.crossings(members)
-  assert counts == {
+  acted = {m for m in members if m.cut.trial.startswith('humanact12')}
+  assert len(acted) == 2 * 1191
+  assert kin.crossings([m for m in members if m not in acted]) == {
     ('train', 'test', 'overlap'): 906,
     ('train', 'test', 'trial'): 856,
     ('train', 'val', 'overlap'): 304,
@@ -203,10 +204,17 @@ def test_the_kin_within_humanml3d_s_own_split(official):
     ('val', 'test', 'overlap'): 54,
     ('val', 'test', 'trial'): 46,
   }
+  assert kin.crossings([m for m in members if m in acted]) == {
+    ('train', 'test', 'overlap'): 4,
+    ('train', 'test', 'trial'): 1342,
+    ('train', 'val', 'overlap'): 6,
+    ('train', 'val', 'trial'): 768,
+    ('val', 'test', 'trial'): 88,
+  }
   assert not kin.settle(members)
   lost = kin.settle(members, strict=True)
   per_split = collections.Counter(one.member.split for one in lost)
-  assert per_split == {'train': 2294, 'val': 100}
+  assert per_split == {'train': 3812, 'val': 188}
   gone = {one.member.id for one in lost}
   assert not kin.crossings([m for m in members if m.id not in gone])
 
@@ -232,11 +240,17 @@ def test_every_clip_of_humanml3d_is_in_the_index(official):
   assert len(index) == 14616
   assert len(members) == 29228
   assert not [m.id for m in members if m.cut.trial.startswith('humanml3d/')]
-  assert len({m.cut.trial for m in members}) == 11713
-  source, cut = index['000004']
-  assert source == './pose_data/CMU/80/80_63_poses.npy'
-  assert cut == ('humanml3d', '000004', 'CMU/80/80_63', 516, 716, '')
-  assert index['000001'][1].stop == math.inf  # HumanAct12
+  assert len({m.cut.trial for m in members}) == 10665
+  assert index['000004'] == (
+    './pose_data/CMU/80/80_63_poses.npy', 516, 716,
+    ('humanml3d', '000004', 'CMU/80/80_63', 516, 716, ''),
+  )  # fmt: skip
+  # A file of HumanAct12 is a part of a recording.
+  path = './pose_data/humanact12/humanact12/P11G01R02F1812T1847A0402.npy'
+  assert index['000001'] == (
+    path, 0, math.inf,
+    ('humanml3d', '000001', 'humanact12/P11G01R02', 1812, 1847, ''),
+  )  # fmt: skip
 
 
 @pytest.mark.parametrize(

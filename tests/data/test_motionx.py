@@ -245,6 +245,23 @@ def test_bodies_with_z_up_are_refused(folder):
     _source(folder).splits()
 
 
+def test_a_subset_with_z_up_is_refused_unless_it_is_a_few_who_lie(tmp_path):
+  names = [f'fitness/{i}' for i in range(20)]
+  standing = [f'music/{i}' for i in range(30)]
+  for name in names:
+    vectors = _vectors(70)
+    vectors[:, :3] = [np.pi / 2, 0, 0]
+    _save(tmp_path, name, vectors)
+  for name in standing:
+    _save(tmp_path, name, _vectors(70))
+  _split(tmp_path, train=[*names, *standing])
+  with pytest.raises(ValueError, match='fitness: .*20 of 20 clips standing'):
+    motionx.look(tmp_path)
+  _split(tmp_path, train=[*names[1:], *standing])
+  survey, _ = motionx.look(tmp_path)
+  assert len(survey.splits['train']) == 49
+
+
 def test_a_body_model_is_used_with_the_shape_in_the_file(folder, tmp_path):
   rng = np.random.default_rng(5)
   mean, shapes = rng.normal(size=(22, 3)), rng.normal(size=(22, 3, 300))

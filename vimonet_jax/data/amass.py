@@ -191,7 +191,7 @@ def find_index(home: pathlib.Path) -> pathlib.Path:
 
 def _whole(
   root: pathlib.Path,
-  index: Mapping[str, tuple[str, kin.Cut]],
+  index: Mapping[str, kin.Row],
   name: str,
   split: str,
   mirror_of: str,
@@ -204,19 +204,19 @@ def _whole(
   original = mirror_of or name
   if original not in index:
     return left_out('missing', f'{original} is not in index.csv')
-  source_path, cut = index[original]
-  if (file := amass_files.find(root, source_path)) is None:
-    return left_out('missing', f'no file of {cut.trial}')
+  row = index[original]
+  if (file := amass_files.find(root, row.source_path)) is None:
+    return left_out('missing', f'no file of {kin.trial(row.source_path)}')
   trial = amass_files.look(root, file)
   if trial.error:
     return left_out('unreadable', f'{file}: {trial.error}')
-  first, last = int(cut.start), int(min(cut.stop, trial.frames))
-  if not math.isinf(cut.stop) and (
-    cut.stop - last > _MISSING_SHARE * (cut.stop - cut.start)
+  first, last = int(row.start), int(min(row.stop, trial.frames))
+  if not math.isinf(row.stop) and (
+    row.stop - last > _MISSING_SHARE * (row.stop - row.start)
   ):
     return left_out(
       'unreadable',
-      f'{file}: expected frames {first} to {cut.stop} at 20 fps, found '
+      f'{file}: expected frames {first} to {row.stop} at 20 fps, found '
       f'{trial.frames}; get the "SMPL+H G" file',
     )
   if any(first <= frame < last for frame in trial.bad):

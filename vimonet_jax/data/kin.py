@@ -9,10 +9,10 @@ nobody is moved, so that a published test set stays what it is. Clips of one
 published data set keep the split that it gave them, unless they are the same
 clip, for its published numbers were measured so. `strict` drops this exception.
 
-HumanML3D itself splits trials: of its 23,384 training clips, mirror images
-counted, 1,762 are cut from a trial of a test clip, and 906 share frames with
-one (624 and 304 with a val clip; of 1,460 val clips 100 and 54 with a test
-clip). No mirror image is in another split than its original.
+HumanML3D itself splits trials. Of its 23,384 training clips, mirror images
+counted, 1,762 are cut from a trial of AMASS that a test clip is cut from, 906
+of them sharing frames with it, and 1,346 from such a recording of HumanAct12, 4
+of them sharing frames. No mirror image is in another split than its original.
 """
 
 import collections
@@ -20,13 +20,18 @@ import csv
 import math
 import os
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 HUMANML3D = 'humanml3d'
 SPLITS = ('test', 'val', 'train')  # in the order in which they win
-# From the closest: the same frames, some of them, and none.
-RELATIONS = ('clip', 'overlap', 'trial')
+# How close two cuts are, from the closest on, and how it is said.
+RELATIONS = {
+  'clip': 'the same clip',
+  'overlap': 'sharing frames',
+  'trial': 'of the same trial',
+}
 # HumanML3D's names of AMASS's folders, and what AMASS calls them today.
 SUBSETS = {
   'BioMotionLab_NTroje': 'BMLrub',
@@ -38,8 +43,11 @@ SUBSETS = {
   'TCD_handMocap': 'TCDHands',
   'Transitions_mocap': 'Transitions',
 }
+_CLOSENESS = {relation: i for i, relation in enumerate(RELATIONS)}
 _OLD_NAMES = {new: old for old, new in SUBSETS.items()}
 _ENDINGS = ('_poses', '_stageii')
+# Person, group and recording of a file, and of the recording its frames.
+_HUMANACT12 = re.compile(r'/humanact12/(P\d+G\d+R\d+)F(\d+)T(\d+)A')
 # Two cuts are one clip when they share this much of what either shows: data
 # sets of 20 and of 30 frames per second round differently.
 _SAME = 0.9
@@ -75,6 +83,22 @@ class Member(NamedTuple):
   cut: Cut
 
 
+class Row(NamedTuple):
+  """What `index.csv` says of a clip.
+
+  Attributes:
+    source_path: the file of its trial, as it stands there.
+    start: first frame in that file, at 20 per second.
+    stop: the frame after the last; infinite for the whole file.
+    cut: the same for `relation`.
+  """
+
+  source_path: str
+  start: int
+  stop: float
+  cut: Cut
+
+
 class Lost(NamedTuple):
   """A clip that is left out, and the clip of another split that it is kin of.
 
@@ -101,9 +125,9 @@ def humanml3d(name: str, *, start: float = 0, stop: float = math.inf) -> Cut:
 def trial(path: str) -> str:
   """The name that a trial of AMASS has in all releases.
 
-  ./pose_data/MPI_HDM05/bd/HDM_bd_03_poses.npy -> MPI_HDM05/bd/HDM_bd_03
-  HDM05/MPI_HDM05/bd/HDM_bd_03_poses.npz       -> MPI_HDM05/bd/HDM_bd_03
-  HDM05/bd/HDM_bd_03_stageii.npz               -> MPI_HDM05/bd/HDM_bd_03
+  ./pose_data/MPI_HDM05/bd/HDM_bd_03_poses.npy  MPI_HDM05/bd/HDM_bd_03
+  HDM05/MPI_HDM05/bd/HDM_bd_03_poses.npz        MPI_HDM05/bd/HDM_bd_03
+  HDM05/bd/HDM_bd_03_stageii.npz                MPI_HDM05/bd/HDM_bd_03
   """
   parts = [p for p in pathlib.PurePosixPath(path).parts if p != 'pose_data']
   parts = [part.replace(' ', '_') for part in parts]
@@ -116,12 +140,11 @@ def trial(path: str) -> str:
   return '/'.join([*parts[:-1], name])
 
 
-def read_index(path: str | os.PathLike) -> dict[str, tuple[str, Cut]]:
-  """HumanML3D's `index.csv`: of each clip its file in AMASS and its frames.
+def read_index(path: str | os.PathLike) -> dict[str, Row]:
+  """HumanML3D's `index.csv`, by id and without mirror images.
 
-  Returns:
-    By id, without mirror images: `source_path` as it stands there, and the cut.
-    The clips of HumanAct12 are whole files.
+  The clips of HumanAct12 are whole files there, but the names of these files
+  tell which frames of which recording they are.
 
   Raises:
     ValueError: no such file, or one with other columns or values.
@@ -150,18 +173,21 @@ def read_index(path: str | os.PathLike) -> dict[str, tuple[str, Cut]]:
           f'as whole numbers, found {row["start_frame"]!r} and '
           f'{row["end_frame"]!r}; mend or remove that line.'
         ) from e
-      source = row['source_path']
-      name = row['new_name'].removesuffix('.npy')
+      source, name = row['source_path'], row['new_name'].removesuffix('.npy')
       stop = stop if stop > 0 else math.inf
-      index[name] = source, Cut(HUMANML3D, name, trial(source), start, stop)
+      cut = Cut(HUMANML3D, name, trial(source), start, stop)
+      if match := _HUMANACT12.search(source):
+        first, last = int(match[2]), int(match[3])
+        cut = Cut(HUMANML3D, name, f'humanact12/{match[1]}', first, last)
+      index[name] = Row(source, start, stop, cut)
   return index
 
 
-def resolve(cut: Cut, index: Mapping[str, tuple[str, Cut]]) -> Cut:
+def resolve(cut: Cut, index: Mapping[str, Row]) -> Cut:
   """A cut of HumanML3D's clip as a cut of the trial that `index.csv` names."""
   if cut.published != HUMANML3D or cut.clip not in index:
     return cut
-  _, whole = index[cut.clip]
+  whole = index[cut.clip].cut
   start, stop = whole.start + cut.start, whole.start + cut.stop
   return whole._replace(start=start, stop=min(whole.stop, stop))
 
@@ -205,7 +231,7 @@ def settle(members: Sequence[Member], *, strict: bool = False) -> list[Lost]:
           if (how := _conflict(members[i].cut, members[j].cut, strict))
         ]
         if kin:
-          lost[i] = min(kin, key=lambda one: RELATIONS.index(one.relation))
+          lost[i] = min(kin, key=lambda one: _CLOSENESS[one.relation])
   return [lost[i] for i in sorted(lost)]
 
 
@@ -227,7 +253,7 @@ def crossings(
           if members[j].split == winning
         ]
         if how:
-          counts[mine.split, winning, min(how, key=RELATIONS.index)] += 1
+          counts[mine.split, winning, min(how, key=_CLOSENESS.get)] += 1
   return counts
 
 
@@ -239,7 +265,9 @@ def report(lost: Iterable[Lost]) -> str:
   lines = []
   for (source, split, winning), ones in sorted(groups.items()):
     counts = collections.Counter(one.relation for one in ones)
-    how = ', '.join(f'{counts[r]} {_SAID[r]}' for r in RELATIONS if counts[r])
+    how = ', '.join(
+      f'{counts[r]} {RELATIONS[r]}' for r in RELATIONS if counts[r]
+    )
     first = ones[0]
     lines.append(
       f'{source}: {len(ones)} of {split} left out for a clip of {winning} '
@@ -247,13 +275,6 @@ def report(lost: Iterable[Lost]) -> str:
       f'{first.winner.id})'
     )
   return '\n'.join(lines) or 'no clip is kin of one in another split'
-
-
-_SAID = {
-  'clip': 'the same clip',
-  'overlap': 'sharing frames',
-  'trial': 'of the same trial',
-}
 
 
 def _families(members: Sequence[Member]) -> list[list[int]]:

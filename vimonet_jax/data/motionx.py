@@ -48,6 +48,8 @@ PUBLISHED = 'motionx'
 NUM_COLUMNS = 322
 _POSES, _TRANS, _BETAS = slice(0, 66), slice(309, 312), slice(312, 322)
 _UP = np.array([0.0, 1.0, 0.0])
+# So many clips of a subset do not happen to show people who lie.
+_MANY = 20
 # Clips of one video, or of several that were found by the same words.
 _NUMBER = re.compile(r'_clip_?\d+$')
 
@@ -185,13 +187,14 @@ def look(
 
   Raises:
     ValueError: no split files, no clip at all, captions that are not text, or
-      bodies of which most do not stand along y.
+      bodies of which most do not stand along y, in all or in one subset.
   """
   root = pathlib.Path(path)
   named = sources.listed(root, _mirror_of)
   names = {name for _, name in named}
   splits, left_out, checksums = {}, [], {}
-  with_video, without, standing = {}, [], collections.Counter()
+  with_video, without = {}, []
+  standing = collections.defaultdict(collections.Counter)
   for split, name in named:
     file = f'{MOTIONS}/{name}.npy'
     if not (root / file).is_file():
@@ -226,7 +229,8 @@ def look(
     if not clips:
       continue
     splits.setdefault(split, []).extend(clips)
-    standing[motion.standing] += 1
+    for folder in ('', name.split('/')[0]):
+      standing[folder][motion.standing] += 1
     checksums[file] = motion.checksum
     if whole.video:
       with_video.setdefault(split, []).extend(clips)
@@ -240,7 +244,9 @@ def look(
       f'Expected clips with {MOTIONS} and {TEXTS[0]} in {root}, found '
       f"{survey.summary()}; give Motion-X's folder, with its split files in it."
     )
-  sources.check_up(root, standing)
+  for folder, counts in standing.items():
+    if not folder or counts.total() >= _MANY:
+      sources.check_up(root / MOTIONS / folder, counts)
   return survey, found.Found(with_video, {}, tuple(without))
 
 
