@@ -4,7 +4,7 @@ import moving_bodies
 import numpy as np
 import pytest
 
-from vimonet_jax.data import builder, dataset, kin, motionx, sources
+from vimonet_jax.data import builder, dataset, kin, motionx, sources, video
 from vimonet_jax.motion import features, readers, smpl
 
 WALK = 'idea400/subset_0001/Walk_clip_1'
@@ -129,6 +129,20 @@ def test_joints_are_interpolated_to_20_fps(folder):
   }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+  ('column', 'is_damaged'),
+  [(0, True), (65, True), (66, False), (308, False), (309, True), (321, True)],
+)
+def test_only_what_is_used_can_be_damaged(tmp_path, column, is_damaged):
+  vectors = _vectors(90)
+  vectors[40, column] = np.inf
+  _save(tmp_path, WALK, vectors)
+  _save(tmp_path, 'music/sound', _vectors(90))
+  _split(tmp_path, train=[WALK, 'music/sound'])
+  survey, _ = motionx.look(tmp_path)
+  assert survey.of('damaged') == (WALK,) * is_damaged
+
+
 def test_real_motion_comes_back(tmp_path, shared_data):
   """BABEL's sequence 919, with rotations fitted to HumanML3D's body."""
   seen = np.load(shared_data / 'babel_segments' / '919_joints_30fps.npy')[:150]
@@ -191,6 +205,23 @@ def test_a_clip_with_a_video_has_its_frames_and_its_captions_twice(folder):
   assert part.frames[0].mean() > whole.frames[0].mean() + 20
   # Who has no readable video is still a clip.
   assert source.make(splits['test'][0]).frames is None
+
+
+@pytest.mark.parametrize(('size', 'antialias'), [(48, True), (224, False)])
+def test_small_frames_are_averaged_and_the_reference_s_are_not(
+  tmp_path, shared_data, size, antialias
+):
+  film = shared_data / 'videos' / 'sword_form.mp4'
+  _save(tmp_path, WALK, _vectors(150))
+  (tmp_path / 'video' / WALK).parent.mkdir(parents=True)
+  (tmp_path / 'video' / f'{WALK}.mp4').write_bytes(film.read_bytes())
+  _split(tmp_path, train=[WALK])
+  survey, videos = motionx.look(tmp_path)
+  assert videos.splits == survey.splits
+  source = motionx.MotionX(str(tmp_path), 'l', image_size=size, num_frames=2)
+  record = source.make(survey.splits['train'][0])
+  expected = video.read_clip(film, size=size, frames=2, antialias=antialias)
+  np.testing.assert_array_equal(record.frames, expected)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ PUBLISHED = 'motionx'
 NUM_COLUMNS = 322
 _POSES, _TRANS, _BETAS = slice(0, 66), slice(309, 312), slice(312, 322)
 _UP = np.array([0.0, 1.0, 0.0])
+# The reference's tower reads so many, and knows pictures without antialiasing.
+_REFERENCE_PIXELS = 224
 # So many clips of a subset do not happen to show people who lie.
 _MANY = 20
 # Clips of one video, or of several that were found by the same words.
@@ -106,6 +108,7 @@ class MotionX:
         frames=self.num_frames,
         start_s=item.start / records.FPS if is_part else None,
         end_s=item.stop / records.FPS if is_part else None,
+        antialias=self.image_size < _REFERENCE_PIXELS,
       )
     return sources.record(
       item,
@@ -337,17 +340,15 @@ def _look_at(path: pathlib.Path, changed_ns: int) -> _Motion:
     vectors_TC = _load(path)
   except (ValueError, OSError) as e:
     return _Motion(error=str(e).rstrip('.'))
-  used_TC = np.concatenate(
-    [vectors_TC[:, _POSES], vectors_TC[:, _TRANS]], axis=1
-  )
-  if not np.isfinite(used_TC).all():
+  used = [vectors_TC[:, columns] for columns in (_POSES, _TRANS, _BETAS)]
+  if not all(np.isfinite(values).all() for values in used):
     return _Motion(is_damaged=True)
-  rotations_T4 = skeleton.quat_from_rotation_vector(used_TC[:, :3])
+  rotations_T4 = skeleton.quat_from_rotation_vector(vectors_TC[:, :3])
   upright_3 = skeleton.quat_rotate(rotations_T4, _UP).mean(axis=0)
   axis = int(np.abs(upright_3).argmax())
   return _Motion(
     # Joints at 20 fps give a row of features fewer.
-    rows=len(readers.resample(np.arange(len(used_TC), dtype=float), FPS)) - 1,
+    rows=len(readers.resample(np.arange(len(vectors_TC)), FPS)) - 1,
     standing='-' * bool(upright_3[axis] < 0) + 'xyz'[axis],
     checksum=motion_files.checksum(path),
   )
