@@ -26,8 +26,9 @@ FLOORS = (
     'synthetic.asked_of_video synthetic.asked_of_both synthetic.contrasts '
     'synthetic.questions synthetic.world '
     'data.tokenizer data.text data.video data.captions '
-    'data.motion_files data.found data.kin data.sources data.amass_files '
-    'data.amass data.motionx data.joined data.dataset data.builder data.views '
+    'data.motion_files data.found data.clips data.kin data.sources '
+    'data.amass_files data.amass data.motionx_files data.motionx data.joined '
+    'data.dataset data.builder data.views '
     'data.augment data.packing data.skipped data.batches',
     'models.dtypes models.quantize models.lora models.attention '
     'models.llama models.clip_video models.motion_vqvae '

@@ -207,6 +207,13 @@ def test_a_clip_with_a_video_has_its_frames_and_its_captions_twice(folder):
   assert source.make(splits['test'][0]).frames is None
 
 
+def test_a_line_that_is_neither_is_named(folder):
+  path = folder / 'texts/semantic_label/humanml/M000820.txt'
+  path.write_text('a man waves.#x#0.0#0.0\na man walks\n')
+  with pytest.raises(ValueError, match=r"M000820\.txt, line 2.*'a man walks'"):
+    _source(folder).splits()
+
+
 @pytest.mark.parametrize(('size', 'antialias'), [(48, True), (224, False)])
 def test_small_frames_are_averaged_and_the_reference_s_are_not(
   tmp_path, shared_data, size, antialias

@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from vimonet_jax.data import builder, dataset, records, sources
+from vimonet_jax.data import builder, clips, dataset, records, sources
 from vimonet_jax.motion import features
 from vimonet_jax.synthetic import actions
 
@@ -366,8 +366,8 @@ def test_the_mocap_pack_is_whole(shared_data):
   found = sources.humanml3d(path)
   assert sum(map(len, found.splits.values())) == 195
   assert len(found.of('too_short')) == 49
-  for clips in found.splits.values():
-    record = sources.read(clips[0], source='cmu', licence='free')
+  for kept in found.splits.values():
+    record = sources.read(kept[0], source='cmu', licence='free')
     assert 40 <= len(record.motion) <= 196
     assert len(record.joints) == len(record.motion) + 1
     assert record.turns
@@ -376,7 +376,7 @@ def test_the_mocap_pack_is_whole(shared_data):
 def test_official_vectors_come_back(shared_data):
   path = shared_data / 'mocap' / 'oracle'
   names = sorted(p.stem for p in (path / 'new_joint_vecs').glob('*.npy'))
-  clip = sources.Clip(
+  clip = clips.Clip(
     names[0], 'test', str(path), f'new_joint_vecs/{names[0]}.npy', names[0],
     0, 199, ('walks',),
   )  # fmt: skip

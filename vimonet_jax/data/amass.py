@@ -21,6 +21,7 @@ import numpy as np
 from vimonet_jax.data import (
   amass_files,
   captions,
+  clips,
   found,
   kin,
   motion_files,
@@ -35,7 +36,7 @@ _MISSING_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip(sources.Clip):
+class Clip(clips.Clip):
   """A record to be.
 
   Attributes:
@@ -94,9 +95,9 @@ class Amass:
     if item.mirror_of:
       joints_TJ3 = skeleton.mirror(joints_TJ3)
     joints_TJ3 = joints_TJ3.astype(np.float32)
-    return sources.record(
+    return clips.record(
       item,
-      sources.encode(item, joints_TJ3),
+      clips.encode(item, joints_TJ3),
       joints_TJ3,
       source=self.source,
       licence=self.licence,
@@ -159,10 +160,10 @@ def look(
       why = f'no caption in {text.parent.name}/{text.name}'
       left_out.append(found.LeftOut(split, name, 'missing', why))
     else:
-      clips, odd = sources.parts(whole, said, min_frames=min_frames)
+      shown, odd = clips.parts(whole, said, min_frames=min_frames)
       left_out += odd
-      if clips:
-        splits.setdefault(split, []).extend(clips)
+      if shown:
+        splits.setdefault(split, []).extend(shown)
         checksums[whole.file] = amass_files.look(root, whole.file).checksum
   survey = found.Found(splits, checksums, tuple(left_out))
   if not splits:

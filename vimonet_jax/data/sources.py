@@ -15,67 +15,26 @@ import dataclasses
 import logging
 import os
 import pathlib
-import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
-from vimonet_jax.data import captions, found, kin, motion_files, records
+from vimonet_jax.data import (
+  captions,
+  clips,
+  found,
+  kin,
+  motion_files,
+  records,
+)
 from vimonet_jax.motion import features, skeleton
 
-# What a caption answers, by the domain of the turn.
-QUESTIONS = {
-  'motion_caption': (
-    'Describe the motion.',
-    'What does the person do?',
-    'How does the person move?',
-    'Say what happens in the motion.',
-  ),
-  'video_caption': (
-    'Describe the video.',
-    'What does the person in the video do?',
-    'How does the person in the video move?',
-    'Say what happens in the video.',
-  ),
-}
 SPLITS = ('train', 'val', 'test')
-# Text-to-motion models leave out what is longer (T2M-GPT, `dataset_VQ.py`): of
-# a caption for more than that, part would be about frames that nobody sees.
-_MAX_FRAMES = 199
 # What a leg measures, in metres: a small child's and a giant's.
 _LEG_M = (0.3, 1.3)
 _LEG = ('hip', 'knee', 'ankle')
 _ANKLES = [skeleton.INDEX['left_ankle'], skeleton.INDEX['right_ankle']]
-
-
-@dataclasses.dataclass(frozen=True)
-class Clip:
-  """A record to be.
-
-  Attributes:
-    id: as in the split file, with the frames behind it for a part of a clip.
-    split: `train`, `val` or `test`.
-    root: the folder.
-    file: where in the folder the motion is.
-    member: which clip of that file; of interest for an archive only.
-    start: first row of the features.
-    stop: the row after the last.
-    captions: of these rows.
-    mirror_of: the clip that this one is the mirror image of, if it is one.
-    video: where in the folder its video is, if it has one.
-  """
-
-  id: str
-  split: str
-  root: str
-  file: str
-  member: str
-  start: int
-  stop: int
-  captions: tuple[str, ...]
-  mirror_of: str = ''
-  video: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +55,7 @@ class Folder:
   licence: str
   min_frames: int = records.MIN_MOTION_FRAMES
 
-  def splits(self) -> dict[str, list[Clip]]:
+  def splits(self) -> dict[str, list[clips.Clip]]:
     """What `make` is called with, for each split; says what is left out.
 
     Raises:
@@ -107,7 +66,7 @@ class Folder:
     check_splits(survey, path=self.path, min_frames=self.min_frames)
     return survey.splits
 
-  def make(self, item: Clip) -> records.Record:
+  def make(self, item: clips.Clip) -> records.Record:
     """The record of a clip."""
     return read(item, source=self.source, licence=self.licence)
 
@@ -126,7 +85,7 @@ class Folder:
     survey = humanml3d(self.path, min_frames=self.min_frames)
     return {self.source: survey}
 
-  def cut(self, item: Clip) -> kin.Cut:
+  def cut(self, item: clips.Clip) -> kin.Cut:
     """The frames that a clip shows; ids of `humanml3d` are HumanML3D's."""
     name = item.mirror_of or item.member
     if self.source == kin.HUMANML3D:
@@ -168,7 +127,7 @@ def humanml3d(
       continue
     # Joints give one row of features fewer than there are frames.
     length = len(array) - (not motion_files.holds_features(file))
-    whole = Clip(
+    whole = clips.Clip(
       id=name,
       split=split,
       root=os.fspath(root),
@@ -179,9 +138,9 @@ def humanml3d(
       captions=(),
       mirror_of=mirror_of(name, names),
     )
-    clips, odd = parts(whole, said, min_frames=min_frames)
+    shown, odd = clips.parts(whole, said, min_frames=min_frames)
     left_out += odd
-    for clip in clips:
+    for clip in shown:
       splits.setdefault(split, []).append(clip)
       if not motion_files.holds_features(file):
         standing[_standing_axis(array)] += 1
@@ -191,16 +150,16 @@ def humanml3d(
   survey = found.Found(splits, checksums, tuple(left_out))
   if not splits:
     raise ValueError(
-      f'Expected clips of {min_frames} to {_MAX_FRAMES} frames with texts/ and '
-      f'{", ".join(motion_files.PLACES)} or {motion_files.ARCHIVE} in {root}, '
-      f'found {survey.summary()}.'
+      f'Expected clips of {min_frames} to {clips.MAX_FRAMES} frames with '
+      f'texts/ and {", ".join(motion_files.PLACES)} or {motion_files.ARCHIVE} '
+      f'in {root}, found {survey.summary()}.'
     )
   check_up(root, standing)
   _check_unit(root, legs)
   return survey
 
 
-def read(clip: Clip, *, source: str, licence: str) -> records.Record:
+def read(clip: clips.Clip, *, source: str, licence: str) -> records.Record:
   """The record of a clip: motion, joints, and a turn for each caption.
 
   Args:
@@ -215,59 +174,8 @@ def read(clip: Clip, *, source: str, licence: str) -> records.Record:
     # so the body stays as the last row has it; the row itself is kept.
     joints = np.concatenate([joints, joints[-1:]])
   else:
-    motion, joints = encode(clip, array), array
-  return record(clip, motion, joints, source=source, licence=licence)
-
-
-def encode(clip: Clip, joints_TJ3: np.ndarray) -> np.ndarray:
-  """Features [T - 1, 263] of a clip's joints; errors name its file."""
-  try:
-    return features.encode(joints_TJ3)
-  except ValueError as e:
-    raise ValueError(
-      f'{pathlib.Path(clip.root) / clip.file}, {clip.member}: '
-      f'{str(e).rstrip(".")}, or take {clip.member} out of {clip.split}.txt.'
-    ) from e
-
-
-def record(
-  clip: Clip,
-  motion_TF: np.ndarray,
-  joints_TJ3: np.ndarray,
-  *,
-  source: str,
-  licence: str,
-  frames: np.ndarray | None = None,
-) -> records.Record:
-  """The rows of a clip with a turn for each caption, and for each medium.
-
-  Args:
-    clip: what to cut out.
-    motion_TF: features [T, 263] of the whole motion.
-    joints_TJ3: [T + 1, 22, 3], what they were made of.
-    source: for `Record.source`.
-    licence: for the provenance.
-    frames: of its video, uint8 [I, H, W, 3].
-  """
-  # The heading is smoothed over four seconds: cut after encoding, not before.
-  motion = records.trim_motion(motion_TF[clip.start : clip.stop])
-  domains = ('motion_caption',) + ('video_caption',) * (frames is not None)
-  return records.Record(
-    id=clip.id,
-    source=source,
-    split=clip.split,
-    motion=motion,
-    joints=joints_TJ3[clip.start : clip.start + len(motion) + 1],
-    frames=frames,
-    turns=tuple(turn for domain in domains for turn in _turns(clip, domain)),
-    provenance={
-      'licence': licence,
-      'file': clip.file,
-      'frames': [clip.start, clip.stop],
-      **({'mirror_of': clip.mirror_of} if clip.mirror_of else {}),
-      **({'video': clip.video} if clip.video else {}),
-    },
-  )
+    motion, joints = clips.encode(clip, array), array
+  return clips.record(clip, motion, joints, source=source, licence=licence)
 
 
 def mirror_of(name: str, names: Collection[str]) -> str:
@@ -350,58 +258,6 @@ def check_up(root: pathlib.Path, standing: Mapping[str, int]) -> None:
         f'standing along {axis}; turn the joints until y points up, e.g. '
         '(x, y, z) to (-x, z, y) where z is up.'
       )
-
-
-def parts(
-  whole: Clip, said: Sequence[captions.Caption], *, min_frames: int
-) -> tuple[list[Clip], list[found.LeftOut]]:
-  """The clip, and parts of it that captions are about, each with its captions.
-
-  Args:
-    whole: the clip from its first row of features to its last.
-    said: its captions.
-    min_frames: parts with fewer rows are left out.
-
-  Returns:
-    What becomes records, and what is too short or too long to.
-  """
-  said_of: dict[tuple[int, int], list[str]] = {}
-  for caption in said:
-    rows = (0, whole.stop)
-    if caption.start_s or caption.end_s:
-      rows = (
-        int(caption.start_s * records.FPS),
-        min(int(caption.end_s * records.FPS), whole.stop),
-      )
-    said_of.setdefault(rows, []).append(caption.text)
-  clips, left_out = [], []
-  for (start, stop), texts in said_of.items():
-    is_whole = (start, stop) == (0, whole.stop)
-    clip = dataclasses.replace(
-      whole,
-      id=whole.id if is_whole else f'{whole.id}_{start}-{stop}',
-      start=start,
-      stop=stop,
-      captions=tuple(texts),
-    )
-    if min_frames <= stop - start <= _MAX_FRAMES:
-      clips.append(clip)
-    else:
-      reason = 'too_short' if stop - start < min_frames else 'too_long'
-      left_out.append(found.LeftOut(whole.split, clip.id, reason))
-  return clips, left_out
-
-
-def _turns(clip: Clip, domain: str) -> tuple[records.Turn, ...]:
-  # Any question goes with any caption, and always the same one.
-  first = zlib.crc32(clip.id.encode())
-  questions = QUESTIONS[domain]
-  return tuple(
-    records.Turn(
-      questions[(first + i) % len(questions)], caption, domain, 'caption'
-    )
-    for i, caption in enumerate(clip.captions)
-  )
 
 
 def _check_unit(root: pathlib.Path, legs: Sequence[float]) -> None:
