@@ -84,6 +84,8 @@ def evaluate(config, workdir: str) -> None:
   if cluster.is_first():
     for benchmark in found:
       _say_missing(workdir, benchmark)
+      for note in benchmark.notes:
+        print(f'{benchmark.name}: {note}')
   # Before the engine: weights need not be in memory twice.
   settings = _settings(config, workdir)
   is_alone = jax.process_count() == 1

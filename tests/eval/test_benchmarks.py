@@ -260,3 +260,22 @@ def test_reversed_media_end_where_they_began(records, items):
     items[0].question,
     items[0].reference,
   )
+
+
+def test_choosing_is_asked_beside_writing_and_knows_its_chance(items):
+  chosen = benchmarks.by_likelihood(items[:3], lambda item: item.choices)
+  for item, before in zip(chosen, items[:3], strict=True):
+    assert item.options == before.choices
+    assert item.chance == 1 / len(before.choices)
+    assert item.key != before.key
+    assert item.id == before.id
+    assert before.chance is None
+
+
+def test_a_rule_without_half_right_answers_gives_all_points_or_none(items):
+  right = benchmarks.all_or_nothing(items[0], True, by='strict')
+  assert (right.id, right.correct, right.score) == (items[0].id, True, 5.0)
+  assert (right.status, right.judge) == ('ok', 'strict')
+  wrong = benchmarks.all_or_nothing(items[0], False, by='x', status='unparsed')
+  assert (wrong.correct, wrong.score) == (False, 0.0)
+  assert wrong.status == 'unparsed'

@@ -128,6 +128,24 @@ def test_seeds_of_an_item_share_a_row():
   assert (row['low'], row['high']) == scores.wilson(0.5, 18)
 
 
+def test_each_item_counts_once_however_many_seeds_it_has():
+  """Clip 0 is asked three times and always right, the others once."""
+  noisy = benchmarks.variant(ITEMS, corruption='L1')
+  for seed in (1, 2):
+    again = benchmarks.variant(ITEMS, corruption='L1', seed=seed)
+    noisy += [item for item in again if item.position == 0]
+  noisy = [dataclasses.replace(item, slices=('every',)) for item in noisy]
+  texts = [item.reference if item.position == 0 else 'n9' for item in noisy]
+  rows = _rows(noisy, texts)
+  for domain in ('place', 'object', 'all', 'macro', 'every'):
+    row = rows['both', 'L1', domain]
+    assert row['accuracy'] == row['accuracy_valid'] == pytest.approx(1 / 6)
+    assert row['score'] == row['score_valid'] == pytest.approx(5 / 6)
+  assert rows['both', 'L1', 'all']['n'] == 18 + 2 * 3
+  kinds = rows['both', 'L1', 'object']['kinds']
+  assert kinds['b'] == {'accuracy': pytest.approx(1 / 6), 'n': 6 + 2}
+
+
 def test_nothing_right_when_clean_has_no_drop_in_percent():
   noisy = benchmarks.variant(ITEMS, corruption='L2')
   row = _rows([*ITEMS, *noisy], ['n9'] * 36)['both', 'L2', 'all']
@@ -211,3 +229,27 @@ def test_other_systems_and_readings_are_other_rows():
   assert {row['system'] for row in rows} == {'another'}
   keys = [tuple(row.get(name) for name in scores.KEY) for row in rows]
   assert len(set(keys)) == len(rows)
+
+
+def test_chance_is_the_mean_of_that_of_the_items():
+  items = [
+    dataclasses.replace(
+      item,
+      chance=1 / 2 if item.domain == 'place' else 1 / 4,
+      slices=('first',) if item.position == 0 else (),
+    )
+    for item in ITEMS
+  ]
+  texts = ['n9'] * len(items)
+  chances = {key[2]: row['chance'] for key, row in _rows(items, texts).items()}
+  assert chances == {
+    'place': 1 / 2,
+    'object': 1 / 4,
+    'all': pytest.approx((6 / 2 + 12 / 4) / 18),
+    'macro': (1 / 2 + 1 / 4) / 2,
+    'first': pytest.approx((1 / 2 + 2 / 4) / 3),
+  }
+  # Where it is not known of one, the mean would be that of others.
+  items[0] = dataclasses.replace(items[0], chance=None)
+  rows = _rows(items, texts)
+  assert not any('chance' in row for row in rows.values())

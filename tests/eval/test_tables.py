@@ -57,6 +57,32 @@ def test_the_table_is_aligned_and_says_what_failed():
   assert tables.text([]) == ''
 
 
+def test_chance_is_a_column_where_it_is_known():
+  rows = [
+    _row('place', 0.5, chance=0.25),
+    _row('object', 0.5, chance=0.125),
+    _row(chance=0.2),
+  ]
+  lines = [line.split() for line in tables.text(rows).splitlines()]
+  assert lines[0] == ['b', 'test', 'both', 'chance']
+  assert lines[1:] == [
+    ['place', '50.0', '25.0'],
+    ['object', '50.0', '12.5'],
+    ['all', 'answers', '50.0', '20.0'],
+    ['answers', '10'],
+  ]
+  other = _row('place', 0.5, reading='likelihood')
+  text = tables.text([_row(chance=0.2), other, _row(reading='likelihood')])
+  lines = [line.split() for line in text.splitlines()]
+  assert lines[1] == ['place', '-', '50.0', '-']
+  assert lines[2] == ['all', 'answers', '50.0', '50.0', '20.0']
+  parts = tables.answers(rows)
+  cells = [re.sub('<[^>]*>', ' ', cell) for cell in _cells(parts, 'place')]
+  assert [cell.split()[0] for cell in cells] == ['50', '25', '10']
+  assert 'chance' in ''.join(parts)
+  assert 'chance' not in ''.join(tables.answers([_row('place'), _row()]))
+
+
 DROP = {
   'drop_points': 12.5,
   'drop_points_low': -1.0,

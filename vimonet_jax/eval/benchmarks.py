@@ -70,6 +70,7 @@ class Item:
       `answer_start`; empty where it writes the answer.
     slices: further groups of items that get a row of their own in the table.
     history: earlier turns, (question, answer) each.
+    chance: how often guessing is right, 0 to 1; None where nobody can say.
     seed: of the noise.
   """
 
@@ -91,6 +92,7 @@ class Item:
   options: tuple[str, ...] = ()
   slices: tuple[str, ...] = ()
   history: tuple[tuple[str, str], ...] = ()
+  chance: float | None = None
   seed: int = 0
 
   @property
@@ -133,6 +135,15 @@ def by_rules(item: Item, text: str) -> judge.Verdict:
   )
 
 
+def all_or_nothing(
+  item: Item, is_right: bool, *, by: str, status: str = 'ok'
+) -> judge.Verdict:
+  """What a rule says that knows no half right answers."""
+  return judge.Verdict(
+    item.id, is_right, 5.0 if is_right else 0.0, status, judge=by
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
   """What is asked about which records, and when an answer is right.
@@ -147,6 +158,8 @@ class Benchmark:
     needs_judge: answers are sentences, so that a language model should judge.
     baselines: who else -> a text for each of the first items, which are those
       with clean media and written answers.
+    notes: sentences to read before the numbers, on what is asked otherwise than
+      one would think.
   """
 
   items: Sequence[Item]
@@ -157,6 +170,7 @@ class Benchmark:
   baselines: Mapping[str, Sequence[str]] = dataclasses.field(
     default_factory=dict
   )
+  notes: tuple[str, ...] = ()
 
   @property
   def name(self) -> str:
@@ -364,10 +378,14 @@ def variant(
 def by_likelihood(
   items: Sequence[Item], options: Callable[[Item], Sequence[str]]
 ) -> list[Item]:
-  """The same items, answered by choosing among options."""
-  return [
-    dataclasses.replace(item, options=tuple(options(item))) for item in items
-  ]
+  """The same items, answered by choosing among options; one is right."""
+  chosen = []
+  for item in items:
+    among = tuple(options(item))
+    chosen.append(
+      dataclasses.replace(item, options=among, chance=1 / len(among))
+    )
+  return chosen
 
 
 def prompt_record(

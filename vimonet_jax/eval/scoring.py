@@ -108,7 +108,7 @@ def score(
   answers that failed do not count, over answers also for `macro`. A domain also
   has kinds: accuracy and n by kind of question. `all` is the mean over answers,
   `macro` the mean over domains. The items' slices have rows like domains, which
-  are in no sum.
+  are in no sum. Where all items know what guessing gets, rows have chance, too.
 
   Where the clean items of the same input are there as well, a corrupted row
   has, over the questions that both have,
@@ -124,7 +124,8 @@ def score(
   every answer is right, and every draw would be the same.
 
   Args:
-    items: several seeds of an item share its row.
+    items: several seeds of an item share its row, and count as one answer in
+      all means.
     predictions: one line an item, joined by id and variant, never by place.
     found: the verdicts, in the items' order.
     judged_by: the judge's name in the table.
@@ -232,7 +233,9 @@ def _valid(answers: Sequence[_Answer]) -> list[_Answer]:
 def _rows(variant, answers: Sequence[_Answer]) -> dict[str, scores.Row]:
   """Domain -> row."""
   accuracies = _means(answers, _correct(answers))
-  points = _means(answers, [a.verdict.score or 0.0 for a in answers])
+  points = _means(answers, _points(answers))
+  knows_chance = None not in _chances(answers)
+  chances = _means(answers, _chances(answers)) if knows_chance else {}
   sums = (scores.ALL, scores.MACRO)
   rows = {}
   for domain, accuracy in accuracies.items():
@@ -247,41 +250,49 @@ def _rows(variant, answers: Sequence[_Answer]) -> dict[str, scores.Row]:
     if domain == scores.MACRO:
       row['low'], row['high'] = scores.interval(accuracy)
     else:
-      num_items = len({answer.item.id for answer in some})
-      row['low'], row['high'] = scores.wilson(float(accuracy[0]), num_items)
+      row['low'], row['high'] = _wilson(row, some)
     if domain not in sums:
       row['kinds'] = _kinds(some)
+    if knows_chance:
+      row['chance'] = float(chances[domain][0])
     rows[domain] = row | _of_valid(some)
   for name in dict.fromkeys(s for a in answers for s in a.item.slices):
     some = [a for a in answers if name in a.item.slices]
-    accuracy = float(np.mean(_correct(some)))
     row = _row(
       variant,
       name,
       some,
-      accuracy=accuracy,
-      score=float(np.mean([a.verdict.score or 0.0 for a in some])),
+      accuracy=_mean(some, _correct(some)),
+      score=_mean(some, _points(some)),
     )
-    low, high = scores.wilson(accuracy, len({a.item.id for a in some}))
-    rows[name] = {**row, 'low': low, 'high': high} | _of_valid(some)
+    row['low'], row['high'] = _wilson(row, some)
+    if knows_chance:
+      row['chance'] = _mean(some, _chances(some))
+    rows[name] = row | _of_valid(some)
   return rows
+
+
+def _wilson(row: scores.Row, answers: Sequence[_Answer]):
+  num_items = len({answer.item.id for answer in answers})
+  return scores.wilson(row['accuracy'], num_items)
 
 
 def _of_valid(answers: Sequence[_Answer]) -> scores.Row:
   """Means over the answers that there is a verdict on."""
   valid = _valid(answers)
-  points = [a.verdict.score for a in valid if a.verdict.score is not None]
+  rated = [a for a in valid if a.verdict.score is not None]
   return {
-    'accuracy_valid': float(np.mean(_correct(valid))) if valid else None,
-    'score_valid': float(np.mean(points)) if points else None,
+    'accuracy_valid': _mean(valid, _correct(valid)) if valid else None,
+    'score_valid': _mean(rated, _points(rated)) if rated else None,
   }
 
 
 def _kinds(answers: Sequence[_Answer]) -> dict[str, scores.Row]:
   found = {}
   for kind in sorted({answer.item.kind for answer in answers}):
-    right = _correct([a for a in answers if a.item.kind == kind])
-    found[kind] = {'accuracy': float(np.mean(right)), 'n': len(right)}
+    some = [a for a in answers if a.item.kind == kind]
+    accuracy = _mean(some, _correct(some))
+    found[kind] = {'accuracy': accuracy, 'n': len(some)}
   return found
 
 
@@ -315,9 +326,33 @@ def _correct(answers: Sequence[_Answer]) -> list[bool]:
   return [bool(answer.verdict.correct) for answer in answers]
 
 
+def _points(answers: Sequence[_Answer]) -> list[float]:
+  return [answer.verdict.score or 0.0 for answer in answers]
+
+
+def _chances(answers: Sequence[_Answer]) -> list[float | None]:
+  return [answer.item.chance for answer in answers]
+
+
+def _by_item(
+  answers: Sequence[_Answer], values: Sequence[float]
+) -> tuple[list[benchmarks.Item], list[float]]:
+  """The items and, for each, the mean over its seeds."""
+  items, seeds = {}, collections.defaultdict(list)
+  for answer, value in zip(answers, values, strict=True):
+    items.setdefault(answer.item.id, answer.item)
+    seeds[answer.item.id].append(value)
+  return list(items.values()), [float(np.mean(seeds[id])) for id in items]
+
+
+def _mean(answers: Sequence[_Answer], values: Sequence[float]) -> float:
+  return float(np.mean(_by_item(answers, values)[1]))
+
+
 def _means(answers: Sequence[_Answer], values) -> dict[str, np.ndarray]:
+  items, values = _by_item(answers, values)
   return scores.means(
     values,
-    domains=[answer.item.domain for answer in answers],
-    records=[answer.item.position for answer in answers],
+    domains=[item.domain for item in items],
+    records=[item.position for item in items],
   )

@@ -1,6 +1,7 @@
 """Tables of scores, as text for a terminal and as parts of an HTML page."""
 
 import collections
+import itertools
 from collections.abc import Sequence
 
 from vimonet_jax import page
@@ -47,6 +48,12 @@ def text(rows: Sequence[scores.Row]) -> str:
         '-' if (x := row.get('accuracy_valid')) is None else f'{100 * x:.1f}'
         for row in wholes
       ]
+    if chances := _chances(some):
+      guessed = [
+        f'{100 * chances[d]:.1f}' if d in chances else '-' for d in domains
+      ]
+      column = itertools.zip_longest(cells, ['chance', *guessed], fillvalue='')
+      cells = [[*line, cell] for line, cell in column]
     blocks.append(_aligned(cells))
   if drops := [
     r for r in judged if 'drop_points' in r and r['domain'] == scores.ALL
@@ -83,6 +90,11 @@ def _label(row: scores.Row) -> str:
   if row['accuracy'] is not None and row.get('system') not in _PLAIN:
     words.insert(0, f'{row["system"]}:')
   return ' '.join(words)
+
+
+def _chances(rows) -> dict[str, float]:
+  """Domain -> what guessing gets, where the items know."""
+  return {row['domain']: row['chance'] for row in rows if 'chance' in row}
 
 
 def _percent(row: scores.Row | None) -> str:
@@ -187,6 +199,7 @@ def _verdict(wholes) -> str:
 
 def _domains(found, inputs) -> tuple[str, str]:
   """Domains down, inputs across; colour only where the input has the answer."""
+  chances = _chances(found.values())
   lines = []
   for domain in dict.fromkeys(
     row['domain'] for row in _in_order(found.values())
@@ -196,13 +209,17 @@ def _domains(found, inputs) -> tuple[str, str]:
       _heat(there[name]) if name in there else page.Cell('–', 'class="guess"')
       for name in inputs
     ]
+    if chances:
+      guess = f'{100 * chances[domain]:.0f}' if domain in chances else '–'
+      cells.append(page.Cell(guess, 'class="guess"'))
     counts = sorted({row['n'] for row in there.values()})
     counts = '–'.join(f'{n:,}' for n in dict.fromkeys(counts[:1] + counts[-1:]))
     cells.append(page.Cell(counts, 'class="guess"'))
     kind = 'sum' if domain in _SUMS else ''
     lines.append(page.row(_name(domain), *cells, kind=kind))
+  heads = [HEADS[name] for name in inputs] + ['chance'] * bool(chances)
   return (
-    page.table([*(HEADS[name] for name in inputs), 'n'], lines),
+    page.table([*heads, 'n'], lines),
     page.quiet(
       'Percent of right answers, with 95&#8239;% intervals. Cells without '
       'colour lack a medium that the answer must be read from: they show what '
@@ -259,10 +276,11 @@ def changed_media(rows: Sequence[scores.Row]) -> list[str]:
   ]
   parts = [
     page.quiet(
-      'The same questions with noise on the joints (L1 to L4), or with the '
-      'media of another clip (swapped). A model that answers from the question '
-      'alone would lose nothing. Drops are percentage points, with paired '
-      '95&#8239;% intervals.'
+      'The same questions with noise on the joints (L1 to L4), with the media '
+      'of another clip (swapped), or with their options moved round (rotated). '
+      'A model that answers from the question alone would lose nothing to the '
+      'first two. Drops are percentage points, with paired 95&#8239;% '
+      'intervals.'
     ),
     page.table(head, lines),
   ]
