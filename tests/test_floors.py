@@ -47,7 +47,8 @@ FLOORS = (
   (
     'page eval.judge eval.changes eval.benchmarks eval.media '
     'eval.vimonet_bench eval.activitynet_qa eval.mv_bench eval.scores '
-    'eval.babel_qa eval.judge_replies eval.llm_judge eval.predictions_file '
+    'eval.babel_questions eval.babel_segments eval.babel_qa '
+    'eval.judge_replies eval.llm_judge eval.predictions_file '
     'eval.humanml3d_captions eval.embedder eval.retrieval eval.bertscore '
     'eval.published eval.run eval.text_baseline eval.scoring eval.tables '
     'eval.studies annotation.clips annotation.key_frames annotation.claims '

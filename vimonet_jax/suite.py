@@ -11,6 +11,7 @@ from vimonet_jax import corpus as corpora
 from vimonet_jax.eval import (
   activitynet_qa,
   babel_qa,
+  babel_questions,
   benchmarks,
   judge,
   media,
@@ -89,6 +90,7 @@ def _vimonet_bench(config, workdir: str, frames) -> benchmarks.Benchmark:
   """The items of a file, or as many of VIMOS-Synth."""
   files = config.eval.vimonet_bench
   if files.questions:
+    _check_given(files, 'vimonet_bench', 'media')
     return vimonet_bench.read(files.questions, files.media, frames)
   held_out = corpora.open_split(config, workdir, config.eval.split)
   return benchmarks.Benchmark(
@@ -103,13 +105,18 @@ def _babel_qa(config, workdir: str, frames) -> benchmarks.Benchmark:
   del workdir, frames
   files = config.eval.babel_qa
   _check_given(files, 'babel_qa', 'questions', 'motions', 'vocabulary')
-  vocabulary = babel_qa.read_vocabulary(files.vocabulary)
-  asked = babel_qa.read(files.questions, vocabulary)
+  vocabulary = babel_questions.read_vocabulary(files.vocabulary)
+  asked = babel_questions.read(files.questions, vocabulary)
   if files.split_ids:
-    asked = babel_qa.take_split(asked, files.split_ids, files.split)
-  train = babel_qa.read(files.train) if files.train else ()
+    asked = babel_questions.take_split(asked, files.split_ids, files.split)
+  train = babel_questions.read(files.train) if files.train else ()
   return babel_qa.benchmark(
-    asked, files.motions, vocabulary, split=files.split, train=train
+    asked,
+    files.motions,
+    vocabulary,
+    split=files.split,
+    train=train,
+    up=files.get('up') or None,
   )
 
 

@@ -59,18 +59,20 @@ def motion_record(
   """
   if fps is None and (said := _FPS_IN_NAME.search(os.path.basename(path))):
     fps = float(said[1])
-  found = readers.read(path, fps=fps, up=up)
+  motion = readers.read(path, fps=fps, up=up)
+  return record_of(motion, id=id, source=source, split=split)
+
+
+def record_of(
+  found: readers.Motion, *, id: str, source: str, split: str
+) -> records.Record:
+  """A record of the first 196 frames of a motion that has been read."""
   if found.features is None:
     joints = found.joints[:_MOST_FRAMES]
     motion = features.encode(joints)
   else:
     joints, motion = found.joints, found.features
   motion = records.trim_motion(motion)
-  if not len(motion):
-    raise ValueError(
-      f'{path}: expected {records.FRAMES_PER_TOKEN + 1} frames or more at '
-      f'{records.FPS} fps, found {len(found.joints)}; take a longer clip.'
-    )
   return records.Record(
     id,
     source,
