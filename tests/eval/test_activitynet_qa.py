@@ -4,6 +4,7 @@ import json
 import pytest
 
 from vimonet_jax.eval import activitynet_qa as qa
+from vimonet_jax.eval import benchmarks, media, run, scoring
 
 ASKED = [
   {'video_name': 'a-_1', 'question': 'who', 'question_id': 'v_a-_1_0'},
@@ -68,6 +69,9 @@ def test_answers_are_joined_by_id_and_not_by_place(tmp_path):
       'question_id, question in line 0 of .*, found video_name; ',
     ),
     (['v_b_2'], ANSWERS, 'found none; give'),
+    ([], [], r'q\.json: .* found an empty list; give'),
+    (_changed(ASKED, 0, question=7), ANSWERS, 'text as question .* found 7;'),
+    (ASKED, _changed(ANSWERS, 1, answer=['no']), r"as answer .* \['no'\];"),
     ({'v_b_2': 'who'}, ANSWERS, 'expected a JSON list, found a dict'),
   ],
 )
@@ -82,7 +86,7 @@ def test_files_that_do_not_go_together_are_refused(
 def test_a_file_that_was_cut_off_is_refused(tmp_path):
   (tmp_path / 'q.json').write_text('[{"video_name": "b"')
   with pytest.raises(ValueError, match=r'q\.json: expected a JSON list, found'):
-    qa.read_predictions(tmp_path / 'q.json')
+    qa.read(tmp_path / 'q.json', tmp_path / 'a.json')
 
 
 def test_a_video_is_found_under_any_usual_ending(tmp_path):
@@ -95,67 +99,130 @@ def test_a_video_is_found_under_any_usual_ending(tmp_path):
     '-c_': tmp_path / 'v_-c_.MP4',
   }
   assert [qa.find_video(tmp_path, name) for name in 'deA'] == [None] * 3
-  questions = [qa.Question(f'v_{v}_0', v, '', '', 0) for v in 'ebada']
-  assert qa.missing_videos(tmp_path, questions) == ['d', 'e']
+
+
+def test_videos_that_are_not_there_are_known_before_anything_is_asked(tmp_path):
+  (tmp_path / 'v_a.mkv').write_bytes(b'no video')
+  questions = [
+    qa.Question(f'v_{name}_{i}', name, 'who', 'me', 0)
+    for i, name in enumerate('ebada')
+  ]
+  found = qa.benchmark(questions, tmp_path, media.Frames(), split='val')
+  asked = {
+    item.id: found.missing.get(item.media_position) for item in found.items
+  }
+  assert list(asked) == ['v_e_0', 'v_b_1', 'v_a_2', 'v_d_3', 'v_a_4']
+  assert asked['v_a_2'] is asked['v_a_4'] is None
+  for name, text in asked.items():
+    if text:
+      assert f'no {name[:3]}, of any ending' in text
+  assert len(found.missing) == 3
+  assert len(found.records) == 4, 'a clip for each video'
+  for item in found.items:
+    with pytest.raises(benchmarks.MediaError):
+      benchmarks.prompt_record(item, found.records)
   with pytest.raises(FileNotFoundError, match='found no .*nowhere; correct'):
-    qa.missing_videos(tmp_path / 'nowhere', questions)
+    qa.benchmark(questions, tmp_path / 'nowhere', media.Frames())
+
+
+# --- Exact match -------------------------------------------------------------
+
+
+def _items(folder, questions):
+  return qa.benchmark(questions, folder, media.Frames()).items
+
+
+def _exact(items, texts):
+  """Rows of those items that there is a text for by id, by domain and slice."""
+  lines = [
+    line
+    for item in items
+    if item.id in texts
+    for line in run.as_predictions([item], [texts[item.id]])
+  ]
+  found = scoring.verdicts(items, lines, scoring.by_rule(qa.exact))
+  rows = scoring.score(items, lines, found, judged_by='exact')
+  return {row['domain']: row for row in rows}
+
+
+def _counts(row):
+  return row['n'], round(row['n'] * row['accuracy']), row['n_failed']
 
 
 def test_a_missing_prediction_is_wrong_and_counted(tmp_path):
-  questions = _read(tmp_path)
-  found = qa.exact_match({'v_b_2': 'yes', 'v_a-_1_0': 'Dancing'}, questions)
-  assert found.by_type[0] == qa.Accuracy(1, 0, 0), 'case counts'
-  assert found.by_type[3] == qa.Accuracy(1, 1, 0)
-  assert found.by_type[6] == qa.Accuracy(1, 0, 1)
-  assert found.free == qa.Accuracy(2, 1, 1)
-  assert found.free.accuracy == 0.5
-  assert found.all == qa.Accuracy(3, 1, 1)
-  assert list(found.by_type) == list(range(9))
-  assert found.by_type[8].accuracy is None
+  items = _items(tmp_path, _read(tmp_path))
+  rows = _exact(items, {'v_b_2': 'yes', 'v_a-_1_0': 'Dancing'})
+  assert _counts(rows['motion']) == (1, 0, 0), 'case counts'
+  assert _counts(rows['yes/no']) == (1, 1, 0)
+  assert _counts(rows['location']) == (1, 0, 1)
+  assert _counts(rows['free']) == (2, 1, 1)
+  assert _counts(rows['all']) == (3, 1, 1)
+  assert rows['all']['accuracy_valid'] == 1 / 2
+  assert set(rows) == {'motion', 'yes/no', 'location', 'free', 'all', 'macro'}
 
 
-def test_predictions_of_another_split_are_refused(tmp_path):
-  with pytest.raises(ValueError, match='3 questions, found 1 for .* v_c_0'):
-    qa.exact_match({'v_b_2': 'yes', 'v_c_0': 'no'}, _read(tmp_path))
+def test_predictions_of_another_split_answer_nothing(tmp_path):
+  items = _items(tmp_path, _read(tmp_path))
+  lines = run.as_predictions(items, ['dancing', 'beach', 'yes'])
+  lines = [line | {'id': f'{line["id"]}0'} for line in lines]
+  found = scoring.verdicts(items, lines, scoring.by_rule(qa.exact))
+  assert {verdict.status for verdict in found} == {'failed'}
 
 
-def test_exact_match_of_the_example_predictions(shared_data):
+def test_sentences_are_for_a_judge_and_words_for_exact_match(tmp_path):
+  found = qa.benchmark(_read(tmp_path), tmp_path, media.Frames())
+  assert list(found.rules) == ['rule', 'exact']
+  assert found.needs_judge
+  item = found.items[2]
+  said = {name: rule(item, 'Yes, it is.') for name, rule in found.rules.items()}
+  assert {name: verdict.correct for name, verdict in said.items()} == {
+    'rule': True,
+    'exact': False,
+  }
+  assert said['exact'].judge == 'exact'
+
+
+def test_exact_match_of_the_example_predictions(shared_data, tmp_path):
   folder = shared_data / 'activitynetqa'
   expected = json.loads((folder / 'val_public_expected.json').read_text())
-  found = qa.exact_match(
-    qa.read_predictions(folder / 'val_public_pred.json'),
+  items = _items(
+    tmp_path,
     qa.read(folder / 'val_public_q.json', folder / 'val_public_a.json'),
   )
-  for kind, accuracy in found.by_type.items():
+  predicted = json.loads((folder / 'val_public_pred.json').read_text())
+  rows = _exact(items, {x['question_id']: x['answer'] for x in predicted})
+  for kind, name in enumerate(qa.TYPES):
     row = expected['per_type'][str(kind)]
-    assert (accuracy.n, accuracy.n_correct) == (row['n'], row['correct'])
-    assert accuracy.accuracy == row['acc']
-  assert found.all.accuracy == expected['all']
-  assert found.all.n == expected['n'] == 600
-  assert found.free.accuracy == expected['free']
-  assert found.all.n_failed == 0
+    assert _counts(rows[name]) == (row['n'], row['correct'], 0)
+    assert rows[name]['accuracy'] == pytest.approx(row['acc'], abs=1e-12)
+  for name in ('all', 'free'):
+    assert rows[name]['accuracy'] == pytest.approx(expected[name], abs=1e-12)
+  assert rows['all']['n'] == expected['n'] == 600
 
 
-def test_free_is_pooled_and_not_what_upstream_prints(shared_data):
+def test_free_is_pooled_and_not_what_upstream_prints(shared_data, tmp_path):
+  """Questions that are right as often as those of the whole validation set."""
   path = shared_data / 'activitynetqa' / 'val_full_expected.json'
   expected = json.loads(path.read_text())
-  by_type = {
-    int(kind): qa.Accuracy(row['n'], row['correct'], 0)
-    for kind, row in expected['per_type'].items()
-  }
-  free = qa.pool(by_type[kind] for kind in qa.FREE)
-  assert (free.n, free.n_correct) == (12600, 6369)
-  assert free.accuracy == expected['free']
-  assert qa.pool(by_type.values()).n == expected['n']
-  assert qa.pool(by_type.values()).accuracy == expected['all']
+  questions, texts = [], {}
   for kind, row in expected['per_type'].items():
-    assert by_type[int(kind)].accuracy == row['acc']
+    for number in range(row['n']):
+      name = f'v_x_{kind}{number:05d}'
+      questions.append(qa.Question(name, 'x', 'is it', 'yes', int(kind)))
+      texts[name] = 'yes' if number < row['correct'] else 'no'
+  rows = _exact(_items(tmp_path, questions), texts)
+  assert _counts(rows['free']) == (12600, 6369, 0)
+  assert rows['free']['accuracy'] == pytest.approx(expected['free'], abs=1e-12)
+  assert rows['all']['n'] == expected['n']
+  assert rows['all']['accuracy'] == pytest.approx(expected['all'], abs=1e-12)
+  for kind, row in expected['per_type'].items():
+    accuracy = rows[qa.TYPES[int(kind)]]['accuracy']
+    assert accuracy == pytest.approx(row['acc'], abs=1e-12)
 
 
 def test_every_question_of_the_test_slice_has_its_answer(shared_data):
   folder = shared_data / 'activitynetqa'
   found = qa.read(folder / 'test_public_q.json', folder / 'test_public_a.json')
   assert len(found) == 400
-  videos = {question.video for question in found}
-  assert len(videos) == 40
-  assert qa.missing_videos(folder, found) == sorted(videos)
+  opened = qa.benchmark(found, folder, media.Frames())
+  assert len(opened.records) == len(opened.missing) == 40

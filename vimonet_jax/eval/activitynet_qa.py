@@ -1,15 +1,14 @@
-"""ActivityNet-QA (Yu et al. 2019): its files, its videos, and exact match.
+"""ActivityNet-QA (Yu et al. 2019): short answers about videos, of nine types.
 
-Exact match suits models that were trained on its answers of one to five words.
-Zero-shot answers are sentences, which a judge compares with `Question.answer`.
+Zero-shot answers are sentences, which a judge compares with the reference.
+`exact` suits models that were trained on its answers of one to five words.
 """
 
-import collections
 import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 from vimonet_jax.data import records, video
 from vimonet_jax.eval import benchmarks, judge, media
@@ -27,7 +26,10 @@ TYPES = (
   'number',
   'other',
 )
-# The types whose answers are free; the first three have templates.
+# The types whose answers are free; the first three have templates. For these
+# together the published script prints another number: it divides while types
+# are still being added, so their order counts. With its example predictions for
+# validation it prints .7583, where 6369 of 12600, or .5055, are right.
 FREE = range(3, 9)
 
 
@@ -52,35 +54,6 @@ class Question:
   @property
   def type_name(self) -> str:
     return TYPES[self.type]
-
-
-@dataclasses.dataclass(frozen=True)
-class Accuracy:
-  """How many of n answers are right; those that are missing are wrong.
-
-  Attributes:
-    n: questions.
-    n_correct: answers that are right.
-    n_failed: questions without an answer.
-  """
-
-  n: int
-  n_correct: int
-  n_failed: int
-
-  @property
-  def accuracy(self) -> float | None:
-    """0 to 1, over all n; None where nothing was asked."""
-    return self.n_correct / self.n if self.n else None
-
-
-@dataclasses.dataclass(frozen=True)
-class ExactMatch:
-  """Accuracy by type, of the free types together, and of all together."""
-
-  by_type: Mapping[int, Accuracy]
-  free: Accuracy
-  all: Accuracy
 
 
 def read(
@@ -129,11 +102,6 @@ def read(
   return found
 
 
-def read_predictions(path: str | os.PathLike) -> dict[str, str]:
-  """Id -> answer, of a list of {question_id, answer} as upstream writes it."""
-  return {i: line['answer'] for i, line in _by_id(path, ('answer',)).items()}
-
-
 def find_video(folder: str | os.PathLike, name: str) -> pathlib.Path | None:
   """The file `v_<name>` of any usual ending; None where there is none."""
   for suffix in video.VIDEOS:
@@ -142,69 +110,6 @@ def find_video(folder: str | os.PathLike, name: str) -> pathlib.Path | None:
       if path.is_file():
         return path
   return None
-
-
-def missing_videos(
-  folder: str | os.PathLike, questions: Iterable[Question]
-) -> list[str]:
-  """Names of videos that are asked about and not there, each once, sorted.
-
-  Some have gone from where they were published. Ask before a run, and report
-  how many: their questions fail, and a failure is wrong.
-  """
-  if not os.path.isdir(folder):
-    raise FileNotFoundError(
-      f'Expected a folder of videos, found no {folder}; correct the path.'
-    )
-  names = sorted({question.video for question in questions})
-  return [name for name in names if find_video(folder, name) is None]
-
-
-def exact_match(
-  predictions: Mapping[str, str], questions: Sequence[Question]
-) -> ExactMatch:
-  """How many predictions are the answer, letter by letter, as upstream.
-
-  Args:
-    predictions: by id; see `read_predictions`. A missing one counts as wrong.
-    questions: all that were asked.
-  """
-  unknown = predictions.keys() - {question.id for question in questions}
-  if unknown:
-    raise ValueError(
-      f'Expected predictions for the {len(questions)} questions, found '
-      f'{len(unknown)} for other ids, such as {min(unknown)}; give those of '
-      'the same split.'
-    )
-  kinds = collections.defaultdict(list)
-  for question in questions:
-    kinds[question.type].append(predictions.get(question.id) == question.answer)
-  failed = collections.Counter(
-    question.type for question in questions if question.id not in predictions
-  )
-  by_type = {
-    kind: Accuracy(len(kinds[kind]), sum(kinds[kind]), failed[kind])
-    for kind in range(len(TYPES))
-  }
-  return ExactMatch(
-    by_type,
-    # The published script prints another value: it divides while the types are
-    # still being added, so what it calls free depends on their order. With its
-    # example predictions for validation it prints .7583, where the types 3 to 8
-    # together are 6369 / 12600 = .5055.
-    free=pool(by_type[kind] for kind in FREE),
-    all=pool(by_type.values()),
-  )
-
-
-def pool(accuracies: Iterable[Accuracy]) -> Accuracy:
-  """Of all questions alike, however they were divided."""
-  held = list(accuracies)
-  return Accuracy(
-    sum(a.n for a in held),
-    sum(a.n_correct for a in held),
-    sum(a.n_failed for a in held),
-  )
 
 
 def benchmark(
@@ -258,7 +163,7 @@ def benchmark(
   return benchmarks.Benchmark(
     items,
     benchmarks.Readers(readers),
-    {judge.JUDGE: benchmarks.by_rules, 'exact': _exact},
+    {judge.JUDGE: benchmarks.by_rules, 'exact': exact},
     {
       position: f'{videos}: no v_{name}, of any ending of videos'
       for position, (name, file) in enumerate(zip(names, files, strict=True))
@@ -268,11 +173,9 @@ def benchmark(
   )
 
 
-def _exact(item: benchmarks.Item, text: str) -> judge.Verdict:
-  is_right = text == item.reference
-  return judge.Verdict(
-    item.id, is_right, 5.0 if is_right else 0.0, judge='exact'
-  )
+def exact(item: benchmarks.Item, text: str) -> judge.Verdict:
+  """Whether a text is the answer, letter by letter, as upstream."""
+  return benchmarks.all_or_nothing(item, text == item.reference, by='exact')
 
 
 def _by_id(path, fields: Sequence[str]) -> dict[str, dict]:
@@ -286,9 +189,20 @@ def _by_id(path, fields: Sequence[str]) -> dict[str, dict]:
         f'{path}: expected {", ".join(absent)} in line {place} of the list, '
         f'found {", ".join(held) or "none"}; give the file as published.'
       )
+    for name in ('question_id', *fields):
+      if name != 'type' and not isinstance(line[name], str):
+        raise ValueError(
+          f'{path}: expected text as {name} in line {place} of the list, found '
+          f'{line[name]!r}; give the file as published.'
+        )
     if found.setdefault(line['question_id'], line) is not line:
       raise ValueError(
         f'{path}: expected each id once, found {line["question_id"]} twice; '
         'remove one.'
       )
+  if not found:
+    raise ValueError(
+      f'{path}: expected questions or answers, found an empty list; give the '
+      'file as published.'
+    )
   return found
