@@ -1,11 +1,12 @@
 import dataclasses
 import json
 
+import numbered
 import numpy as np
 import pytest
 
 from vimonet_jax.data import video
-from vimonet_jax.eval import mv_bench
+from vimonet_jax.eval import benchmarks, media, mv_bench, run, scoring
 
 BATTING = mv_bench.Question(
   'fine_grained_action/0',
@@ -25,8 +26,47 @@ LINE = {
 }
 
 
+FRAMES = media.Frames(8, 32)
+
+
 def _with(*candidates, answer):
   return dataclasses.replace(BATTING, candidates=candidates, answer=answer)
+
+
+def _items(*questions, **asked):
+  return mv_bench.benchmark(questions, '.', FRAMES, **asked).items
+
+
+def _judge(rule, question, text):
+  """Whether a text is right, and the verdict's status."""
+  (item,) = _items(question)
+  found = rule(item, text)
+  assert found.id == question.id
+  return found.correct, found.status
+
+
+def _strict(question, text):
+  return _judge(mv_bench.strict, question, text)
+
+
+def _letter(item):
+  """The letter of the right option, of which there is one."""
+  return 'ABCDE'[item.choices.index(item.reference)]
+
+
+def _rows(items, texts, rule=mv_bench.strict, lines=slice(None)):
+  """(reading, corruption, domain) -> row."""
+  lines = run.as_predictions(items, texts)[lines]
+  found = scoring.verdicts(items, lines, scoring.by_rule(rule))
+  return {
+    (row['reading'], row['corruption'], row['domain']): row
+    for row in scoring.score(items, lines, found)
+  }
+
+
+GENERATED = benchmarks.GENERATED, benchmarks.CLEAN
+LIKELIEST = benchmarks.LIKELIHOOD, benchmarks.CLEAN
+ROTATED = benchmarks.GENERATED, mv_bench.ROTATED
 
 
 def _folder(folder, **tasks):
@@ -36,9 +76,10 @@ def _folder(folder, **tasks):
 
 
 def test_seven_tasks_of_which_three_are_bounded():
-  assert len({task.abbreviation for task in mv_bench.TASKS}) == 7
-  bounded = {t.abbreviation for t in mv_bench.TASKS if t.is_bounded}
-  assert bounded == {'AS', 'AP', 'AL'}
+  assert len({task.name for task in mv_bench.TASKS}) == 7
+  bounded = [task.name for task in mv_bench.TASKS if task.is_bounded]
+  assert bounded == [f'action_{x}' for x in ('sequence', 'prediction',
+                                             'localization')]  # fmt: skip
   assert mv_bench.TASKS[0].file == 'action_sequence.json'
 
 
@@ -80,6 +121,8 @@ def test_the_task_files_that_are_there_are_read(tmp_path):
     (LINE | {'candidates': ['run', 2]}, r"found \['run', 2\]; correct"),
     ({'video': 'a.mp4', 'end': 1}, 'question, candidates, answer, start in .*'),
     ('a.mp4', 'found none; give the file'),
+    (LINE | {'video': ['a.mp4']}, r"text as video in .*, found \['a.mp4'\]"),
+    (LINE | {'question': 3}, 'text as question in .*, found 3; correct'),
   ],
 )
 def test_questions_that_cannot_be_asked_are_refused(tmp_path, line, message):
@@ -95,6 +138,9 @@ def test_folders_and_files_without_questions_are_refused(tmp_path):
     mv_bench.read(tmp_path)
   _folder(tmp_path, action_sequence=LINE)
   with pytest.raises(ValueError, match='JSON list, found a dict'):
+    mv_bench.read(tmp_path)
+  _folder(tmp_path, action_sequence=[])
+  with pytest.raises(ValueError, match='expected questions, found none; give'):
     mv_bench.read(tmp_path)
   (tmp_path / 'action_sequence.json').write_text('[{"video"')
   with pytest.raises(ValueError, match='JSON list, found Expecting'):
@@ -150,8 +196,9 @@ def test_frames_that_are_not_there_are_refused(num_frames, fps, bound, message):
 
 
 def test_the_prompt_holds_the_options_and_starts_the_answer():
-  found = mv_bench.prompt(BATTING)
-  assert found.user == (
+  (item,) = _items(BATTING)
+  advice, found = item.question.split('\n', 1)
+  assert found == (
     'Question: What is done?\n'
     'Options:\n'
     '(A) bowling\n'
@@ -160,24 +207,30 @@ def test_the_prompt_holds_the_options_and_starts_the_answer():
     '(D) climbing\n'
     'Only give the best option.'
   )
-  assert found.answer_start == 'Best option:('
   for word in ('video', 'order', 'objects', 'people', 'option'):
-    assert word in found.system
+    assert word in advice
+  (turn,) = benchmarks.prompt_record(
+    dataclasses.replace(item, input='text'), numbered.RECORDS
+  ).turns
+  assert turn.answer == 'Best option:('
 
 
-def test_of_equal_candidates_the_later_is_the_reference():
-  assert mv_bench.reference(BATTING) == '(B) batting'
+# --- Rules -------------------------------------------------------------------
+
+
+def test_of_equal_candidates_the_later_is_right():
   twice = _with('sit', 'run', 'sit', answer='sit')
-  assert mv_bench.reference(twice) == '(C) sit'
-  assert mv_bench.strict('(C)', twice).is_right
-  assert not mv_bench.strict('(A)', twice).is_right
-  assert mv_bench.strict('They sit.', twice).is_right
+  assert _strict(twice, 'C)') == (True, 'ok')
+  assert _strict(twice, 'A)') == (False, 'ok')
+  assert _strict(twice, 'They sit.') == (True, 'ok')
+  assert _judge(mv_bench.compat, twice, 'C)') == (True, 'ok')
+  assert _judge(mv_bench.compat, twice, 'A)') == (False, 'ok')
 
 
-def test_an_output_is_its_first_line_after_the_bracket():
-  assert mv_bench.output_line(' B) batting\nbecause') == '(B) batting'
-  assert mv_bench.output_line('') == '('
-  assert mv_bench.output_line('\n\n') == '('
+def test_the_first_line_is_judged_after_the_bracket():
+  assert _strict(BATTING, ' B) batting\nbecause (A)') == (True, 'ok')
+  assert _strict(BATTING, 'A) bowling\n(B)') == (False, 'ok')
+  assert _strict(BATTING, '\n\n') == (False, 'unparsed')
 
 
 @pytest.mark.parametrize(
@@ -203,15 +256,14 @@ def test_an_output_is_its_first_line_after_the_bracket():
   ],
 )
 def test_strict_finds_the_option_that_is_named(output):
-  found = mv_bench.strict(output, BATTING)
-  assert found == mv_bench.Score(BATTING.id, True)
+  assert _strict(BATTING, output) == (True, 'ok')
 
 
 @pytest.mark.parametrize(
   'output', ['(A) batting', 'A.', 'a', 'A', 'fishing', 'D: batting', '(d)']
 )
 def test_strict_is_wrong_about_another_option(output):
-  assert mv_bench.strict(output, BATTING) == mv_bench.Score(BATTING.id, False)
+  assert _strict(BATTING, output) == (False, 'ok')
 
 
 @pytest.mark.parametrize(
@@ -219,107 +271,147 @@ def test_strict_is_wrong_about_another_option(output):
   ['', ' ', '(', ')', 'x', '(E)', 'A man.', 'bat', 'batting or fishing', 'Be'],
 )
 def test_strict_tells_apart_what_names_no_option(output):
-  unparsed = mv_bench.Score(BATTING.id, False, 'unparsed')
-  assert mv_bench.strict(output, BATTING) == unparsed
+  assert _strict(BATTING, output) == (False, 'unparsed')
 
 
 def test_the_longer_of_nested_candidates_is_named():
   nested = _with('sit', 'sit down', 'stand', answer='sit down')
-  assert mv_bench.strict('They sit down.', nested).is_right
-  assert not mv_bench.strict('They sit.', nested).is_right
-  assert mv_bench.strict('sit, stand', nested).status == 'unparsed'
+  assert _strict(nested, 'They sit down.') == (True, 'ok')
+  assert _strict(nested, 'They sit.') == (False, 'ok')
+  assert _strict(nested, 'sit, stand') == (False, 'unparsed')
   # Alike once normalised, and still two options.
   alike = _with('the dog', 'a dog', 'a cat', answer='a dog')
-  assert mv_bench.strict('a dog', alike).status == 'unparsed'
+  assert _strict(alike, 'a dog') == (False, 'unparsed')
 
 
 @pytest.mark.parametrize(
   ('output', 'expected'),
   [
     ('', True),
-    ('(', True),
-    (')', True),
+    (' \n', True),
+    ('.', True),
     ('b', True),
     ('B.', True),
-    ('(B) bowling', True),
-    ('((B) batting', True),
-    ('.', True),
-    (' (A)', True),
+    ('B) bowling', True),
+    ('(B) batting', True),
+    ('x\n(B)', False),
+    ('(', False),
+    (')', False),
     ('a', False),
-    ('(A) batting', False),
+    ('A) batting', False),
     ('batting', False),
     ('Best (B)', False),
   ],
 )
 def test_compat_keeps_what_upstream_does(output, expected):
-  assert mv_bench.compat(output, BATTING).is_right == expected
-  assert mv_bench.compat(output, BATTING).status == 'ok'
+  assert _judge(mv_bench.compat, BATTING, output) == (expected, 'ok')
 
 
-def test_likelihood_takes_the_likeliest_letter():
-  def is_right(*values):
-    log_probs = dict(zip('ABCDE', values, strict=False))
-    return mv_bench.likelihood(log_probs, BATTING).is_right
+def test_the_likeliest_letter_is_judged_as_one_that_is_written():
+  two = dataclasses.replace(BATTING, id='x/1', candidates=('run', 'batting'))
+  items = _items(BATTING, two, choose=True)
+  assert [item.reading for item in items] == ['generated', 'likelihood'] * 2
+  assert [''.join(item.options) for item in items] == ['', 'ABCD', '', 'AB']
+  for rule in (mv_bench.strict, mv_bench.compat):
+    chosen = {letter: rule(items[1], letter).correct for letter in 'ABCD'}
+    assert chosen == {'A': False, 'B': True, 'C': False, 'D': False}
+  rows = _rows(items, ['(A)', 'B', '(A)', 'A'])
+  assert rows[*GENERATED, 'all']['accuracy'] == 0
+  assert rows[*LIKELIEST, 'all']['accuracy'] == 1 / 2
+  assert rows[*LIKELIEST, 'all']['chance'] == (1 / 4 + 1 / 2) / 2
 
-  assert is_right(-3, -1, -2, -4)
-  assert not is_right(-1, -3, -2, -4)
-  assert is_right(-3, -1, -2, -float('inf'), 0.0), 'E is no option'
-  assert not is_right(-1, -1, -1, -1), 'of equal ones the first'
-  for values in ((-1, -2, -3), (-1, -2, -3, float('nan'))):
-    with pytest.raises(ValueError, match='each of ABCD .* none for D; give'):
-      is_right(*values)
+
+# --- Rotations and sums ------------------------------------------------------
 
 
 def test_every_candidate_is_at_every_letter_once():
-  found = mv_bench.rotations(BATTING)
-  assert len({q.id for q in found}) == len(found) == 4
-  assert found[0].candidates == BATTING.candidates
-  assert found[1].candidates == ('batting', 'fishing', 'climbing', 'bowling')
-  assert [mv_bench.reference(q)[1] for q in found] == ['B', 'A', 'D', 'C']
+  items = _items(BATTING, rotate=True)
+  assert len({item.key for item in items}) == len(items) == 5
+  assert {item.id for item in items} == {BATTING.id}
+  clean, *turned = items
+  assert (clean.choices, clean.corruption) == (BATTING.candidates, 'none')
+  assert turned[0].question == clean.question
+  assert turned[1].choices == ('batting', 'fishing', 'climbing', 'bowling')
+  assert '(A) batting\n' in turned[1].question
+  assert [_letter(item) for item in turned] == ['B', 'A', 'D', 'C']
   for place in range(4):
-    assert {q.candidates[place] for q in found} == set(BATTING.candidates)
+    assert {item.choices[place] for item in turned} == set(BATTING.candidates)
 
 
 def test_a_taste_for_a_letter_is_worth_chance_over_rotations():
   two = dataclasses.replace(BATTING, id='x/1', candidates=('run', 'batting'))
-  asked = [BATTING, two]
-  turned = [q for question in asked for q in mv_bench.rotations(question)]
-  always = [mv_bench.strict('(B)', q) for q in turned]
-  assert mv_bench.chance(asked) == (1 / 4 + 1 / 2) / 2
-  assert mv_bench.rotation_accuracy(asked, always) == mv_bench.chance(asked)
-  knows = [mv_bench.strict(mv_bench.reference(q), q) for q in turned]
-  assert mv_bench.rotation_accuracy(asked, knows) == 1
-  assert mv_bench.rotation_accuracy(asked, knows[1:]) == (3 / 4 + 1) / 2
-  plain = [mv_bench.strict('(B)', q) for q in asked]
-  assert mv_bench.accuracies(asked, plain).pooled.accuracy == 1
+  items = _items(BATTING, two, rotate=True)
+  chance = (1 / 4 + 1 / 2) / 2
+  rows = _rows(items, ['B)'] * len(items))
+  assert rows[*GENERATED, 'all']['accuracy'] == 1
+  assert rows[*ROTATED, 'all']['accuracy'] == chance
+  assert rows[*ROTATED, 'all']['n'] == 4 + 2
+  for way in (GENERATED, ROTATED):
+    assert rows[*way, 'all']['chance'] == chance
+  drop = rows[*ROTATED, 'all']['drop_points']
+  assert drop == pytest.approx(100 * (1 - chance))
+  knows = [f'{_letter(item)})' for item in items]
+  assert _rows(items, knows)[*ROTATED, 'all']['accuracy'] == 1
+  # Without the first rotation of the first question, which fails.
+  knows[1] = ''
+  rows = _rows(items, knows)
+  assert rows[*ROTATED, 'all']['accuracy'] == (3 / 4 + 1) / 2
 
 
-def test_tasks_count_alike_in_the_mean_and_questions_in_the_pool():
+def test_tasks_count_alike_in_macro_and_questions_in_all():
   asked = [
     dataclasses.replace(BATTING, id=f'{task}/{i}', task=task)
     for task, number in (('unexpected_action', 1), ('action_sequence', 4))
     for i in range(number)
   ]
-  outputs = ['(B)', '(B)', '(A)', '']
-  scores = [
-    mv_bench.strict(output, question)
-    for output, question in zip(outputs, asked, strict=False)
+  two = dataclasses.replace(asked[0], candidates=('run', 'batting'))
+  items = _items(two, *asked[1:])
+  rows = _rows(items, ['B)', 'B)', 'A)', '', 'B)'], lines=slice(-2, None, -1))
+  found = {
+    domain: (row['n'], row['accuracy'], row['n_unparsed'], row['n_failed'])
+    for (_, _, domain), row in rows.items()
+  }
+  assert found == {
+    'unexpected_action': (1, 1.0, 0, 0),
+    'action_sequence': (4, 1 / 4, 1, 1),
+    'all': (5, 2 / 5, 1, 1),
+    'macro': (5, (1 / 4 + 1) / 2, 1, 1),
+  }
+  chances = {domain: row['chance'] for (_, _, domain), row in rows.items()}
+  assert chances == {
+    'unexpected_action': 1 / 2,
+    'action_sequence': 1 / 4,
+    'all': pytest.approx((1 / 2 + 4 / 4) / 5),
+    'macro': pytest.approx((1 / 2 + 1 / 4) / 2),
+  }
+
+
+def test_questions_about_one_part_of_a_video_share_a_clip(tmp_path):
+  (tmp_path / 'sta' / 'sta_video').mkdir(parents=True)
+  (tmp_path / 'sta' / 'sta_video' / 'a.mp4').write_bytes(b'as published')
+  (tmp_path / 'b.mp4').write_bytes(b'beside each other')
+  parts = [
+    ('action_localization', 'a.mp4', (0, 1)),
+    ('action_localization', 'a.mp4', (0, 1)),
+    ('action_localization', 'a.mp4', (0, 2)),
+    ('fine_grained_pose', 'a.mp4', None),
+    ('fine_grained_pose', 'b.mp4', None),
   ]
-  found = mv_bench.accuracies(asked, scores[::-1])
-  assert list(found.by_task) == ['action_sequence', 'unexpected_action']
-  assert found.by_task['action_sequence'] == mv_bench.Accuracy(4, 1, 1, 1)
-  assert found.by_task['unexpected_action'] == mv_bench.Accuracy(1, 1, 0, 0)
-  assert found.mean == (1 / 4 + 1) / 2
-  assert found.pooled == mv_bench.Accuracy(5, 2, 1, 1)
-  assert found.pooled.accuracy == 2 / 5
-  with pytest.raises(ValueError, match='found two for unexpected_action/0'):
-    mv_bench.accuracies(asked, [scores[0], *scores])
-  with pytest.raises(ValueError, match='5 questions, found one of other/9'):
-    mv_bench.accuracies(asked, [mv_bench.Score('other/9', True)])
-  with pytest.raises(ValueError, match='one question or more, found none'):
-    mv_bench.accuracies([], [])
-  with pytest.raises(ValueError, match='one question or more, found none'):
-    mv_bench.chance([])
+  questions = [
+    dataclasses.replace(BATTING, id=str(i), task=task, video=name, bound=bound)
+    for i, (task, name, bound) in enumerate(parts)
+  ]
+  found = mv_bench.benchmark(questions, tmp_path, FRAMES)
+  assert [item.position for item in found.items] == [0, 0, 1, 2, 3]
+  assert len(found.records) == 4
+  # Tasks have folders of their own, since their names of videos may be alike.
+  assert list(found.missing) == [2]
+  assert 'no a.mp4 (fine_grained_pose)' in found.missing[2]
+  with pytest.raises(FileNotFoundError, match='folder of videos, found no'):
+    mv_bench.benchmark(questions, tmp_path / 'nowhere', FRAMES)
+
+
+# --- The example files -------------------------------------------------------
 
 
 @pytest.fixture
@@ -338,21 +430,29 @@ def test_the_example_files_are_read(questions):
     'action_prediction/0': (0.0, 1.2),
     'action_localization/0': (0.0, 5.0),
   }
-  assert mv_bench.chance(questions) == 1 / 4
 
 
 def test_no_output_is_right_under_compat_and_wrong_under_strict(questions):
-  for question in questions:
-    for output in ('', '(', ')'):
-      assert mv_bench.compat(output, question).is_right
-      assert mv_bench.strict(output, question).status == 'unparsed'
-    for named in (mv_bench.reference(question), question.answer):
-      assert mv_bench.strict(named, question).is_right
-    for turned in mv_bench.rotations(question):
-      assert mv_bench.strict(mv_bench.reference(question), turned).is_right == (
-        mv_bench.reference(question) == mv_bench.reference(turned)
-      )
-      assert mv_bench.strict(question.answer, turned).is_right
+  items = _items(*questions, rotate=True)
+  nothing = [''] * len(items)
+  rows = _rows(items, nothing, mv_bench.compat)
+  assert {row['accuracy'] for row in rows.values()} == {1.0}
+  rows = _rows(items, nothing)
+  assert {row['accuracy'] for row in rows.values()} == {0.0}
+  whole = rows[*GENERATED, 'all']
+  assert (whole['n'], whole['n_unparsed'], whole['chance']) == (7, 7, 1 / 4)
+  for texts in (
+    [f'{_letter(item)}) {item.reference}' for item in items],
+    [_letter(item) for item in items],
+    [item.reference for item in items],
+  ):
+    rows = _rows(items, texts)
+    assert {row['accuracy'] for row in rows.values()} == {1.0}
+  # The right letters of the questions as they are, of rotated ones.
+  kept = {item.id: _letter(item) for item in items if item.corruption == 'none'}
+  rows = _rows(items, [kept[item.id] for item in items])
+  assert rows[*GENERATED, 'all']['accuracy'] == 1
+  assert rows[*ROTATED, 'all']['accuracy'] == 1 / 4
 
 
 def _read_frames(path, bound):
@@ -398,3 +498,19 @@ def test_the_part_of_a_prediction_ends_before_its_answer(
   assert shown['action_sequence/1'][0] == 150
   assert 30 <= shown['action_sequence/1'][2][0] <= 38
   assert shown['action_sequence/1'][2][-1] <= 149
+
+
+def test_the_frames_of_a_part_reach_the_prompt(questions, shared_data):
+  pytest.importorskip('av', reason='needs the package av')
+  found = mv_bench.benchmark(questions, shared_data / 'videos', FRAMES)
+  assert not found.missing
+  item = next(i for i in found.items if i.id == 'action_prediction/0')
+  prompt = benchmarks.prompt_record(item, found.records)
+  every = video.read_chosen(
+    shared_data / 'videos' / 'cobra_push_ups.mp4',
+    lambda number, fps: range(number),
+    size=32,
+  )
+  np.testing.assert_array_equal(
+    prompt.frames, every[[1, 5, 9, 12, 16, 20, 23, 27]]
+  )

@@ -1,18 +1,18 @@
 """MVBench (Li et al. 2024): its seven tasks of actions, poses and ways.
 
-Questions, frames, prompt and scores of multiple choice. The model is shown
-`prompt` and goes on after its last bracket; `output_line` of what it wrote is
-scored by `strict`, the headline, and by `compat`, as published tables were.
+Multiple choice about a few frames of a video. The model is shown `prompt` and
+goes on after its last bracket; what it writes there is judged by `strict`, the
+headline, and by `compat`, as published tables were. The mean of tasks is that
+of MotionLLM's table, the mean of all answers that of the published notebook.
 """
 
 import dataclasses
 import functools
-import math
 import os
 import pathlib
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from vimonet_jax.data import records
@@ -28,7 +28,6 @@ class Task(NamedTuple):
 
   Attributes:
     name: of the file without its ending.
-    abbreviation: in tables.
     folder: of its videos, as published.
     is_bounded: whether a question is about a part of its video. For action
       prediction the part ends before the answer happens: all of the video
@@ -36,7 +35,6 @@ class Task(NamedTuple):
   """
 
   name: str
-  abbreviation: str
   folder: str
   is_bounded: bool
 
@@ -46,24 +44,26 @@ class Task(NamedTuple):
 
 
 TASKS = (
-  Task('action_sequence', 'AS', 'star/Charades_v1_480', True),
-  Task('action_prediction', 'AP', 'star/Charades_v1_480', True),
-  Task('action_localization', 'AL', 'sta/sta_video', True),
-  Task('fine_grained_action', 'FA', 'Moments_in_Time_Raw/videos', False),
-  Task('unexpected_action', 'UA', 'FunQA_test/test', False),
-  Task('fine_grained_pose', 'FP', 'nturgbd', False),
-  Task('egocentric_navigation', 'EN', 'vlnqa', False),
+  Task('action_sequence', 'star/Charades_v1_480', True),  # AS
+  Task('action_prediction', 'star/Charades_v1_480', True),  # AP
+  Task('action_localization', 'sta/sta_video', True),  # AL
+  Task('fine_grained_action', 'Moments_in_Time_Raw/videos', False),  # FA
+  Task('unexpected_action', 'FunQA_test/test', False),  # UA
+  Task('fine_grained_pose', 'nturgbd', False),  # FP
+  Task('egocentric_navigation', 'vlnqa', False),  # EN
 )
 
 _LETTERS = string.ascii_uppercase
 # Published as one paragraph of the same advice; these are our words, so numbers
-# differ from those of the published prompt by what wording does.
-_SYSTEM = (
+# differ from those of the published prompt by what wording does. Upstream says
+# it as the chat's system text, too; ours stays that of training.
+_ADVICE = (
   'Watch the video closely. Notice what happens, in which order and why; the '
   'details of objects and how they move; and what people do and how they hold '
   'their bodies. Then choose the option that answers the question.'
 )
 _REQUEST = 'Only give the best option.'
+# What the model's turn starts with; a letter follows.
 _ANSWER_START = 'Best option:('
 
 
@@ -90,77 +90,6 @@ class Question:
   bound: tuple[float, float] | None = None
 
 
-class Prompt(NamedTuple):
-  """What the model is shown.
-
-  Attributes:
-    system: what to do; upstream says it as the chat's system text and again at
-      the head of the user's turn.
-    user: question and options.
-    answer_start: what the model's turn starts with; a letter follows.
-  """
-
-  system: str
-  user: str
-  answer_start: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-  """Whether the answer to one question is right.
-
-  Attributes:
-    id: the question's.
-    is_right: False where the status is not `ok`.
-    status: `ok`; `unparsed` where the text names no option.
-  """
-
-  id: str
-  is_right: bool
-  status: str = 'ok'
-
-
-@dataclasses.dataclass(frozen=True)
-class Accuracy:
-  """How many of n answers are right.
-
-  Attributes:
-    n: questions, at least one.
-    n_right: of them.
-    n_unparsed: texts that name no option; they are wrong.
-    n_failed: questions without a score; they are wrong.
-  """
-
-  n: int
-  n_right: int
-  n_unparsed: int
-  n_failed: int
-
-  @property
-  def accuracy(self) -> float:
-    """0 to 1, over all n."""
-    return self.n_right / self.n
-
-
-@dataclasses.dataclass(frozen=True)
-class Accuracies:
-  """The columns of a table.
-
-  Attributes:
-    by_task: those that were asked, by name, in the order of `TASKS`.
-    pooled: over questions, the total of the published notebook.
-  """
-
-  by_task: Mapping[str, Accuracy]
-  pooled: Accuracy
-
-  @property
-  def mean(self) -> float:
-    """The plain mean of the tasks, as MotionLLM's table has it."""
-    tasks = self.by_task.values()
-    return sum(task.accuracy for task in tasks) / len(tasks)
-
-
 # --- Questions ---------------------------------------------------------------
 
 
@@ -178,11 +107,16 @@ def read(folder: str | os.PathLike) -> list[Question]:
       f'{", ".join(task.file for task in TASKS)}, found none; give the folder '
       'that holds the task files.'
     )
-  return [
+  found = [
     _question(line, task, f'{task.name}/{place}', folder / task.file)
     for task in there
     for place, line in enumerate(records.read_json_list(folder / task.file))
   ]
+  if not found:
+    raise ValueError(
+      f'{folder}: expected questions, found none; give the files as published.'
+    )
+  return found
 
 
 def _question(line, task: Task, name: str, path: pathlib.Path) -> Question:
@@ -195,6 +129,12 @@ def _question(line, task: Task, name: str, path: pathlib.Path) -> Question:
       f'{path}: expected {", ".join(absent)} in {name}, found '
       f'{", ".join(held) or "none"}; give the file as published.'
     )
+  for field in ('video', 'question'):
+    if not isinstance(line[field], str):
+      raise ValueError(
+        f'{path}: expected text as {field} in {name}, found {line[field]!r}; '
+        'correct the file.'
+      )
   candidates = line['candidates']
   texts = isinstance(candidates, list) and all(
     isinstance(candidate, str) for candidate in candidates
@@ -233,21 +173,13 @@ def rotations(question: Question) -> list[Question]:
   """The question with its options moved round, once for each place.
 
   The mean over all of them is what a model knows without a taste for a letter.
-  The first is the question itself, under an id of its own.
+  The first is the question as it is.
   """
   options = question.candidates
   return [
-    dataclasses.replace(
-      question, id=f'{question.id}@{k}', candidates=options[k:] + options[:k]
-    )
+    dataclasses.replace(question, candidates=options[k:] + options[:k])
     for k in range(len(options))
   ]
-
-
-def chance(questions: Sequence[Question]) -> float:
-  """What guessing gets, 0 to 1: files differ in how many options they have."""
-  _check_some(questions)
-  return sum(1 / len(q.candidates) for q in questions) / len(questions)
 
 
 # --- What the model sees -----------------------------------------------------
@@ -261,8 +193,8 @@ def frame_indices(
 ) -> list[int]:
   """Which frames are shown: the middles of equal segments, as upstream.
 
-  They are not those of `video.choose_frames`, which holds the first and last.
-  Halves are rounded to even. A clip with fewer frames repeats some.
+  `video.choose_frames` holds the first and the last; this does not. Halves are
+  rounded to even. A clip with fewer frames repeats some.
 
       frame_indices(245, 30, None, 8)  = [15, 45, 76, 107, 137, 167, 198, 229]
       frame_indices(3, 30, None, 8)    = [0, 0, 0, 1, 1, 1, 2, 2]
@@ -283,8 +215,7 @@ def frame_indices(
   if bound is not None:
     if not fps > 0:
       raise ValueError(
-        f'Expected a frame rate to cut by seconds, found {fps}; give the video '
-        'itself and not its images.'
+        f'Expected a frame rate to cut by seconds, found {fps}; give a video.'
       )
     first = max(0, round(bound[0] * fps))
     last = min(round(bound[1] * fps), last)
@@ -297,31 +228,20 @@ def frame_indices(
   return [int(first + segment / 2 + round(segment * k)) for k in range(number)]
 
 
-def prompt(question: Question) -> Prompt:
-  """The question, its options with letters, and the start of the answer."""
+def prompt(question: Question) -> str:
+  """What to do, the question, and its options with letters."""
   options = [
     f'({letter}) {candidate}'
     for letter, candidate in zip(_LETTERS, question.candidates, strict=False)
   ]
-  lines = [f'Question: {question.question}', 'Options:', *options, _REQUEST]
-  return Prompt(_SYSTEM, '\n'.join(lines), _ANSWER_START)
+  lines = [_ADVICE, f'Question: {question.question}', 'Options:', *options]
+  return '\n'.join([*lines, _REQUEST])
 
 
-def reference(question: Question) -> str:
-  """`(B) batting`, as upstream writes the right answer."""
-  return f'({_right_letter(question)}) {question.answer}'
+# --- Rules -------------------------------------------------------------------
 
 
-def output_line(generated: str) -> str:
-  """What is scored of a generated text: its first line, after the bracket."""
-  first, *_ = generated.strip().split('\n')
-  return f'({first}'
-
-
-# --- Scores ------------------------------------------------------------------
-
-
-def strict(output: str, question: Question) -> Score:
+def strict(item: benchmarks.Item, text: str) -> judge.Verdict:
   """Right when the option that a text names is the right one.
 
   It names the first letter in brackets; without one, a letter that the text
@@ -335,141 +255,53 @@ def strict(output: str, question: Question) -> Score:
   Where two candidates have the same text, the letter of the later one is right
   and that of the earlier is not, as upstream; chance stays the same.
   """
-  letter = _named_letter(output, question)
-  if letter is None:
-    return Score(question.id, False, 'unparsed')
-  return Score(question.id, letter == _right_letter(question))
+  letter = _named_letter(_output(text), item.choices)
+  return benchmarks.all_or_nothing(
+    item,
+    letter == _letter(item.reference, item.choices),
+    by='strict',
+    status='ok' if letter else judge.UNPARSED,
+  )
 
 
-def compat(output: str, question: Question) -> Score:
+def compat(item: benchmarks.Item, text: str) -> judge.Verdict:
   """The published check, with its defects, to compare with published numbers.
 
   It asks whether the first word, in lower case and without full stops, is a
-  part of '(b)', or '(b)' of the word. So no text at all is right whatever was
-  asked, and so are '(' and ')', which a model that stops at once writes.
+  part of '(b)', or '(b)' of the word. A model that stops at once leaves a '(',
+  so no text at all is right whatever was asked.
   """
-  word = output.lower().partition(' ')[0]
-  right = f'({_right_letter(question).lower()})'
-  return Score(question.id, word.replace('.', '') in right or right in word)
+  word = _output(text).lower().partition(' ')[0]
+  right = f'({_letter(item.reference, item.choices).lower()})'
+  is_right = word.replace('.', '') in right or right in word
+  return benchmarks.all_or_nothing(item, is_right, by='compat')
 
 
-def likelihood(log_probs: Mapping[str, float], question: Question) -> Score:
-  """Right when the right letter is the likeliest after the answer's start.
-
-  Args:
-    log_probs: letter -> log-probability as the next token, of every option; of
-      equal ones the first letter is taken.
-    question: what was asked.
-  """
-  letters = _LETTERS[: len(question.candidates)]
-  found = {letter: log_probs.get(letter, math.nan) for letter in letters}
-  absent = [letter for letter in letters if math.isnan(found[letter])]
-  if absent:
-    raise ValueError(
-      f'Expected a log-probability for each of {letters} in {question.id}, '
-      f'found none for {", ".join(absent)}; give those of all options.'
-    )
-  likeliest = max(letters, key=found.__getitem__)
-  return Score(question.id, likeliest == _right_letter(question))
+def _output(text: str) -> str:
+  """What is judged of a text: its first line, after the bracket."""
+  first, *_ = text.strip().split('\n')
+  return f'({first}'
 
 
-def accuracies(
-  questions: Sequence[Question], scores: Sequence[Score]
-) -> Accuracies:
-  """How many are right, by task and together.
-
-  Args:
-    questions: all that were asked, one or more.
-    scores: in any order, joined by id; a question without one failed.
-  """
-  _check_some(questions)
-  by_id = _by_id(questions, scores)
-  by_task = {}
-  for task in TASKS:
-    asked = [q for q in questions if q.task == task.name]
-    if asked:
-      by_task[task.name] = _accuracy(asked, by_id)
-  return Accuracies(by_task, _accuracy(questions, by_id))
+def _letter(candidate: str, candidates: Sequence[str]) -> str:
+  """Of the last candidate of this text, as upstream."""
+  return _LETTERS[max(i for i, c in enumerate(candidates) if c == candidate)]
 
 
-def rotation_accuracy(
-  questions: Sequence[Question], scores: Sequence[Score]
-) -> float:
-  """The mean over questions of the share of their rotations that are right.
-
-  Args:
-    questions: before rotation, one or more.
-    scores: of all their rotations; one without a score is wrong.
-  """
-  _check_some(questions)
-  turned = [rotations(question) for question in questions]
-  by_id = _by_id([q for group in turned for q in group], scores)
-  shares = [_accuracy(group, by_id).accuracy for group in turned]
-  return sum(shares) / len(shares)
-
-
-def _right_letter(question: Question) -> str:
-  """Of the last candidate that is the answer, as upstream."""
-  places = [
-    i for i, text in enumerate(question.candidates) if text == question.answer
-  ]
-  return _LETTERS[places[-1]]
-
-
-def _named_letter(output: str, question: Question) -> str | None:
-  letters = _LETTERS[: len(question.candidates)]
+def _named_letter(output: str, candidates: Sequence[str]) -> str | None:
+  letters = _LETTERS[: len(candidates)]
   if found := re.search(rf'\(\s*([{letters}])\s*\)', output, re.IGNORECASE):
     return found[1].upper()
   # 'A' and 'I' before a blank are words.
   lone = rf'\W*([{letters}])(?:[).:,\]]+(?=\s|$)|\s*$|(?<![AI])(?=\s))'
   if found := re.match(lone, output, re.IGNORECASE):
     return found[1].upper()
-  held = judge.named(output, question.candidates)
-  texts = {
-    text for text in question.candidates if tuple(judge.normalise(text)) in held
-  }
-  if len(texts) != 1:
-    return None
-  return _right_letter(dataclasses.replace(question, answer=texts.pop()))
+  held = judge.named(output, candidates)
+  texts = {text for text in candidates if tuple(judge.normalise(text)) in held}
+  return _letter(texts.pop(), candidates) if len(texts) == 1 else None
 
 
-def _by_id(questions, scores: Sequence[Score]) -> dict[str, Score]:
-  asked = {question.id for question in questions}
-  by_id = {}
-  for score in scores:
-    if score.id not in asked:
-      raise ValueError(
-        f'Expected scores of the {len(asked)} questions, found one of '
-        f'{score.id}; give those of the same questions.'
-      )
-    if score.id in by_id:
-      raise ValueError(
-        f'Expected one score for each question, found two for {score.id}; give '
-        'those of one run.'
-      )
-    by_id[score.id] = score
-  return by_id
-
-
-def _accuracy(questions, by_id: Mapping[str, Score]) -> Accuracy:
-  held = [by_id[q.id] for q in questions if q.id in by_id]
-  return Accuracy(
-    n=len(questions),
-    n_right=sum(score.is_right for score in held),
-    n_unparsed=sum(score.status == 'unparsed' for score in held),
-    n_failed=len(questions) - len(held),
-  )
-
-
-def _check_some(questions: Sequence[Question]) -> None:
-  if not questions:
-    raise ValueError(
-      'Expected one question or more, found none; read a folder with task '
-      'files.'
-    )
-
-
-# --- As a benchmark ----------------------------------------------------------
+# --- Benchmark ---------------------------------------------------------------
 
 
 def find_video(
@@ -496,13 +328,12 @@ def benchmark(
     questions: of `read`.
     videos: the folder that has their videos, or some of them.
     frames: how the model looks at videos.
-    rotate: ask all rotations of the options, too. Their row is the mean over
-      answers: a question with more options has more of them.
+    rotate: ask all rotations of the options, too; those of a question count as
+      one answer.
     choose: ask which letter is likeliest, too.
   """
   media.check_folder(videos, 'videos')
-  shown = {(question.task, question.video, question.bound): question
-           for question in questions}  # fmt: skip
+  shown = {_clip(question): question for question in questions}
   positions = {clip: position for position, clip in enumerate(shown)}
   readers, missing = [], {}
   for position, question in enumerate(shown.values()):
@@ -524,31 +355,32 @@ def benchmark(
     )
   items = []
   for question in questions:
-    position = positions[question.task, question.video, question.bound]
+    position = positions[_clip(question)]
     items.append(_item(question, position))
     if choose:
-      letters = _LETTERS[: len(question.candidates)]
-      items += benchmarks.by_likelihood(items[-1:], lambda _, x=letters: x)
+      items += benchmarks.by_likelihood(
+        items[-1:], lambda item: _LETTERS[: len(item.choices)]
+      )
     if rotate:
       items += [
         dataclasses.replace(
-          _item(turned, position),
-          id=question.id,
-          corruption=ROTATED,
-          seed=places,
+          _item(turned, position), corruption=ROTATED, seed=places
         )
         for places, turned in enumerate(rotations(question))
       ]
   return benchmarks.Benchmark(
     items,
     benchmarks.Readers(readers),
-    {'strict': _strict, 'compat': _compat},
+    {'strict': strict, 'compat': compat},
     missing,
   )
 
 
+def _clip(question: Question) -> tuple:
+  return question.task, question.video, question.bound
+
+
 def _item(question: Question, position: int) -> benchmarks.Item:
-  system, user, answer_start = prompt(question)
   return benchmarks.Item(
     id=question.id,
     benchmark=NAME,
@@ -557,29 +389,11 @@ def _item(question: Question, position: int) -> benchmarks.Item:
     corruption=benchmarks.CLEAN,
     domain=question.task,
     kind=question.task,
-    # The chat keeps the system text that the model was trained with.
-    question=f'{system}\n{user}',
+    question=prompt(question),
     references=(question.answer,),
     position=position,
     media_position=position,
     choices=question.candidates,
-    answer_start=answer_start,
-  )
-
-
-def _strict(item: benchmarks.Item, text: str) -> judge.Verdict:
-  return _verdict(item, text, strict, 'strict')
-
-
-def _compat(item: benchmarks.Item, text: str) -> judge.Verdict:
-  return _verdict(item, text, compat, 'compat')
-
-
-def _verdict(item: benchmarks.Item, text: str, rule, name: str):
-  question = Question(
-    item.id, item.domain, '', item.question, item.choices, item.reference
-  )
-  found = rule(output_line(text), question)
-  return judge.Verdict(
-    item.id, found.is_right, 5.0 if found.is_right else 0.0, found.status, name
+    answer_start=_ANSWER_START,
+    chance=1 / len(question.candidates),
   )
