@@ -13,12 +13,12 @@ from typing import NamedTuple
 import numpy as np
 
 from vimonet_jax.data import records, video
-from vimonet_jax.motion import features, readers
+from vimonet_jax.motion import features, readers, smpl
 
 # Features are made of frames and their neighbours: one frame more.
 _MOST_FRAMES = records.MAX_MOTION_FRAMES + 1
 # What some data sets write into names of joints, which say nothing themselves.
-_FPS_IN_NAME = re.compile(r'_(\d+)fps\b')
+_FPS_IN_NAME = re.compile(r'_(\d+)fps\.np[yz]$')
 
 
 class Frames(NamedTuple):
@@ -61,6 +61,20 @@ def motion_record(
     fps = float(said[1])
   motion = readers.read(path, fps=fps, up=up)
   return record_of(motion, id=id, source=source, split=split)
+
+
+def says_frame_rate(path: str | os.PathLike) -> bool:
+  """Whether a motion file or its name does; of sound files only joints do not.
+
+  Of a file that cannot be read this is not known, and reading it says why.
+  """
+  name = os.path.basename(path).lower()
+  if not name.endswith(('.npy', '.npz')) or _FPS_IN_NAME.search(name):
+    return True
+  try:
+    return smpl.read(path).fps is not None
+  except (OSError, ValueError):
+    return True
 
 
 def record_of(

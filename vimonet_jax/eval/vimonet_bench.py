@@ -5,13 +5,16 @@ items writes them as JSON lines; `synthetic` draws as many of each domain from
 VIMOS-Synth. A line has
 
     id, modality (motion, video), source (a file), domain, answer_format,
-    question, answer; maybe history, start and end (seconds of a video), fps, up
+    question, answer; maybe history; of a video start and end in seconds; of a
+    motion fps and the axis that is up
 
 Multi-round items are one line a round, with the rounds before as `history`, a
-list of [question, answer].
+list of [question, answer]. Joints of which neither the line nor the file nor
+its name says the frame rate have 20 fps, as those of HumanML3D.
 """
 
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -45,7 +48,8 @@ _KNOWN = {
   'domain': DOMAINS,
   'answer_format': ANSWER_FORMATS,
 }
-_MAYBE = {'start': None, 'end': None, 'fps': None, 'up': None}
+# What a line may say about its clip.
+_ABOUT = {'motion': ('fps', 'up'), 'video': ('start', 'end')}
 
 
 def read(
@@ -72,26 +76,32 @@ def read(
   media.check_folder(root, 'motions and videos')
   name = name or os.path.splitext(os.path.basename(path))[0]
   clips: dict[tuple, int] = {}
-  readers, missing, items = [], {}, {}
+  readers, missing, items, assumed = [], {}, {}, []
   lines = records_lib.read_json_lines(os.fspath(path))
   for number, line in enumerate(lines, 1):
     try:
       history = _checked(line, items)
     except ValueError as e:
       raise ValueError(f'{path}, item {number}: {e}') from e
-    bound = {key: line.get(key) for key in _MAYBE}
-    clip = (line['modality'], line['source'], *bound.values())
-    position = clips.setdefault(clip, len(clips))
+    modality, source = line['modality'], line['source']
+    about = {key: line.get(key) for key in _ABOUT[modality]}
+    position = clips.setdefault((modality, source, *about.values()), len(clips))
     if position == len(readers):
-      file = os.path.join(root, line['source'])
-      readers.append(_reader(file, line, bound, frames, split))
+      file = os.path.join(root, source)
       if not os.path.exists(file):
         missing[position] = f'{file}: no such file'
+      if 'fps' in about and not (about['fps'] or media.says_frame_rate(file)):
+        about['fps'] = records_lib.FPS
+        assumed.append(source)
+      read_clip = _reader(modality, file, about, frames)
+      readers.append(
+        functools.partial(read_clip, id=source, source=name, split=split)
+      )
     items[line['id']] = benchmarks.Item(
       id=line['id'],
       benchmark=name,
       split=split,
-      input=line['modality'],
+      input=modality,
       corruption=benchmarks.CLEAN,
       domain=line['domain'],
       kind=line['answer_format'],
@@ -110,6 +120,7 @@ def read(
     {judge.JUDGE: benchmarks.by_rules},
     missing,
     needs_judge=True,
+    notes=_said_of(assumed, len(readers)),
   )
 
 
@@ -165,6 +176,14 @@ def _checked(line: Any, known: Mapping[str, Any]) -> tuple:
     raise ValueError(
       f'expected each id once, found {line["id"]} again; name one otherwise.'
     )
+  for modality, names in _ABOUT.items():
+    for name in names:
+      _check_about(name, line.get(name), modality, line['modality'])
+  start, end = line.get('start') or 0, line.get('end')
+  if end is not None and end < start:
+    raise ValueError(
+      f'expected a start before the end, found {start} and {end}; correct them.'
+    )
   rounds = line.get('history', [])
   fits = isinstance(rounds, list) and all(
     isinstance(pair, list)
@@ -180,19 +199,48 @@ def _checked(line: Any, known: Mapping[str, Any]) -> tuple:
   return tuple((question, answer) for question, answer in rounds)
 
 
-def _reader(
-  file: str, line: dict, bound: dict, frames: media.Frames, split: str
-) -> Callable[[], records_lib.Record]:
-  names = {'id': line['source'], 'source': line['source'], 'split': split}
-  if line['modality'] == 'motion':
-    return functools.partial(
-      media.motion_record, file, fps=bound['fps'], up=bound['up'], **names
+def _check_about(name: str, value: Any, of: str, modality: str) -> None:
+  """Raises where a line says something else about its clip than it can."""
+  if value is None:
+    return
+  if of != modality:
+    raise ValueError(
+      f'expected {name} of a {of} only, found it of a {modality}; take it out.'
     )
+  if name == 'up':
+    if value not in ('x', 'y', 'z'):
+      raise ValueError(
+        f'expected up to be x, y or z, found {value!r}; correct it.'
+      )
+    return
+  least = 1 if name == 'fps' else 0
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  if not is_number or not least <= value < math.inf:
+    raise ValueError(
+      f'expected a number of {least} or more as {name}, found {value!r}; '
+      'correct it.'
+    )
+
+
+def _reader(
+  modality: str, file: str, about: Mapping[str, Any], frames: media.Frames
+) -> Callable[..., records_lib.Record]:
+  if modality == 'motion':
+    return functools.partial(media.motion_record, file, **about)
   return functools.partial(
     media.video_record,
     file,
     frames,
-    start_s=bound['start'],
-    end_s=bound['end'],
-    **names,
+    start_s=about['start'],
+    end_s=about['end'],
+  )
+
+
+def _said_of(assumed: Sequence[str], num_clips: int) -> tuple[str, ...]:
+  if not assumed:
+    return ()
+  return (
+    f'The frame rate of {len(assumed)} of {num_clips} clips is said nowhere and '
+    f'taken to be {records_lib.FPS} fps, the first {assumed[0]}; where that is '
+    'wrong, write fps into its line.',
   )
