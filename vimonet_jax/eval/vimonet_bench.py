@@ -240,7 +240,7 @@ def _said_of(assumed: Sequence[str], num_clips: int) -> tuple[str, ...]:
   if not assumed:
     return ()
   return (
-    f'The frame rate of {len(assumed)} of {num_clips} clips is said nowhere and '
-    f'taken to be {records_lib.FPS} fps, the first {assumed[0]}; where that is '
-    'wrong, write fps into its line.',
+    f'The frame rate of {len(assumed)} of {num_clips} clips is said nowhere '
+    f'and taken to be {records_lib.FPS} fps, the first {assumed[0]}; where '
+    'that is wrong, write fps into its line.',
   )

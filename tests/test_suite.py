@@ -1,0 +1,257 @@
+"""Each benchmark opened from a configuration, with files as small as can be."""
+
+import json
+
+import numpy as np
+import presets
+import pytest
+
+from vimonet_jax import corpus, suite
+from vimonet_jax.data import records
+from vimonet_jax.eval import benchmarks, mv_bench, vimonet_bench
+from vimonet_jax.models import clip_video
+
+TOWER = clip_video.Config(16, 1, 2, 16, image_size=8, patch_size=8, frames=2)
+STEPS = ['[0]=scene([0])', '?=query_action([0])']
+QUESTIONS = [
+  {
+    'question_id': f'00000{i}',
+    'babel_id': str(i),
+    'query_type': 'query_action',
+    'relation_type': 'no_relation',
+    'question': 'What action does the person do?',
+    'program': STEPS,
+    'answer': answer,
+  }
+  for i, answer in enumerate(['walk', 'sit', 'walk'])
+]
+VOCABULARY = {
+  'action': ['sit', 'walk'],
+  'direction': ['left'],
+  'body_part': ['left arm'],
+}
+
+
+def _clip(number):
+  turns = [
+    records.Turn(f'{domain}?', 'It is left.', domain, 'a', 'left', ('left',))
+    for domain in vimonet_bench.DOMAINS
+  ]
+  turns.append(records.Turn('Describe.', 'He walks.', 'motion_caption'))
+  return records.Record(
+    f'r{number}',
+    'test',
+    'test',
+    motion=np.zeros((40, 263), np.float32),
+    joints=np.zeros((41, 22, 3), np.float32),
+    frames=np.zeros((2, 8, 8, 3), np.uint8),
+    turns=tuple(turns),
+  )
+
+
+def _config(*names, preset='tiny', **fields):
+  fields = {f'eval__{name}': value for name, value in fields.items()}
+  return presets.load(preset, 'smoke', eval__benchmarks=names, **fields)
+
+
+def _write(path, value):
+  path.write_text(json.dumps(value))
+  return str(path)
+
+
+def _open(config):
+  (found,) = suite.open_all(config, '', TOWER)
+  return found
+
+
+def _fields(folder, name):
+  """Where files of one question each are, as fields of the configuration."""
+  (folder / 'media').mkdir(exist_ok=True)
+  shown = str(folder / 'media')
+  if name == 'babel-qa':
+    lines = '\n'.join(map(json.dumps, QUESTIONS))
+    (folder / 'questions').write_text(lines)
+    return {
+      'babel_qa__questions': str(folder / 'questions'),
+      'babel_qa__motions': shown,
+      'babel_qa__vocabulary': _write(folder / 'vocabulary', VOCABULARY),
+    }
+  if name == 'activitynet-qa':
+    asked = {'video_name': 'x', 'question': 'who', 'question_id': 'v_x_0'}
+    answer = {'answer': 'me', 'type': 8, 'question_id': 'v_x_0'}
+    return {
+      'activitynet_qa__questions': _write(folder / 'q.json', [asked]),
+      'activitynet_qa__answers': _write(folder / 'a.json', [answer]),
+      'activitynet_qa__videos': shown,
+    }
+  if name == 'mvbench':
+    line = {
+      'video': 'a.mp4',
+      'question': 'What?',
+      'candidates': ['run', 'sit', 'lie'],
+      'answer': 'sit',
+    }
+    _write(folder / 'fine_grained_pose.json', [line])
+    return {'mvbench__questions': str(folder), 'mvbench__videos': shown}
+  line = {
+    'id': 'a',
+    'modality': 'video',
+    'source': 'a.mp4',
+    'domain': 'direction',
+    'answer_format': 'free',
+    'question': 'Where?',
+    'answer': 'Left.',
+  }
+  return {
+    'vimonet_bench__items': _write(folder / 'items.jsonl', line),
+    'vimonet_bench__media': shown,
+  }
+
+
+@pytest.fixture
+def clips(monkeypatch):
+  """Two records instead of a data set, in any split that is asked for."""
+  asked = []
+
+  def open_split(config, workdir, split):
+    asked.append((workdir, split))
+    return [_clip(0), _clip(1)]
+
+  monkeypatch.setattr(corpus, 'open_split', open_split)
+  return asked
+
+
+def test_without_names_it_is_the_data_sets_own(clips):
+  found = _open(_config())
+  assert found.name == 'vimos-synth'
+  assert clips == [('', 'test')]
+  found = _open(_config(preset='mocap'))
+  assert found.name == 'captions'
+  assert found.rules == {}
+  assert {item.reference for item in found.items} == {'He walks.'}
+
+
+def test_the_synthetic_questions_come_with_every_input_and_change(clips):
+  changes = (('motion', 'L2'), ('both', 'L1'))
+  found = _open(_config('vimos-synth', corruptions=changes, per_domain=1))
+  variants = {(item.input, item.corruption) for item in found.items}
+  assert variants == {
+    ('text', 'none'),
+    ('motion', 'none'),
+    ('video', 'none'),
+    ('both', 'none'),
+    ('motion', 'L2'),
+    ('both', 'L1'),
+    ('both', 'swapped'),
+  }
+  assert len(found.items) == 5 * len(variants), 'one of each domain'
+  assert found.needs_judge
+  assert len(found.records) == 2
+
+
+def test_benchmarks_stand_in_the_order_of_their_names(tmp_path, clips):
+  names = ('mvbench', 'captions', 'babel-qa')
+  fields = _fields(tmp_path, 'mvbench') | _fields(tmp_path, 'babel-qa')
+  found = suite.open_all(_config(*names, **fields), 'work', TOWER)
+  assert tuple(benchmark.name for benchmark in found) == names
+  assert clips == [('work', 'test')]
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+  with pytest.raises(ValueError, match="found 'mvbnch'; correct") as error:
+    suite.open_all(_config('mvbench', 'mvbnch'), '', TOWER)
+  for name in suite.BENCHMARKS:
+    assert name in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'name', ['babel-qa', 'activitynet-qa', 'mvbench', 'vimonet-bench']
+)
+def test_every_path_that_a_benchmark_needs_is_asked_for(tmp_path, name):
+  fields = _fields(tmp_path, name)
+  _open(_config(name, **fields))
+  for field in fields:
+    if field == 'vimonet_bench__items':
+      continue  # Without items there are those of VIMOS-Synth.
+    said = f'config.eval.{field.replace("__", ".")}'
+    with pytest.raises(ValueError, match='found it empty; give') as error:
+      _open(_config(name, **{**fields, field: ''}))
+    assert str(error.value).startswith(f'Expected {said}, ')
+    assert f'--{said}=PATH' in str(error.value)
+    with pytest.raises(OSError, match='none'):
+      _open(_config(name, **{**fields, field: str(tmp_path / 'none')}))
+
+
+def test_babel_qa_takes_its_split_and_the_majority_of_train(tmp_path):
+  fields = _fields(tmp_path, 'babel-qa')
+  found = _open(_config('babel-qa', **fields))
+  assert [item.id for item in found.items[:3]] == ['000000', '000001', '000002']
+  assert found.items[0].choices == ('sit', 'walk')
+  assert {item.split for item in found.items} == {'test'}
+  assert found.baselines == {}
+  ids = {'train': ['000000'], 'val': ['000002', '000001']}
+  fields['babel_qa__split_ids'] = _write(tmp_path / 'split_ids', ids)
+  fields['babel_qa__train'] = fields['babel_qa__questions']
+  found = _open(_config('babel-qa', babel_qa__split='val', **fields))
+  assert [item.id for item in found.items[:2]] == ['000002', '000001']
+  assert {item.split for item in found.items} == {'val'}
+  assert list(found.baselines.values()) == [['walk', 'walk']]
+  bad = {**VOCABULARY, 'action': ['sit']}
+  fields['babel_qa__vocabulary'] = _write(tmp_path / 'vocabulary', bad)
+  with pytest.raises(ValueError, match="of action, found 'walk'"):
+    _open(_config('babel-qa', **fields))
+
+
+def test_activitynet_qa_is_of_the_split_that_is_named(tmp_path):
+  fields = _fields(tmp_path, 'activitynet-qa')
+  found = _open(
+    _config('activitynet-qa', activitynet_qa__split='val', **fields)
+  )
+  (item,) = found.items
+  assert (item.id, item.split, item.slices) == ('v_x_0', 'val', ('free',))
+  assert list(found.missing) == [0]
+
+
+def test_mvbench_rotates_and_chooses_where_that_is_wanted(tmp_path):
+  fields = _fields(tmp_path, 'mvbench')
+
+  def ways(**wanted):
+    found = _open(_config('mvbench', **fields, **wanted))
+    return [(item.reading, item.corruption) for item in found.items]
+
+  clean = (benchmarks.GENERATED, benchmarks.CLEAN)
+  chosen = (benchmarks.LIKELIHOOD, benchmarks.CLEAN)
+  rotated = (benchmarks.GENERATED, mv_bench.ROTATED)
+  assert ways() == [clean, chosen] + [rotated] * 3
+  assert ways(mvbench__rotate=False) == [clean, chosen]
+  assert ways(mvbench__choose=False) == [clean] + [rotated] * 3
+
+
+def test_vimonet_bench_is_a_file_or_as_much_of_the_synthetic_world(
+  tmp_path, clips, monkeypatch
+):
+  found = _open(_config('vimonet-bench', **_fields(tmp_path, 'vimonet-bench')))
+  assert (found.name, len(found.items)) == ('items', 1)
+  assert not clips
+  with pytest.raises(ValueError, match='205 questions of domain body_part, fo'):
+    _open(_config('vimonet-bench'))
+  few = {'motion': {'direction': 1}, 'video': {'reasoning': 2}}
+  monkeypatch.setattr(vimonet_bench, 'COMPOSITION', few)
+  found = _open(_config('vimonet-bench'))
+  assert found.name == 'vimonet-bench-synth'
+  assert [item.input for item in found.items] == ['motion', 'video', 'video']
+  assert found.needs_judge
+
+
+def test_videos_are_shown_as_the_tower_looks_at_them(tmp_path, monkeypatch):
+  """Pixels are averaged where the tower's own weights have seen that."""
+  seen = []
+  monkeypatch.setattr(
+    suite.activitynet_qa, 'benchmark', lambda *args, **_: seen.append(args[2])
+  )
+  fields = _fields(tmp_path, 'activitynet-qa')
+  config = _config('activitynet-qa', **fields)
+  suite.open_all(config, '', TOWER)
+  large = clip_video.Config(16, 1, 2, 16, image_size=224, patch_size=14)
+  suite.open_all(config, '', large)
+  assert [tuple(frames) for frames in seen] == [(2, 8, True), (8, 224, False)]
