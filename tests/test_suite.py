@@ -103,7 +103,7 @@ def _fields(folder, name):
     'answer': 'Left.',
   }
   return {
-    'vimonet_bench__items': _write(folder / 'items.jsonl', line),
+    'vimonet_bench__questions': _write(folder / 'items.jsonl', line),
     'vimonet_bench__media': shown,
   }
 
@@ -171,7 +171,7 @@ def test_every_path_that_a_benchmark_needs_is_asked_for(tmp_path, name):
   fields = _fields(tmp_path, name)
   _open(_config(name, **fields))
   for field in fields:
-    if field == 'vimonet_bench__items':
+    if field == 'vimonet_bench__questions':
       continue  # Without items there are those of VIMOS-Synth.
     said = f'config.eval.{field.replace("__", ".")}'
     with pytest.raises(ValueError, match='found it empty; give') as error:
