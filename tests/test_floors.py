@@ -27,9 +27,10 @@ FLOORS = (
     'synthetic.questions synthetic.world '
     'data.tokenizer data.text data.video data.captions '
     'data.motion_files data.found data.clips data.kin data.sources '
-    'data.conversations data.qa_layouts data.qa_files data.babel_questions '
-    'data.babel_motions data.amass_files data.amass data.motionx_files '
-    'data.motionx data.joined '
+    'data.conversations data.qa_layouts data.qa_files data.survey '
+    'data.attached data.video_folder data.video_sets data.babel_questions '
+    'data.babel_motions data.babel_sets data.amass_files data.amass '
+    'data.motionx_files data.motionx data.joined '
     'data.dataset data.builder data.views '
     'data.augment data.packing data.skipped data.batches',
     'models.dtypes models.quantize models.lora models.attention '

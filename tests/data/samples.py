@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from vimonet_jax.data import packing, records, text, tokenizer
-from vimonet_jax.synthetic import world
+from vimonet_jax.synthetic import actions, world
 
 _TOKEN_KEYS = ('tokens', 'loss_mask', 'media_index')
 _MOTION_KEYS = ('motion', 'motion_length')
@@ -36,6 +36,14 @@ def record(number, media=(), *, words=1, turns=1) -> records.Record:
     ),
     **fields,
   )
+
+
+def walk(frames: int) -> np.ndarray:
+  """Joints [frames, 22, 3] of somebody who walks, back and forth if need be."""
+  program = [actions.Action('walk', direction='forward', speed='slowly')]
+  joints = actions.animate(program, np.random.default_rng(0)).joints
+  joints = np.pad(joints, ((0, frames), (0, 0), (0, 0)), mode='reflect')
+  return joints[:frames].astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

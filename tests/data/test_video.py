@@ -338,6 +338,20 @@ def test_sound_alone_is_no_video(tmp_path):
     video.read_clip(path)
 
 
+def test_the_head_tells_duration_and_rate_without_a_frame(clip, tmp_path):
+  path, _ = clip
+  assert video.read_head(path) == pytest.approx((3.0, 10.0))
+  path.write_bytes(b'no video')
+  with pytest.raises(video.VideoFileError, match='expected a whole video'):
+    video.read_head(path)
+  with pytest.raises(video.VideoFileError, match='found no such file'):
+    video.read_head(tmp_path / 'nowhere.mp4')
+  with pytest.raises(video.VideoFileError, match='expected images'):
+    video.read_head(tmp_path)
+  Image.new('RGB', (2, 2)).save(tmp_path / '0.png')
+  assert video.read_head(tmp_path) == (0.0, 0.0)
+
+
 # In a process of its own: the most that this one ever took is that of any test.
 _MEMORY = """
 import resource, sys

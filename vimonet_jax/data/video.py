@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -128,6 +128,39 @@ def read_images(
         break
       number = decoded  # Rare: in some codecs packets are not frames.
   return [read[i] for i in chosen]
+
+
+class Head(NamedTuple):
+  """What the head of a video says, 0 where it does not.
+
+  Attributes:
+    duration_s: of the video.
+    fps: frames per second.
+  """
+
+  duration_s: float
+  fps: float
+
+
+def read_head(path: str | os.PathLike) -> Head:
+  """Opens a clip and reads no frame: some ms for a video, however long.
+
+  A file whose end is cut off may still open.
+
+  Raises:
+    VideoFileError: no such file, no video in it, or one that does not open.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    _image_files(path)
+    return Head(0.0, 0.0)
+  _check_name(path)
+  with _opened(path) as (container, stream):
+    # FFmpeg counts a file's time in microseconds, a stream's in a unit of its.
+    duration_s = (container.duration or 0) / 1e6
+    if stream.duration and stream.time_base:
+      duration_s = float(stream.duration * stream.time_base)
+    return Head(duration_s, float(stream.average_rate or 0))
 
 
 def choose_frames(
@@ -276,12 +309,8 @@ def _opened(path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
     ) from e
 
 
-def _probe(path: pathlib.Path) -> tuple[int, float]:
-  """How many packets a video has, and its frames per second or 0.
-
-  The head of a file may not know how many frames follow; its packets are
-  nearly always as many, and counting them is a thousandth of decoding them.
-  """
+def _check_name(path: pathlib.Path) -> None:
+  """Raises where there is no file, or its ending is not that of a video."""
   if not path.exists():
     raise VideoFileError(
       f'{path}: expected a video, found no such file; correct the path.'
@@ -298,6 +327,15 @@ def _probe(path: pathlib.Path) -> tuple[int, float]:
       f'{path}: expected a video ({" ".join(VIDEOS)}) or a folder of images, '
       f'found a name with {suffix or "no ending"}; convert or rename it.'
     )
+
+
+def _probe(path: pathlib.Path) -> tuple[int, float]:
+  """How many packets a video has, and its frames per second or 0.
+
+  The head of a file may not know how many frames follow; its packets are
+  nearly always as many, and counting them is a thousandth of decoding them.
+  """
+  _check_name(path)
   with _opened(path) as (container, stream):
     packets = [
       packet.is_corrupt for packet in container.demux(stream) if packet.size

@@ -1,0 +1,280 @@
+"""Questions and answers from files, joined to the clips of a motion source."""
+
+import collections
+import dataclasses
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from vimonet_jax.data import conversations, qa_files, records, survey
+
+# Where the turns of files go: behind a clip's captions in the clip's record, or
+# into records of their own beside it.
+PLACES = ('behind_captions', 'own_records')
+
+
+class Item(NamedTuple):
+  """A record to be.
+
+  Attributes:
+    clip: an item of the motion source.
+    asked: conversations that become its turns, in their order.
+    number: of the record among those of its clip; -1 for the clip's own, which
+      has the captions, too.
+  """
+
+  clip: Any
+  asked: tuple[conversations.Conversation, ...]
+  number: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What comes of the files' conversations.
+
+  Attributes:
+    splits: records to be; a clip decides which split its conversations are in.
+    missing: conversations whose clip the source has not.
+    contrary: conversations that name another split than their clip is in; they
+      are left out, for somebody took care that they are.
+    faults: a sentence for each malformed entry.
+  """
+
+  splits: dict[str, list[Item]]
+  missing: tuple[conversations.Conversation, ...]
+  contrary: tuple[conversations.Conversation, ...]
+  faults: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Attached:
+  """A dataset for `builder.build`: a motion source, and more to say of it.
+
+  Attributes:
+    base: a source whose items have an `id`, e.g. `sources.Folder`.
+    files: of questions and answers; see `qa_files`.
+    place: one of `PLACES`.
+    max_turns: most turns of a record of its own. Conversations of one turn
+      share one; a conversation of several rounds stays whole and alone.
+    domain: what turns are about that do not say it; a key of records.DOMAINS.
+  """
+
+  base: Any
+  files: tuple[str, ...]
+  place: str = 'own_records'
+  max_turns: int = 3
+  domain: str = ''
+
+  def __post_init__(self):
+    if self.place not in PLACES:
+      raise ValueError(
+        f'Expected a place of {", ".join(PLACES)}, found {self.place!r}.'
+      )
+    if self.domain not in ('', *records.DOMAINS):
+      raise ValueError(
+        f'Expected a domain of {", ".join(records.DOMAINS)}, found '
+        f'{self.domain!r}.'
+      )
+    if self.max_turns < 1:
+      raise ValueError(
+        f'Expected at least one turn a record, found {self.max_turns}.'
+      )
+
+  @property
+  def name(self) -> str:
+    return self.base.name
+
+  @property
+  def image_size(self) -> int:
+    return self.base.image_size
+
+  @property
+  def source(self) -> str:
+    return getattr(self.base, 'source', self.base.name)
+
+  def find(self) -> Found:
+    """Joins conversations and clips; see `join`."""
+    read = [qa_files.read(path) for path in self.files]
+    asked = [c for found in read for c in found.conversations]
+    joined = join(
+      self.base.splits(), asked, place=self.place, max_turns=self.max_turns
+    )
+    faults = [fault for found in read for fault in found.faults]
+    return dataclasses.replace(joined, faults=tuple(faults))
+
+  def splits(self) -> dict[str, list[Item]]:
+    """What `make` is called with, for each split; says what is left out."""
+    found = self.find()
+    if found.missing or found.contrary or found.faults:
+      logging.warning('%s: %s', self.source, '; '.join(_notes(found)))
+    return found.splits
+
+  def make(self, item: Item) -> records.Record:
+    """The record of an item."""
+    record = self.base.make(item.clip)
+    turns = tuple(
+      turn if turn.domain else dataclasses.replace(turn, domain=self.domain)
+      for conversation in item.asked
+      for turn in conversation.turns
+    )
+    if not item.asked:
+      return record
+    if item.number < 0:
+      turns = (*record.turns, *turns)
+    else:
+      record = dataclasses.replace(record, id=f'{record.id}/{item.number}')
+    return dataclasses.replace(
+      record,
+      turns=turns,
+      provenance=record.provenance | provenance(item.asked),
+    )
+
+  def identity(self) -> dict[str, Any]:
+    """What decides the content; files may move and must stay the same."""
+    return {
+      **self.base.identity(),
+      'questions': [qa_files.checksum(path) for path in self.files],
+      'place': self.place,
+      'max_turns': self.max_turns,
+      'domain': self.domain,
+    }
+
+  def survey(self) -> survey.Survey:
+    """The clips' rows, and those of conversations, under the files' names."""
+    found, base = self.find(), survey.survey(self.base)
+    name = f'{self.source} + questions'
+    rows = []
+    for split, items in found.splits.items():
+      asked = [c for item in items for c in item.asked]
+      rows.append(
+        survey.Row(
+          name,
+          split,
+          present=sum(bool(item.asked) for item in items),
+          turns=sum(len(c.turns) for c in asked),
+        )
+      )
+    rows.append(
+      survey.Row(
+        name,
+        survey.NO_SPLIT,
+        missing=len(found.missing),
+        unreadable=len(found.faults),
+        left_out=len(found.contrary),
+      )
+    )
+    notes = (*base.notes, *_notes(found), *found.faults)
+    return survey.Survey((*base.rows, *rows), notes)
+
+
+def join(
+  splits: Mapping[str, Sequence[Any]],
+  asked: Iterable[conversations.Conversation],
+  *,
+  place: str = 'own_records',
+  max_turns: int = 3,
+) -> Found:
+  """Gives each conversation to the clip that it is about.
+
+  A clip is known by its id, which is the conversation's `clip`. A conversation
+  about part of a clip belongs to that part, from frame to frame.
+
+  Args:
+    splits: of a motion source.
+    asked: conversations of all files.
+    place: one of `PLACES`.
+    max_turns: see `Attached`.
+  """
+  split_of, parts = {}, collections.defaultdict(list)
+  for split, clips in splits.items():
+    for clip in clips:
+      split_of[clip.id] = split
+      parts[getattr(clip, 'member', clip.id)].append(clip)
+  by_clip = collections.defaultdict(list)
+  missing, contrary = [], []
+  for conversation in asked:
+    name = _clip_of(conversation, split_of, parts)
+    if name is None:
+      missing.append(conversation)
+    elif conversation.split not in ('', split_of[name]):
+      contrary.append(conversation)
+    else:
+      by_clip[name].append(conversation)
+  found = {split: [] for split in splits}
+  for split, clips in splits.items():
+    for clip in clips:
+      about = by_clip[clip.id]
+      if place == 'behind_captions':
+        found[split].append(Item(clip, tuple(about), -1))
+        continue
+      found[split].append(Item(clip, (), -1))
+      shared = group(about, max_turns)
+      found[split] += [Item(clip, some, i) for i, some in enumerate(shared)]
+  return Found(found, tuple(missing), tuple(contrary), ())
+
+
+def group(
+  asked: Sequence[conversations.Conversation], max_turns: int
+) -> list[tuple[conversations.Conversation, ...]]:
+  """Conversations about one clip as the records that they will be.
+
+  Those of one turn are put together, `max_turns` to a record, for the clip
+  costs more than its words; one of several rounds is a record of its own, so
+  that what comes before a question is what it refers to.
+  """
+  single = [c for c in asked if len(c.turns) == 1]
+  groups = [
+    tuple(single[i : i + max_turns]) for i in range(0, len(single), max_turns)
+  ]
+  return groups + [(c,) for c in asked if len(c.turns) > 1]
+
+
+def provenance(
+  asked: Sequence[conversations.Conversation],
+) -> dict[str, Any]:
+  """Where a record's turns come from, and whether their order means something.
+
+  It does where there are several rounds: a question may refer to what was said.
+  """
+  return {
+    'questions': [{'id': c.id, **c.provenance} for c in asked],
+    'in_order': any(len(c.turns) > 1 for c in asked),
+  }
+
+
+def _clip_of(conversation, split_of, parts) -> str | None:
+  """The id of a conversation's clip, None where there is no such clip."""
+  if not conversation.end_s:
+    name = conversation.clip
+    return name if name in split_of else None
+  start, stop = (
+    int(seconds * records.FPS)
+    for seconds in (conversation.start_s, conversation.end_s)
+  )
+  for clip in parts.get(conversation.clip, ()):
+    if (clip.start, clip.stop) == (start, stop):
+      return clip.id
+  # What ends behind its clip's end was cut there.
+  ends = [c for c in parts.get(conversation.clip, ()) if c.start == start]
+  if len(ends) == 1 and ends[0].stop < stop:
+    return ends[0].id
+  return None
+
+
+def _notes(found: Found) -> list[str]:
+  def where(some):
+    return [
+      f'{c.media} ({c.provenance.get("file", "")}, '
+      f'{c.provenance.get("place", "")})'
+      for c in some
+    ]
+
+  return [
+    *survey.named('conversations without their clip', where(found.missing)),
+    *survey.named(
+      'conversations of another split than their clip', where(found.contrary)
+    ),
+    *survey.named(
+      'malformed entries', [fault.partition(': ')[0] for fault in found.faults]
+    ),
+  ]

@@ -1,0 +1,111 @@
+"""The videos of a folder: which there are, which is meant, which open."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from vimonet_jax.data import conversations, video
+
+_PROBES = 8  # at a time; they wait for the disk
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+  """Videos of a folder by their paths in it, with slashes.
+
+  Attributes:
+    sizes: bytes by path; that of a folder of images is the sum.
+    by_name: paths by the file's name without ending.
+  """
+
+  sizes: Mapping[str, int]
+  by_name: Mapping[str, Sequence[str]]
+
+  def find(self, conversation: conversations.Conversation) -> Sequence[str]:
+    """The videos that a conversation can mean, none, one or several.
+
+    Of two paths the shorter has to be the end of the longer: a list may begin
+    above the folder that somebody has, or below. Endings decide nothing but
+    between files that differ in them only, for sets that were prepared for one
+    program name files of features (.pkl) in place of videos.
+    """
+    given = conversation.media.replace('\\', '/')
+    if given in self.sizes:
+      return (given,)
+    parts = _parts(given)
+    candidates = self.by_name.get(conversation.clip, ())
+    wanted = [parts]
+    if conversation.collection:
+      wanted.insert(0, (conversation.collection, *parts))
+    for path in wanted:
+      same = [file for file in candidates if _parts(file) == path]
+      if same or (same := [f for f in candidates if _fits(_parts(f), path)]):
+        return same
+    return ()
+
+
+def look(path: str | os.PathLike) -> Clips:
+  """The videos of a folder and of those below it.
+
+  Raises:
+    ValueError: there is no such folder.
+  """
+  root = pathlib.Path(path)
+  if not root.is_dir():
+    raise ValueError(
+      f'Expected a folder of videos in {path}, found none; correct the path.'
+    )
+  sizes: dict[str, int] = {}
+  for folder, _, names in os.walk(root):
+    place = pathlib.Path(folder)
+    images = 0
+    for name in names:
+      ending = os.path.splitext(name)[1].lower()
+      if name.startswith('.'):
+        continue
+      if ending in video.VIDEOS:
+        file = (place / name).relative_to(root).as_posix()
+        sizes[file] = (place / name).stat().st_size
+      elif ending in video.IMAGES:
+        images += (place / name).stat().st_size
+    if images and place != root:
+      sizes[place.relative_to(root).as_posix()] = images
+  by_name = collections.defaultdict(list)
+  for file in sorted(sizes):
+    by_name[conversations.stem(file)].append(file)
+  return Clips(sizes, by_name)
+
+
+def without_ending(file: str) -> str:
+  """'a/b.mp4' -> 'a/b'."""
+  path = pathlib.PurePosixPath(file)
+  return path.with_name(conversations.stem(file)).as_posix()
+
+
+def unreadable(root: str | os.PathLike, files: Sequence[str]) -> dict[str, str]:
+  """What is wrong with each video that does not open."""
+
+  def what(file):
+    try:
+      video.read_head(pathlib.Path(root) / file)
+    except video.VideoFileError as e:
+      return str(e)
+    return ''
+
+  with concurrent.futures.ThreadPoolExecutor(_PROBES) as pool:
+    found = dict(zip(files, pool.map(what, files), strict=True))
+  return {file: fault for file, fault in found.items() if fault}
+
+
+def _parts(path: str) -> tuple[str, ...]:
+  parts = pathlib.PurePosixPath(without_ending(path)).parts
+  return tuple(part for part in parts if part not in ('/', '.', '..'))
+
+
+def _fits(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+  """Whether one of two paths is the end of the other."""
+  number = min(len(one), len(other))
+  return one[-number:] == other[-number:]
