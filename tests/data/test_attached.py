@@ -101,13 +101,14 @@ def test_part_of_a_clip_has_questions_of_its_own(base):
     _asked('b', 'part', start_s=1.0, end_s=3.5),
     _asked('b', 'to the end', start_s=2.0, end_s=9.9),
     _asked('b', 'elsewhere', start_s=0.5, end_s=3.5),
+    _asked('b', 'shorter', start_s=1.0, end_s=3.0),
   ]
   found = attached.join(base.splits(), asked)
   assert _of(found)['train'][-4:] == [
     ('b_20-70', -1, ''), ('b_20-70', 0, 'part'),
     ('b_40-80', -1, ''), ('b_40-80', 0, 'to the end'),
   ]  # fmt: skip
-  assert [c.turns[0].question for c in found.missing] == ['elsewhere']
+  assert [c.turns[0].question for c in found.missing] == ['elsewhere', 'shorter']
 
 
 def test_records_have_captions_or_questions_and_say_where_they_are_from(

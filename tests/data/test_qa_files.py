@@ -123,6 +123,28 @@ def test_a_file_of_something_else_is_refused(tmp_path, text, message):
     qa_files.read(path)
 
 
+def test_captions_of_one_entry_are_conversations_each(tmp_path):
+  """Two people may have said the same."""
+  entry = {
+    'id': 0,
+    'motions': {'<Motion>': {'motion_name': '000002'}},
+    'text': {'<Caption>': ['he jumps', 'he hops', 'he jumps']},
+    'conversations': [
+      {'from': 'human', 'value': '<Motion>\nWhat is this?'},
+      {'from': 'gpt', 'value': '<Caption>'},
+    ],
+  }
+  other = {**entry, 'id': 1, 'text': {'<Caption>': ['he leaps']}}
+  path = _write(
+    tmp_path / 'irg.json', {'info': {}, 'annotations': [entry, other]}
+  )
+  found = qa_files.read(path)
+  assert [c.turns[0].answer for c in found.conversations] == [
+    'he jumps', 'he hops', 'he jumps', 'he leaps',
+  ]  # fmt: skip
+  assert [c.id for c in found.conversations] == ['0/0', '0/1', '0/2', '1']
+
+
 def _item(number, question, history=(), source='a.npy'):
   return {
     'id': f'i{number}',
