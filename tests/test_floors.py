@@ -30,8 +30,8 @@ FLOORS = (
     'data.conversations data.qa_layouts data.qa_files data.survey '
     'data.attached data.video_folder data.video_sets data.babel_questions '
     'data.babel_motions data.babel_sets data.amass_files data.amass '
-    'data.motionx_files data.motionx data.joined '
-    'data.dataset data.builder data.views '
+    'data.motionx_files data.motionx data.joined data.dataset data.builder '
+    'data.contents data.views '
     'data.augment data.packing data.skipped data.batches',
     'models.dtypes models.quantize models.lora models.attention '
     'models.llama models.clip_video models.motion_vqvae '
@@ -57,7 +57,7 @@ FLOORS = (
     'eval.studies annotation.clips annotation.key_frames annotation.claims '
     'annotation.contradictions annotation.prompts annotation.replies '
     'annotation.results annotation.batch_files annotate audit.watermark '
-    'audit.provenance audit.bias plan report',
+    'audit.provenance audit.bias plan report card',
     'parity.work_folder parity.jax_side parity.torch_networks '
     'parity.torch_side parity.handout parity.sides parity.verdicts '
     'parity.plots parity.report',

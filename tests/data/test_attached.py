@@ -108,7 +108,8 @@ def test_part_of_a_clip_has_questions_of_its_own(base):
     ('b_20-70', -1, ''), ('b_20-70', 0, 'part'),
     ('b_40-80', -1, ''), ('b_40-80', 0, 'to the end'),
   ]  # fmt: skip
-  assert [c.turns[0].question for c in found.missing] == ['elsewhere', 'shorter']
+  missing = [c.turns[0].question for c in found.missing]
+  assert missing == ['elsewhere', 'shorter']
 
 
 def test_records_have_captions_or_questions_and_say_where_they_are_from(

@@ -150,7 +150,8 @@ class Attached:
         survey.Row(
           name,
           split,
-          present=sum(bool(item.asked) for item in items),
+          # Behind captions they are in records that are counted already.
+          present=sum(item.number >= 0 for item in items),
           turns=sum(len(c.turns) for c in asked),
         )
       )
