@@ -99,6 +99,12 @@ def test_ours_keep_what_a_turn_knows():
   assert found.provenance == {'generator': 'me'}
 
 
+def test_of_two_names_of_a_clip_the_longer_says_more():
+  entry = {'video': 'z.mp4', 'video_id': 'deep/z', 'q': 'Why?', 'a': 'So.'}
+  (found,) = qa_layouts.read(entry)
+  assert (found.media, found.clip) == ('deep/z', 'z')
+
+
 def test_valley_says_in_which_folder_a_video_is():
   entry = {'video': 'raw.mp4', 'source': 'jukinmedia', 'conversations': SAID}
   (found,) = qa_layouts.read(entry)
