@@ -7,7 +7,6 @@ check each; their errors are the end of a sentence that begins with a place.
 
 import dataclasses
 import math
-import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -65,7 +64,7 @@ class Conversation:
 
 def stem(name: str) -> str:
   """'joints/000021.npy' -> '000021'; an ending begins with a letter."""
-  name = pathlib.PurePosixPath(name.replace('\\', '/')).name
+  name = name.replace('\\', '/').rstrip('/').rpartition('/')[2]
   return re.sub(r'\.[A-Za-z]\w*$', '', name)
 
 

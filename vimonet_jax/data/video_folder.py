@@ -81,8 +81,8 @@ def look(path: str | os.PathLike) -> Clips:
 
 def without_ending(file: str) -> str:
   """'a/b.mp4' -> 'a/b'."""
-  path = pathlib.PurePosixPath(file)
-  return path.with_name(conversations.stem(file)).as_posix()
+  folder, slash, _ = file.rstrip('/').rpartition('/')
+  return f'{folder}{slash}{conversations.stem(file)}'
 
 
 def unreadable(root: str | os.PathLike, files: Sequence[str]) -> dict[str, str]:
@@ -101,8 +101,8 @@ def unreadable(root: str | os.PathLike, files: Sequence[str]) -> dict[str, str]:
 
 
 def _parts(path: str) -> tuple[str, ...]:
-  parts = pathlib.PurePosixPath(without_ending(path)).parts
-  return tuple(part for part in parts if part not in ('/', '.', '..'))
+  parts = without_ending(path).split('/')
+  return tuple(part for part in parts if part not in ('', '.', '..'))
 
 
 def _fits(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
