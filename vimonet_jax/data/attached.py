@@ -51,7 +51,8 @@ class Attached:
   """A dataset for `builder.build`: a motion source, and more to say of it.
 
   Attributes:
-    base: a source whose items have an `id`, e.g. `sources.Folder`.
+    base: a source whose items have an `id`, e.g. `sources.Folder`; to find
+      parts of clips they need `member`, `start` and `stop` of sources.Clip.
     files: of questions and answers; see `qa_files`.
     place: one of `PLACES`.
     max_turns: most turns of a record of its own. Conversations of one turn
@@ -190,7 +191,8 @@ def join(
   for split, clips in splits.items():
     for clip in clips:
       split_of[clip.id] = split
-      parts[getattr(clip, 'member', clip.id)].append(clip)
+      if hasattr(clip, 'member'):
+        parts[clip.member].append(clip)
   by_clip = collections.defaultdict(list)
   missing, contrary = [], []
   for conversation in asked:

@@ -2,8 +2,9 @@
 
 A file is JSON lines, a JSON list, `{info, annotations: [...]}`, or an object of
 clip -> entry or list of {Q, A}. Which of the layouts of `qa_layouts` its
-entries have is seen from each entry. An entry that is not as it should be is
-named with its place and left out; nothing else is.
+entries have is seen from each entry. A folder of captions is read like a file
+(`caption_folders`). What is not as it should be is named with its place and
+left out; nothing else is.
 """
 
 import collections
@@ -15,7 +16,12 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from vimonet_jax.data import captions, conversations, qa_layouts
+from vimonet_jax.data import (
+  caption_folders,
+  captions,
+  conversations,
+  qa_layouts,
+)
 
 _MOST_NAMED = 5
 
@@ -52,7 +58,7 @@ class Found:
 
 
 def read(path: str | os.PathLike) -> Found:
-  """Conversations of a file, and its faults.
+  """Conversations of a file, or of a folder of captions, and its faults.
 
   An entry that says the same of the same clip as an earlier one is a fault.
   Items of a benchmark that continue each other (`history`) become the one
@@ -61,6 +67,8 @@ def read(path: str | os.PathLike) -> Found:
   Raises:
     ValueError: the file is not JSON, or no entry of it can be read.
   """
+  if os.path.isdir(path):
+    return _read_folder(path)
   reading = _Reading(os.fspath(path))
   for place, key, entry in _entries(pathlib.Path(path)):
     reading.add(place, key, entry)
@@ -80,9 +88,25 @@ def read(path: str | os.PathLike) -> Found:
 
 
 def checksum(path: str | os.PathLike) -> str:
-  """Of a file's bytes, for the identity of what is made of it."""
+  """Of a file's bytes, or of names and bytes of a folder's texts.
+
+  It is for the identity of what is made of them.
+  """
+  if os.path.isdir(path):
+    files = sorted(pathlib.Path(path).rglob('*.txt'))
+    rows = [(f.relative_to(path).as_posix(), checksum(f)) for f in files]
+    return hashlib.blake2b(repr(rows).encode()).hexdigest()[:32]
   with open(path, 'rb') as f:
     return hashlib.file_digest(f, 'blake2b').hexdigest()[:32]
+
+
+def _read_folder(path: str | os.PathLike) -> Found:
+  found, faults = caption_folders.read(path)
+  if not found:
+    raise ValueError(faults[0])
+  return Found(
+    os.fspath(path), _with_ids(found), tuple(faults), {'captions': len(found)}
+  )
 
 
 class _Fault:

@@ -72,7 +72,7 @@ class Videos:
   Attributes:
     path: the folder of the videos, with folders below it or not. A folder of
       images is a video, too.
-    files: of questions and answers, or of captions; see `qa_files`.
+    files: of questions and answers, or folders of captions; see `qa_files`.
     source: what records call it, e.g. `valley`.
     licence: under which it may be used; goes into every record.
     image_size: width and height of the frames, pixels.
