@@ -187,3 +187,9 @@ def test_settings_that_mean_nothing_are_refused(base):
   for wrong in ({'place': 'aside'}, {'domain': 'feet'}, {'max_turns': 0}):
     with pytest.raises(ValueError, match='^Expected'):
       attached.Attached(base, (), **wrong)
+
+
+def test_a_source_without_names_of_clips_is_refused():
+  made = builder.Synthetic(num_train=1, num_val=1, num_test=1)
+  with pytest.raises(ValueError, match='items have an id .* found tuple'):
+    attached.join(made.splits(), [_asked('a', '1')])

@@ -186,10 +186,18 @@ def join(
     asked: conversations of all files.
     place: one of `PLACES`.
     max_turns: see `Attached`.
+
+  Raises:
+    ValueError: items of the source have no id.
   """
   split_of, parts = {}, collections.defaultdict(list)
   for split, clips in splits.items():
     for clip in clips:
+      if not hasattr(clip, 'id'):
+        raise ValueError(
+          'Expected a source whose items have an id to join questions to, found '
+          f'{type(clip).__name__}; join them to a source of clips.'
+        )
       split_of[clip.id] = split
       if hasattr(clip, 'member'):
         parts[clip.member].append(clip)
