@@ -195,8 +195,8 @@ def join(
     for clip in clips:
       if not hasattr(clip, 'id'):
         raise ValueError(
-          'Expected a source whose items have an id to join questions to, found '
-          f'{type(clip).__name__}; join them to a source of clips.'
+          'Expected a source whose items have an id, found '
+          f'{type(clip).__name__}; join questions to a source of clips.'
         )
       split_of[clip.id] = split
       if hasattr(clip, 'member'):
