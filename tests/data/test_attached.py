@@ -79,7 +79,7 @@ def test_a_clip_decides_the_split_and_rounds_stay_together(base):
     'test': [('d', -1, '')],
   }  # fmt: skip
   behind = attached.join(base.splits(), asked, place='behind_captions')
-  assert _of(behind)['train'][0] == ('a', -1, '2345678')
+  assert _of(behind)['train'][:2] == [('a', -1, '278'), ('a', 0, '3456')]
   assert not found.missing + found.contrary
 
 
@@ -143,9 +143,10 @@ def test_records_have_captions_or_questions_and_say_where_they_are_from(
   assert not turned.provenance['in_order']
 
   behind = attached.Attached(base, (path,), place='behind_captions')
-  record = behind.make(behind.splits()['train'][0])
-  assert record.id == 'a'
-  assert [turn.question for turn in record.turns[1:]] == ['Why?', 'And then?']
+  (record,) = map(behind.make, behind.splits()['val'])
+  assert record.id == 'c'
+  assert [turn.question for turn in record.turns[1:]] == ['Left?']
+  assert not record.provenance['in_order']
 
 
 def test_a_dataset_is_built_and_other_questions_are_another_one(base, tmp_path):
@@ -191,5 +192,5 @@ def test_settings_that_mean_nothing_are_refused(base):
 
 def test_a_source_without_names_of_clips_is_refused():
   made = builder.Synthetic(num_train=1, num_val=1, num_test=1)
-  with pytest.raises(ValueError, match='items have an id .* found tuple'):
+  with pytest.raises(ValueError, match='items have an id, found tuple;'):
     attached.join(made.splits(), [_asked('a', '1')])

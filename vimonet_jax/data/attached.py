@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from vimonet_jax.data import conversations, qa_files, records, survey
 
 # Where the turns of files go: behind a clip's captions in the clip's record, or
-# into records of their own beside it.
+# into records of their own beside it. Several rounds always have their own, as
+# turns of one record may be drawn in any order.
 PLACES = ('behind_captions', 'own_records')
 
 
@@ -214,11 +215,11 @@ def join(
   found = {split: [] for split in splits}
   for split, clips in splits.items():
     for clip in clips:
-      about = by_clip[clip.id]
+      about, behind = by_clip[clip.id], ()
       if place == 'behind_captions':
-        found[split].append(Item(clip, tuple(about), -1))
-        continue
-      found[split].append(Item(clip, (), -1))
+        behind = tuple(c for c in about if len(c.turns) == 1)
+        about = [c for c in about if len(c.turns) > 1]
+      found[split].append(Item(clip, behind, -1))
       shared = group(about, max_turns)
       found[split] += [Item(clip, some, i) for i, some in enumerate(shared)]
   return Found(found, tuple(missing), tuple(contrary), ())
