@@ -29,7 +29,7 @@ FLOORS = (
     'data.motion_files data.found data.clips data.kin data.sources '
     'data.conversations data.caption_folders data.qa_layouts data.qa_files '
     'data.survey data.attached data.video_folder data.video_sets '
-    'data.babel_questions data.babel_motions data.babel_sets data.amass_files '
+    'data.babel_questions data.babel_segments data.babel_sets data.amass_files '
     'data.amass data.motionx_files data.motionx data.joined data.dataset '
     'data.builder data.contents data.views '
     'data.augment data.packing data.skipped data.batches',
@@ -50,7 +50,7 @@ FLOORS = (
   (
     'page eval.judge eval.changes eval.benchmarks eval.media '
     'eval.vimonet_bench eval.activitynet_qa eval.mv_bench eval.scores '
-    'eval.babel_questions eval.babel_segments eval.babel_qa '
+    'eval.babel_qa '
     'eval.judge_replies eval.llm_judge eval.predictions_file '
     'eval.humanml3d_captions eval.embedder eval.retrieval eval.bertscore '
     'eval.published eval.run eval.text_baseline eval.scoring eval.tables '

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from vimonet_jax import corpus as corpora
+from vimonet_jax.data import babel_questions
 from vimonet_jax.eval import (
   activitynet_qa,
   babel_qa,
-  babel_questions,
   benchmarks,
   judge,
   media,

@@ -1,9 +1,14 @@
 import dataclasses
 import json
+import random
+import shutil
 
+import babel_asked
+import numpy as np
 import pytest
 
 from vimonet_jax.data import babel_questions
+from vimonet_jax.motion import features, skeleton
 
 VOCABULARY = {
   'action': ('jump', 'jumping jacks', 'sit', 'stand up', 'walk'),
@@ -59,21 +64,9 @@ def _write_lines(path, rows):
   return path
 
 
-def _question(number, query='action', relation='before', answer='walk'):
-  steps = (
-    babel_questions.Step('scene'),
-    babel_questions.Step(f'query_{query}', (0,)),
-  )
-  name = f'{number:06d}'
-  return babel_questions.Question(
-    name, '7', query, relation, '?', steps, answer
-  )
-
-
 def test_all_layouts_say_the_same(tmp_path):
-  (ours,) = babel_questions.read(
-    _write_lines(tmp_path / 'a', [ROW]), VOCABULARY
-  )
+  path = _write_lines(tmp_path / 'a', [ROW])
+  (ours,) = babel_questions.read(path, VOCABULARY)
   assert (ours.id, ours.babel_id, ours.query_type) == ('000001', '7', 'action')
   assert ours.program[3] == ('filter_direction', (0,), 'left')
   assert ours.program[5] == ('intersect', (2, 4), '')
@@ -103,6 +96,8 @@ def test_indented_json_and_blank_lines_are_told_apart(tmp_path):
     ({'query_type': 'query_speed'}, "query_type to be action.*'speed'; mend"),
     ({'relation_type': 'while'}, "relation_type to be before.*'while'; mend"),
     ({'answer': 'left'}, "of the 5 answers of action, found 'left'; mend"),
+    ({'answer': ['walk']}, r"text as answer, found \['walk'\]; mend"),
+    ({'question': ' '}, "text as question, found ' '; mend"),
     ({'program': []}, 'ends with query_action, found none; mend'),
     ({'program': ['walk']}, "found step 0 'walk'; mend"),
     ({'program': ROW['program'][:-1]}, r"found step 5 '\[5\]=intersect"),
@@ -176,7 +171,7 @@ def test_an_id_comes_once_in_every_layout(tmp_path):
 
 
 def test_a_split_has_its_questions_in_its_order(tmp_path):
-  questions = [_question(i) for i in range(4)]
+  questions = [babel_asked.question(i) for i in range(4)]
   ids = {'train': ['000002', '000000'], 'val': ['000009'], 'test': ['1', '1']}
   path = _write(tmp_path / 'splits', ids)
   found = babel_questions.take_split(questions, path, 'train')
@@ -192,7 +187,7 @@ def test_a_split_has_its_questions_in_its_order(tmp_path):
 def test_the_vocabulary_is_what_occurs_or_what_a_file_says(tmp_path):
   pairs = ('action', 'walk'), ('action', 'sit'), ('direction', 'left')
   questions = [
-    _question(i, query=query, answer=answer)
+    babel_asked.question(i, query=query, answer=answer)
     for i, (query, answer) in enumerate(pairs * 2)
   ]
   assert babel_questions.vocabulary_of(questions) == {
@@ -205,3 +200,98 @@ def test_the_vocabulary_is_what_occurs_or_what_a_file_says(tmp_path):
   path = _write(tmp_path / 'some', {'action': ['walk']})
   with pytest.raises(ValueError, match='expected lists of answers for action,'):
     babel_questions.read_vocabulary(path)
+
+
+@pytest.mark.parametrize(
+  'place', ['motion_sequences/7/joints.npy', '7_joints_30fps.npy']
+)
+def test_motions_are_found_and_brought_from_30_to_20_fps(tmp_path, place):
+  path = tmp_path / place
+  path.parent.mkdir(exist_ok=True, parents=True)
+  np.save(path, babel_asked.slide(61))
+  assert babel_questions.find_motion(tmp_path, '7') == path
+  joints_TJ3 = babel_questions.read_motion(tmp_path, '7').joints
+  assert joints_TJ3.shape == (41, skeleton.NUM_JOINTS, 3)
+  np.testing.assert_allclose(
+    joints_TJ3[20], babel_asked.slide(61)[30], atol=1e-5
+  )
+  # Features turn who faces -z to +z, and forward stays forward.
+  path_T3 = features.recover(features.encode(joints_TJ3))[:, 0]
+  np.testing.assert_allclose(path_T3[20, [0, 2]], [0, 1], atol=0.02)
+
+
+def test_the_up_axis_is_known_in_one_layout_and_seen_in_the_other(tmp_path):
+  z_up_TJ3 = babel_asked.slide(61)[..., [0, 2, 1]] * [-1, 1, 1]
+  folder = tmp_path / 'motion_sequences' / '7'
+  folder.mkdir(parents=True)
+  np.save(folder / 'joints.npy', z_up_TJ3)
+  np.save(tmp_path / '8_joints_30fps.npy', z_up_TJ3)
+  motion = babel_questions.read_motion(tmp_path, '7')
+  assert 'Turned from z up to y up.' in motion.notes
+  head = skeleton.INDEX['head']
+  assert (motion.joints[:, head, 1] > 1.4).all()
+  lying = babel_questions.read_motion(tmp_path, '8')
+  assert (lying.joints[:, head, 1] < 0.3).all()
+  standing = babel_questions.read_motion(tmp_path, '8', up='z')
+  np.testing.assert_array_equal(standing.joints, motion.joints)
+
+
+def test_a_motion_that_is_not_there_is_reported(tmp_path):
+  with pytest.raises(ValueError, match='7/joints.npy or 7_joints_30fps.npy'):
+    babel_questions.find_motion(tmp_path, '7')
+
+
+# --- The data set ------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def splits(shared_data):
+  return babel_asked.splits(shared_data)
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_the_data_set_is_complete(splits, split):
+  motions = {question.babel_id for question in splits[split]}
+  assert (len(splits[split]), len(motions)) == babel_asked.COUNTS[split][:2]
+
+
+def test_no_motion_is_in_two_splits(splits):
+  motions = [{q.babel_id for q in questions} for questions in splits.values()]
+  assert len(set.union(*motions)) == sum(map(len, motions))
+
+
+def test_the_split_file_gives_the_splits_in_their_order(shared_data, splits):
+  path = shared_data / 'babelqa' / 'split_question_ids_public.json'
+  everything = [q for questions in splits.values() for q in questions]
+  random.Random(0).shuffle(everything)
+  for split, questions in splits.items():
+    assert babel_questions.take_split(everything, path, split) == questions
+
+
+def test_the_vocabulary_is_what_occurs_in_train(shared_data, splits):
+  vocabulary = babel_questions.vocabulary_of(splits['train'])
+  path = shared_data / 'babelqa' / 'answer_vocab.json'
+  assert vocabulary == babel_questions.read_vocabulary(path)
+  sizes = {name: len(answers) for name, answers in vocabulary.items()}
+  assert sizes == {'action': 20, 'direction': 4, 'body_part': 8}
+
+
+def test_programs_say_what_relation_types_say(splits):
+  for question in sum(splits.values(), []):
+    related = [s.value for s in question.program if s.function == 'relate']
+    expected = {'no_relation': [], 'in_between': ['after', 'before']}
+    relation = question.relation_type
+    assert sorted(related) == expected.get(relation, [relation]), question.id
+    filters = [s for s in question.program if s.function.startswith('filter')]
+    assert all(step.value in question.question for step in filters)
+
+
+def test_both_layouts_of_a_motion_folder_are_the_same(shared_data, tmp_path):
+  folder = tmp_path / 'motion_sequences' / '4869'
+  folder.mkdir(parents=True)
+  source = shared_data / 'babel_segments'
+  shutil.copy(source / '4869_joints_30fps.npy', folder / 'joints.npy')
+  np.testing.assert_array_equal(
+    babel_questions.read_motion(tmp_path, '4869').joints,
+    babel_questions.read_motion(source, '4869').joints,
+  )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import samples
 
-from vimonet_jax.data import babel_motions, babel_questions, babel_sets, survey
+from vimonet_jax.data import babel_questions, babel_sets, survey
 from vimonet_jax.motion import features
 
 
@@ -161,7 +161,8 @@ def test_a_long_motion_is_cut_around_what_is_asked(parts, tmp_path):
   joints = samples.walk(900)
   assert len(record.motion) == 196
   np.testing.assert_allclose(record.joints[18], joints[300], atol=1e-4)
-  whole = features.encode(babel_motions.read_motion(source.motions, '8').joints)
+  read = babel_questions.read_motion(source.motions, '8')
+  whole = features.encode(read.joints)
   np.testing.assert_array_equal(record.motion, whole[182:378])
 
 

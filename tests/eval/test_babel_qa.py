@@ -2,8 +2,9 @@ import babel_asked
 import numpy as np
 import pytest
 
+from vimonet_jax.data import babel_questions
 from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import babel_qa, babel_questions, benchmarks, run, scoring
+from vimonet_jax.eval import babel_qa, benchmarks, run, scoring
 
 ACTIONS = ('jump', 'jumping jacks', 'sit', 'stand up', 'walk')
 VOCABULARY = {

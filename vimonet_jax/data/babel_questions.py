@@ -1,25 +1,28 @@
-"""BABEL-QA's questions: about the parts of a motion, with their programs.
+"""BABEL-QA: its questions, its answers, and the motions they are about.
 
-They come from labelled segments of BABEL (Endo et al., ICML 2023, 'Motion
-question answering via modular motion programs'): one or two filters name a
-segment by what is done there, the answer is what is done in that segment, in
-the one next to it, or in the only one between two. A program says the same as
-the question; `babel_motions` runs it on the segments.
+The questions come from labelled segments of BABEL (Endo et al., ICML 2023,
+'Motion question answering via modular motion programs'): one or two filters
+name a segment by what is done there, the answer is what is done in that
+segment, in the one next to it, or in the only one between two. A program says
+the same as the question; see babel_segments.
 """
 
 import collections
 import dataclasses
 import json
 import os
+import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from vimonet_jax.data import records as records_lib
+from vimonet_jax.motion import readers
 
+FPS = 30.0  # of the motions, and what the segments count in
 QUERY_TYPES = ('action', 'direction', 'body_part')
 RELATION_TYPES = ('before', 'after', 'in_between', 'no_relation')
-# What `relate` does: the segment before, or the one behind.
+# What `relate` adds to the number of a segment.
 NEIGHBOUR = {'before': -1, 'after': 1}
 
 # Query type -> its answers, sorted.
@@ -42,7 +45,8 @@ class Step(NamedTuple):
   """A step of a program.
 
   Attributes:
-    function: a key of `_FUNCTIONS`.
+    function: `scene`, `relate`, `intersect`, or `filter_` or `query_` and one
+      of `QUERY_TYPES`.
     inputs: the steps whose segments it looks at.
     value: what a filter looks for, or `before` or `after` of `relate`.
   """
@@ -76,6 +80,9 @@ class Question:
   program: tuple[Step, ...]
   answer: str
   filter_answers: tuple[int, ...] = ()
+
+
+# --- Questions ---------------------------------------------------------------
 
 
 def read(
@@ -134,7 +141,7 @@ def take_split(
     ValueError: the file lacks the split, or names an id twice or one that is
       not among the questions.
   """
-  splits = load(path)
+  splits = read_json(path)
   ids = splits.get(split) if isinstance(splits, dict) else None
   if not isinstance(ids, list):
     found = ', '.join(splits) if isinstance(splits, dict) else 'no object'
@@ -169,7 +176,7 @@ def vocabulary_of(questions: Sequence[Question]) -> Vocabulary:
 
 def read_vocabulary(path: str | os.PathLike) -> Vocabulary:
   """The answers of a JSON object of query type -> list of answers."""
-  found = load(path)
+  found = read_json(path)
   fits = isinstance(found, dict) and set(found) == set(QUERY_TYPES)
   if not fits or not all(
     isinstance(answers, list) and answers for answers in found.values()
@@ -181,41 +188,10 @@ def read_vocabulary(path: str | os.PathLike) -> Vocabulary:
   return {name: tuple(sorted(found[name])) for name in QUERY_TYPES}
 
 
-def _rows(path: str | os.PathLike) -> list[Any]:
-  """The fields of each question; the layout shows in the first line."""
-  with open(path, encoding='utf-8') as f:
-    first = next(filter(str.strip, f), '')
-    is_alone = not any(map(str.strip, f))
-  try:
-    value = json.loads(first)
-  except json.JSONDecodeError:
-    value = None
-  if isinstance(value, dict) and ('question_id' in value or not is_alone):
-    return list(records_lib.read_json_lines(str(path)))
-  whole = load(path)
-  if isinstance(whole, list):
-    return whole
-  if not isinstance(whole, dict):
-    raise ValueError(
-      f'{path}: expected JSON lines, an object or a list of questions, found '
-      f'{str(whole)[:40]!r}; check that it is the right file.'
-    )
-  rows = []
-  for name, row in whole.items():
-    if isinstance(row, dict) and row.get('question_id', name) != name:
-      raise ValueError(
-        f'{path}: expected question_id {name} under that key, found '
-        f'{row["question_id"]}; mend one of the two.'
-      )
-    rows.append(row | {'question_id': name} if isinstance(row, dict) else row)
-  return rows
+def read_json(path: str | os.PathLike) -> Any:
+  """What a file holds; no object may have a key twice.
 
-
-def load(path: str | os.PathLike) -> Any:
-  """JSON of which no object has a key twice, where json keeps the last.
-
-  Raises:
-    ValueError: one has, or it is no JSON.
+  Of such keys json keeps the last, and questions would be lost.
   """
 
   def once(pairs):
@@ -238,6 +214,36 @@ def load(path: str | os.PathLike) -> Any:
       ) from e
 
 
+def _rows(path: str | os.PathLike) -> list[Any]:
+  """The fields of each question; the layout shows in the first line."""
+  with open(path, encoding='utf-8') as f:
+    first = next(filter(str.strip, f), '')
+    is_alone = not any(map(str.strip, f))
+  try:
+    value = json.loads(first)
+  except json.JSONDecodeError:
+    value = None
+  if isinstance(value, dict) and ('question_id' in value or not is_alone):
+    return list(records_lib.read_json_lines(str(path)))
+  whole = read_json(path)
+  if isinstance(whole, list):
+    return whole
+  if not isinstance(whole, dict):
+    raise ValueError(
+      f'{path}: expected JSON lines, an object or a list of questions, found '
+      f'{str(whole)[:40]!r}; check that it is the right file.'
+    )
+  rows = []
+  for name, row in whole.items():
+    if isinstance(row, dict) and row.get('question_id', name) != name:
+      raise ValueError(
+        f'{path}: expected question_id {name} under that key, found '
+        f'{row["question_id"]}; mend one of the two.'
+      )
+    rows.append(row | {'question_id': name} if isinstance(row, dict) else row)
+  return rows
+
+
 def _question(row: Any) -> Question:
   if not isinstance(row, dict):
     raise ValueError(
@@ -253,6 +259,12 @@ def _question(row: Any) -> Question:
   query_type = str(row['query_type']).removeprefix('query_')
   _check_known('query_type', query_type, QUERY_TYPES)
   _check_known('relation_type', row['relation_type'], RELATION_TYPES)
+  for name in ('question', 'answer'):
+    if not isinstance(row[name], str) or not row[name].strip():
+      raise ValueError(
+        f'expected text as {name}, found {row[name]!r}; mend it or remove the '
+        'question.'
+      )
   filter_answers = (row.get(f'filter_answer_{k}') for k in range(2))
   return Question(
     str(row['question_id']),
@@ -322,3 +334,44 @@ def _step(row: Any) -> Step | None:
   if function == 'scene':
     return Step(function)
   return Step(function, tuple(inputs), value)
+
+
+# --- Motions -----------------------------------------------------------------
+
+
+def find_motion(root: str | os.PathLike, babel_id: str) -> pathlib.Path:
+  """Where in a folder the joints of a motion are.
+
+  Raises:
+    ValueError: in none of the places.
+  """
+  places = f'motion_sequences/{babel_id}/joints.npy', _segmented(babel_id)
+  for place in places:
+    if (pathlib.Path(root) / place).is_file():
+      return pathlib.Path(root) / place
+  raise ValueError(
+    f'{root}: expected {" or ".join(places)}, found neither; pass the folder '
+    f'that has the motion {babel_id}.'
+  )
+
+
+def read_motion(
+  root: str | os.PathLike, babel_id: str, *, up: str | None = None
+) -> readers.Motion:
+  """The joints of a motion, brought from 30 to 20 fps, in metres, y up.
+
+  Which way the body faces stays as it is, -z in these data: features turn it.
+
+  Args:
+    root: the folder; see `find_motion`.
+    babel_id: the motion's.
+    up: which axis of the file is up, where the body does not show it.
+  """
+  path = find_motion(root, babel_id)
+  if path.name == _segmented(babel_id):
+    up = up or 'y'  # by definition of that layout
+  return readers.read(path, fps=FPS, up=up)
+
+
+def _segmented(babel_id: str) -> str:
+  return f'{babel_id}_joints_{FPS:.0f}fps.npy'

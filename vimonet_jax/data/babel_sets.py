@@ -17,8 +17,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from vimonet_jax.data import (
-  babel_motions,
   babel_questions,
+  babel_segments,
   qa_files,
   records,
   survey,
@@ -87,7 +87,7 @@ class BabelQa:
       test as well: the split file says which they are, and none becomes a
       record.
     split_file: a JSON object of train, val and test -> list of ids.
-    motions: the folder with their joints; see `babel_motions.find_motion`.
+    motions: the folder with their joints; see `babel_questions.find_motion`.
     segments: upstream's motion_concepts.json, or empty.
     licence: goes into every record.
     max_turns: most questions of a record.
@@ -123,7 +123,7 @@ class BabelQa:
       left[name] = [question.id for question in by_split[name]]
     segments = {}
     if self.segments:
-      segments = babel_motions.read_segments(self.segments)
+      segments = babel_segments.read(self.segments)
     known = babel_questions.vocabulary_of(by_split['train'] + by_split['val'])
     splits, faults = {}, []
     for split in ('train', 'val'):
@@ -154,7 +154,7 @@ class BabelQa:
 
   def make(self, item: Item) -> records.Record:
     """The record of an item."""
-    joints_TJ3 = babel_motions.read_motion(self.motions, item.babel_id).joints
+    joints_TJ3 = babel_questions.read_motion(self.motions, item.babel_id).joints
     motion = features.encode(joints_TJ3)
     # The heading is smoothed over four seconds: cut after encoding.
     motion = records.trim_motion(motion[item.start : item.stop])
@@ -179,7 +179,7 @@ class BabelQa:
     items = [item for items in self.find().splits.values() for item in items]
     motions = {
       item.babel_id: qa_files.checksum(
-        babel_motions.find_motion(self.motions, item.babel_id)
+        babel_questions.find_motion(self.motions, item.babel_id)
       )
       for item in items
     }
@@ -221,11 +221,11 @@ class BabelQa:
   def _look(
     self,
     question: babel_questions.Question,
-    segments: Sequence[babel_motions.Segment] | None,
+    segments: Sequence[babel_segments.Segment] | None,
   ) -> '_Left | tuple[int, int]':
     """The rows of a question's motion that show what it is about."""
     try:
-      path = babel_motions.find_motion(self.motions, question.babel_id)
+      path = babel_questions.find_motion(self.motions, question.babel_id)
     except ValueError:
       return _Left('missing')
     try:
@@ -261,12 +261,12 @@ def _num_rows(path: pathlib.Path) -> int:
       f'{path}: expected joints that np.load can read, found {str(e)[:80]!r}; '
       'copy the file again.'
     ) from e
-  return int((frames - 1) * records.FPS / babel_motions.FPS)
+  return int((frames - 1) * records.FPS / babel_questions.FPS)
 
 
 def _split_of(path: str | os.PathLike) -> dict[str, str]:
   """Question -> split."""
-  found = babel_questions.load(path)
+  found = babel_questions.read_json(path)
   names = ('train', 'val', 'test')
   if not isinstance(found, dict) or any(
     not isinstance(found.get(name), list) for name in names
@@ -304,20 +304,20 @@ def _check_apart(path: str, by_split: Mapping[str, Sequence[Any]]) -> None:
 def _bounds(
   question: babel_questions.Question,
   rows: int,
-  segments: Sequence[babel_motions.Segment] | None,
+  segments: Sequence[babel_segments.Segment] | None,
 ) -> tuple[int, int] | None:
   """Rows that a question is about and as many around as there is room for.
 
   None where they are more than a record has, or nobody knows which they are.
   """
   if segments is not None:
-    ran = babel_motions.execute(question, segments)
+    ran = babel_segments.execute(question, segments)
   if rows <= _MAX_ROWS:
     return 0, rows
   if segments is None:
     return None
   needed = [segments[i] for i in (*ran.filter_answers, ran.segment)]
-  per_frame = records.FPS / babel_motions.FPS
+  per_frame = records.FPS / babel_questions.FPS
   first = int(min(s.start_frame for s in needed) * per_frame)
   last = min(rows, int(np.ceil(max(s.end_frame for s in needed) * per_frame)))
   room = records.MAX_MOTION_FRAMES - (last - first)

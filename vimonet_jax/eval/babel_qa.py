@@ -15,8 +15,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vimonet_jax.data import babel_questions
 from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import babel_questions, benchmarks, judge, media
+from vimonet_jax.eval import benchmarks, judge, media
 
 NAME = 'babel-qa'
 # Published tables sum up the relations that are neither before nor after.

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from vimonet_jax.eval import babel_questions
+from vimonet_jax.data import babel_questions
 from vimonet_jax.motion import skeleton
 
 RELATIONS = ('before', 'after', 'no_relation', 'in_between')

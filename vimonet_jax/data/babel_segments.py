@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vimonet_jax.eval import babel_questions
+from vimonet_jax.data import babel_questions
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import json
 import babel_asked
 import pytest
 
-from vimonet_jax.eval import babel_questions, babel_segments
+from vimonet_jax.data import babel_questions, babel_segments
 from vimonet_jax.motion import features, skeleton
 
 SEGMENTS = (
