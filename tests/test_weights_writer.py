@@ -583,3 +583,18 @@ def _bytes_read(folder, rows):
   before = so_far()
   array[:, rows].read().result()
   return so_far() - before
+
+
+def test_weights_are_read_without_a_context_of_their_own(tmp_path, monkeypatch):
+  """TensorStore 0.1.86 may crash when a context goes; Orbax makes one a call."""
+  folder = str(tmp_path / 'weights')
+  checkpoint.save_weights(folder, WEIGHTS)
+
+  def refuse(*args, **kwargs):
+    raise AssertionError('Orbax was asked')
+
+  for name in ('PyTreeCheckpointer', 'StandardCheckpointer'):
+    monkeypatch.setattr(checkpoint.ocp, name, refuse)
+  monkeypatch.setattr(checkpoint.ts, 'Context', refuse)
+  _same(checkpoint.load_weights(folder), WEIGHTS)
+  _same(_read_one_by_one(folder), WEIGHTS)
