@@ -44,15 +44,15 @@ def get_config() -> ml_collections.ConfigDict:
     'systems': (),
     # A chat service that judges sentences, beside the rules; see llm_judge.
     'judge': {
-      # default, or paper: the published prompt and counts.
-      'mode': 'default',
-      # Say what would be sent, and what it would cost, and send nothing.
-      'dry_run': False,
+      # dry_run: say what would be sent, and about what it costs. ask: do it.
+      'mode': 'dry_run',
+      # default, or paper: as published, prompt and counts.
+      'prompt': 'default',
       'service': _service(max_tokens=64),
     },
     # A chat service that answers without any media: what can be guessed.
     'text_baseline': {
-      'dry_run': False,
+      'mode': 'dry_run',
       'service': _service(max_tokens=256),
     },
   })  # fmt: skip
@@ -64,11 +64,11 @@ def _service(*, max_tokens: int) -> ml_collections.ConfigDict:
     'base_url': 'https://api.openai.com/v1',
     # A dated one: others are another model next month.
     'model': '',
-    # US dollars a million tokens, as the service asks.
-    'input_usd': 0.0,
-    'output_usd': 0.0,
+    # US dollars a million tokens; negative: not known, and nobody is asked.
+    'input_usd': -1.0,
+    'output_usd': -1.0,
     # The most that may ever be spent by a work folder.
-    'budget_usd': 0.0,
+    'budget_usd': 5.0,
     # The environment variable that holds the key.
     'key_variable': 'OPENAI_API_KEY',
     'temperature': 0.0,

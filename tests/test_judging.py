@@ -57,6 +57,7 @@ def _config(server, **changes):
 
   config = presets.load('tiny', 'smoke')
   config.eval.judge.service.update(service(1.0))
+  config.eval.judge.mode = config.eval.text_baseline.mode = 'ask'
   config.eval.update(changes)
   return config
 
@@ -103,8 +104,7 @@ def test_a_spent_budget_costs_that_judge_only(server, tmp_path, capsys):
 def test_a_dry_run_sends_nothing(server, tmp_path, capsys, monkeypatch):
   monkeypatch.delenv('VIMONET_TEST_KEY')
   config = _config(server)
-  config.eval.judge.dry_run = True
-  config.eval.text_baseline.dry_run = True
+  config.eval.judge.mode = config.eval.text_baseline.mode = 'dry_run'
   config.eval.text_baseline.service.update(config.eval.judge.service)
   rows = judging.rows(config, str(tmp_path), BENCHMARK, LINES)
   assert {judge for judge, _ in _accuracies(rows)} == {'rule'}
@@ -158,3 +158,13 @@ def test_published_items_have_the_most_media_once():
     *chosen,
   ]
   assert judging._published(items) == ITEMS
+
+
+def test_a_service_without_a_price_or_a_mode_is_refused(server, tmp_path):
+  config = _config(server)
+  config.eval.judge.mode = 'yes'
+  with pytest.raises(ValueError, match='mode=dry_run or mode=ask'):
+    judging.rows(config, str(tmp_path), BENCHMARK, LINES)
+  config.eval.judge.service.input_usd = -1.0
+  with pytest.raises(ValueError, match='input_usd'):
+    judging.rows(config, str(tmp_path), BENCHMARK, LINES)

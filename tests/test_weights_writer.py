@@ -586,7 +586,7 @@ def _bytes_read(folder, rows):
 
 
 def test_weights_are_read_without_a_context_of_their_own(tmp_path, monkeypatch):
-  """TensorStore 0.1.86 may crash when a context goes; Orbax makes one a call."""
+  """TensorStore may crash when a context goes, and Orbax makes one a call."""
   folder = str(tmp_path / 'weights')
   checkpoint.save_weights(folder, WEIGHTS)
 

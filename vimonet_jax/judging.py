@@ -65,9 +65,9 @@ def rows(
     expert = _expert(config, workdir)
     for each in everybody:
       print(f'{each.system}: {expert.notice(*_given(each))}')
-      if config.eval.judge.dry_run:
+      if not _may_ask(config.eval.judge):
         _show(expert, each)
-    if not config.eval.judge.dry_run:
+    if _may_ask(config.eval.judge):
       judges[expert.name] = expert.verdicts
   found, by_judge = [], {}
   for name, judged in judges.items():
@@ -125,7 +125,7 @@ def _others(
     asked = benchmarks.variant(items, input='text')
     client = _client(config.eval.text_baseline, workdir, 'text_baseline')
     print(text_baseline.notice(client, asked))
-    if config.eval.text_baseline.dry_run:
+    if not _may_ask(config.eval.text_baseline):
       _print_some(client, text_baseline.requests(asked))
       return found
     path = os.path.join(
@@ -159,7 +159,16 @@ def _published(
 
 def _expert(config, workdir: str) -> llm_judge.Judge:
   asked = config.eval.judge
-  return llm_judge.Judge(_client(asked, workdir, 'judge'), asked.mode)
+  return llm_judge.Judge(_client(asked, workdir, 'judge'), asked.prompt)
+
+
+def _may_ask(asked) -> bool:
+  """Whether the service is asked, or only told what it would be."""
+  if asked.mode not in ('dry_run', 'ask'):
+    raise ValueError(
+      f'Expected mode=dry_run or mode=ask, found {asked.mode!r}; choose one.'
+    )
+  return asked.mode == 'ask'
 
 
 def _client(asked, workdir: str, name: str) -> chat_api.Client:
