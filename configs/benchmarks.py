@@ -19,6 +19,8 @@ def get_config() -> ml_collections.ConfigDict:
     'babel_qa': {
       'questions': '',
       'motions': '',
+      # For motions whose body does not show which axis is up.
+      'up': '',
       'vocabulary': '',
       'split': 'test',
       # Where `questions` has those of all splits.
