@@ -254,6 +254,8 @@ def test_the_synthetic_benchmark_has_the_published_composition():
   }
   assert len({item.key for item in items}) == 1350
   assert {item.benchmark for item in items} == {'synth'}
+  few = [item.position for item in items if item.domain == 'hallucination']
+  assert max(few) > 150, 'drawn from all clips'
   assert items == vimonet_bench.synthetic(records, name='synth')
   other = vimonet_bench.synthetic(records, seed=1, name='synth')
   assert {item.id for item in items} != {item.id for item in other}
