@@ -216,6 +216,16 @@ def test_slices_have_rows_and_are_in_no_mean():
   assert list(rows)[-1] == ('both', 'none', 'even')
 
 
+def test_slices_stand_in_one_order_whatever_is_asked_first():
+  names = ('b', 'a/y', 'b/x', 'a')
+  items = [
+    dataclasses.replace(item, slices=(names[i % 4],))
+    for i, item in enumerate(ITEMS)
+  ]
+  rows = _rows(items, ['n9'] * len(items))
+  assert [key[2] for key in rows][-4:] == ['a', 'b', 'a/y', 'b/x']
+
+
 def test_other_systems_and_readings_are_other_rows():
   chosen = benchmarks.by_likelihood(ITEMS, lambda item: item.choices)
   lines = run.as_predictions(

@@ -256,7 +256,9 @@ def _rows(variant, answers: Sequence[_Answer]) -> dict[str, scores.Row]:
     if knows_chance:
       row['chance'] = float(chances[domain][0])
     rows[domain] = row | _of_valid(some)
-  for name in dict.fromkeys(s for a in answers for s in a.item.slices):
+  slices = {name for answer in answers for name in answer.item.slices}
+  # 'after', 'before', ... and then 'action/after', ...
+  for name in sorted(slices, key=lambda name: (name.count('/'), name)):
     some = [a for a in answers if name in a.item.slices]
     row = _row(
       variant,
