@@ -28,6 +28,7 @@ class Task(NamedTuple):
 
   Attributes:
     name: of the file without its ending.
+    abbreviation: in published tables.
     folder: of its videos, as published.
     is_bounded: whether a question is about a part of its video. For action
       prediction the part ends before the answer happens: all of the video
@@ -35,6 +36,7 @@ class Task(NamedTuple):
   """
 
   name: str
+  abbreviation: str
   folder: str
   is_bounded: bool
 
@@ -44,13 +46,13 @@ class Task(NamedTuple):
 
 
 TASKS = (
-  Task('action_sequence', 'star/Charades_v1_480', True),  # AS
-  Task('action_prediction', 'star/Charades_v1_480', True),  # AP
-  Task('action_localization', 'sta/sta_video', True),  # AL
-  Task('fine_grained_action', 'Moments_in_Time_Raw/videos', False),  # FA
-  Task('unexpected_action', 'FunQA_test/test', False),  # UA
-  Task('fine_grained_pose', 'nturgbd', False),  # FP
-  Task('egocentric_navigation', 'vlnqa', False),  # EN
+  Task('action_sequence', 'AS', 'star/Charades_v1_480', True),
+  Task('action_prediction', 'AP', 'star/Charades_v1_480', True),
+  Task('action_localization', 'AL', 'sta/sta_video', True),
+  Task('fine_grained_action', 'FA', 'Moments_in_Time_Raw/videos', False),
+  Task('unexpected_action', 'UA', 'FunQA_test/test', False),
+  Task('fine_grained_pose', 'FP', 'nturgbd', False),
+  Task('egocentric_navigation', 'EN', 'vlnqa', False),
 )
 
 _LETTERS = string.ascii_uppercase
