@@ -8,7 +8,14 @@ import pytest
 from etils import epath
 from jax.experimental import multihost_utils
 
-from vimonet_jax import checkpoint, cluster, sharding
+from vimonet_jax import (
+  checkpoint,
+  cluster,
+  fingerprint,
+  sharding,
+  weight_files,
+  weight_writer,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -311,8 +318,8 @@ FIRST = {
 
 
 def test_weights_keep_their_paths_bits_and_dtypes(tmp_path):
-  checkpoint.save_weights(str(tmp_path / 'a'), FIRST)
-  found = checkpoint.load_weights(str(tmp_path / 'a'))
+  weight_writer.save(str(tmp_path / 'a'), FIRST)
+  found = weight_files.load(str(tmp_path / 'a'))
   assert found.keys() == FIRST.keys()
   for path, x in FIRST.items():
     assert found[path].dtype == x.dtype
@@ -320,9 +327,9 @@ def test_weights_keep_their_paths_bits_and_dtypes(tmp_path):
 
 
 def test_writing_again_replaces_everything(tmp_path):
-  checkpoint.save_weights(str(tmp_path), FIRST)
-  checkpoint.save_weights(str(tmp_path), {'b': np.zeros(2)})
-  assert list(checkpoint.load_weights(str(tmp_path))) == ['b']
+  weight_writer.save(str(tmp_path), FIRST)
+  weight_writer.save(str(tmp_path), {'b': np.zeros(2)})
+  assert list(weight_files.load(str(tmp_path))) == ['b']
 
 
 def _killed_after(monkeypatch, operations):
@@ -354,21 +361,21 @@ def test_weights_are_complete_whenever_the_save_is_killed(
   folder = tmp_path / 'weights'
   second, third = {'b': np.zeros(2)}, {'c': np.zeros(3)}
   for operations in range(20):
-    checkpoint.save_weights(str(folder), FIRST)
+    weight_writer.save(str(folder), FIRST)
     if interrupted_before:
       folder.rename(tmp_path / 'weights.old')
-      checkpoint.save_weights(str(tmp_path / 'weights.new'), FIRST)
+      weight_writer.save(str(tmp_path / 'weights.new'), FIRST)
     with monkeypatch.context() as patch:
       seen = _killed_after(patch, operations)
       try:
-        checkpoint.save_weights(str(folder), second)
+        weight_writer.save(str(folder), second)
         was_killed = False
       except Exception:  # Orbax wraps what its thread raised.
         was_killed = True
-    found = checkpoint.load_weights(str(folder))
+    found = weight_files.load(str(folder))
     assert found.keys() in (FIRST.keys(), second.keys())
-    checkpoint.save_weights(str(folder), third)
-    assert list(checkpoint.load_weights(str(folder))) == ['c']
+    weight_writer.save(str(folder), third)
+    assert list(weight_files.load(str(folder))) == ['c']
     assert [path.name for path in tmp_path.iterdir()] == ['weights']
     if not was_killed:
       break
@@ -379,31 +386,31 @@ def test_weights_are_complete_whenever_the_save_is_killed(
 def test_only_one_process_moves_weights_and_the_others_wait(
   tmp_path, monkeypatch
 ):
-  checkpoint.save_weights(str(tmp_path / 'weights.new'), FIRST)
+  weight_writer.save(str(tmp_path / 'weights.new'), FIRST)
   waited = []
   with monkeypatch.context() as patch:
     patch.setattr(jax, 'process_index', lambda: 1)
     patch.setattr(multihost_utils, 'sync_global_devices', waited.append)
-    checkpoint._take_place(epath.Path(tmp_path / 'weights'))
+    weight_files.take_place(epath.Path(tmp_path / 'weights'))
   assert len(waited) == 1
   assert [path.name for path in tmp_path.iterdir()] == ['weights.new']
 
 
 def test_later_folders_override_and_patterns_choose(tmp_path):
   folders = [str(tmp_path / name) for name in 'ab']
-  checkpoint.save_weights(folders[0], FIRST)
-  checkpoint.save_weights(
+  weight_writer.save(folders[0], FIRST)
+  weight_writer.save(
     folders[1], {'llm/norm/scale': np.zeros(4), 'x': np.zeros(1)}
   )
-  found = checkpoint.load_weights(folders, ['llm/.*'])
+  found = weight_files.load(folders, ['llm/.*'])
   assert set(found) == {'llm/blocks/attn/q/kernel', 'llm/norm/scale'}
   assert not found['llm/norm/scale'].any()
 
 
 def test_weights_arrive_in_the_sharding_that_was_asked_for(tmp_path):
-  checkpoint.save_weights(str(tmp_path), FIRST)
+  weight_writer.save(str(tmp_path), FIRST)
   whole = sharding.replicated(sharding.make_mesh(devices=jax.devices()[:1]))
-  found = checkpoint.load_weights(
+  found = weight_files.load(
     str(tmp_path), shardings={'llm/norm/scale': whole}
   )
   assert found['llm/norm/scale'].sharding == whole
@@ -412,29 +419,29 @@ def test_weights_arrive_in_the_sharding_that_was_asked_for(tmp_path):
 
 def test_missing_weights_name_the_folder(tmp_path):
   with pytest.raises(FileNotFoundError, match='language/weights'):
-    checkpoint.load_weights(str(tmp_path / 'language' / 'weights'))
+    weight_files.load(str(tmp_path / 'language' / 'weights'))
   (tmp_path / 'empty').mkdir()
   with pytest.raises(FileNotFoundError, match='empty'):
-    checkpoint.load_weights(str(tmp_path / 'empty'))
+    weight_files.load(str(tmp_path / 'empty'))
 
 
 def test_each_pattern_must_match_something(tmp_path):
-  checkpoint.save_weights(str(tmp_path), FIRST)
+  weight_writer.save(str(tmp_path), FIRST)
   for patterns in (['video/.*'], ['llm/.*', 'video/.*'], ['llm/norm']):
     with pytest.raises(ValueError, match=f'match {patterns[-1]!r}.*found none'):
-      checkpoint.load_weights(str(tmp_path), patterns)
+      weight_files.load(str(tmp_path), patterns)
   with pytest.raises(ValueError, match='nearest paths are .*llm/norm/scale'):
-    checkpoint.load_weights(str(tmp_path), ['llm/nrm/scale'])
+    weight_files.load(str(tmp_path), ['llm/nrm/scale'])
 
 
 def test_a_fingerprint_is_of_every_bit_and_of_no_sharding():
   x = np.arange(32, dtype=np.float32).reshape(8, 4)
   flat = {'a/b': x, 'c': np.ones(3, jnp.bfloat16), 'd': np.array([True])}
-  usual = checkpoint.fingerprint(flat)
+  usual = fingerprint.of(flat)
   mesh = sharding.make_mesh(2, 2, 2)
   where = jax.NamedSharding(mesh, jax.P(('data', 'fsdp'), 'tensor'))
   cut = {**flat, 'a/b': jax.device_put(x, where)}
-  assert checkpoint.fingerprint(cut) == usual
+  assert fingerprint.of(cut) == usual
   flipped = x.copy()
   flipped.view(np.uint32)[3, 2] ^= 1
   others = [
@@ -446,7 +453,7 @@ def test_a_fingerprint_is_of_every_bit_and_of_no_sharding():
     {**flat, 'd': np.array([False])},
     {'a/b': x, 'c': flat['c'], 'e': flat['d']},
   ]
-  assert len({usual, *map(checkpoint.fingerprint, others)}) == 8
+  assert len({usual, *map(fingerprint.of, others)}) == 8
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int8', 'bool'])
@@ -455,6 +462,6 @@ def test_a_fingerprint_is_the_same_on_host_and_device(shape, dtype):
   drawn = np.random.default_rng(0).normal(0, 50, size=shape)
   x = np.asarray(drawn, np.float32).astype(dtype)
   turned = x.copy(order='F')
-  on_device = checkpoint.mark('a', jnp.asarray(x))
-  assert checkpoint.mark('a', x) == on_device
-  assert checkpoint.mark('a', turned) == on_device
+  on_device = fingerprint.mark('a', jnp.asarray(x))
+  assert fingerprint.mark('a', x) == on_device
+  assert fingerprint.mark('a', turned) == on_device

@@ -38,9 +38,10 @@ FLOORS = (
     'models.translators models.vimonet',
   ),
   (
-    'allocator cluster compiled disk sharding checkpoint convert.files '
-    'convert.mapping convert.decoder_tables convert.encoder_tables '
-    'convert.source_config convert.statistics_files',
+    'allocator cluster compiled disk sharding fingerprint checkpoint '
+    'weight_files weight_writer convert.files convert.mapping '
+    'convert.decoder_tables convert.encoder_tables convert.source_config '
+    'convert.statistics_files',
   ),
   (
     'train.losses train.optimizer train.stages train.step train.log '

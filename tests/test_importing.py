@@ -15,13 +15,15 @@ import small
 
 from vimonet_jax import (
   base,
-  checkpoint,
   claim,
   exporting,
+  fingerprint,
   importing,
   outcome,
   pipeline,
   sharding,
+  weight_files,
+  weight_writer,
 )
 from vimonet_jax import corpus as corpora
 from vimonet_jax.convert import mapping
@@ -98,7 +100,7 @@ def run(tmp_path_factory) -> Run:
       else np.random.default_rng(seed).random(x.shape, np.float32)
       for path, x in state.items()
     }
-    checkpoint.save_weights(os.path.join(workdir, name, 'weights'), made)
+    weight_writer.save(os.path.join(workdir, name, 'weights'), made)
     weights |= made
   return Run(config, workdir, weights, model)
 
@@ -128,7 +130,7 @@ def converted(run, exported, tmp_path_factory) -> dict[str, str]:
 
 def test_what_comes_back_is_what_went_out(run, converted):
   for folder in converted.values():
-    found = checkpoint.load_weights(os.path.join(folder, 'weights'))
+    found = weight_files.load(os.path.join(folder, 'weights'))
     for path, x in found.items():
       if path in ('motion/quantizer/sum', 'motion/quantizer/count'):
         continue  # No file of T2M-GPT's has them.
@@ -145,7 +147,7 @@ def test_what_comes_back_is_what_went_out(run, converted):
 def test_nothing_of_a_decoder_is_forgotten(run, converted):
   found = set()
   for folder in converted.values():
-    found |= set(checkpoint.LazyWeights(os.path.join(folder, 'weights')))
+    found |= set(weight_files.Lazy(os.path.join(folder, 'weights')))
   # The tower goes nowhere: what reads it in torch wants all of its blocks.
   lost = {path for path in run.weights if not path.startswith('video/')}
   assert lost == found
@@ -226,7 +228,7 @@ def test_an_assembled_model_is_the_one_that_was_trained(
   told = capsys.readouterr().out
   assert told.endswith('\nWithout config.base.video it reads no video.\n')
   assert 'reads no motion' not in told
-  found = checkpoint.load_weights(os.path.join(workdir, 'model', 'weights'))
+  found = weight_files.load(os.path.join(workdir, 'model', 'weights'))
   bundle = engine.load_bundle(os.path.join(workdir, 'model'))
   assert bundle.model.llm.lora.rank == 0
   rng = np.random.default_rng(0)
@@ -275,7 +277,7 @@ def test_a_stage_is_trained_on_what_was_converted(
       assert kept == f.read()
   pipeline.train_stage(config, workdir, 'align', corpus)
   pipeline.export(config, workdir)
-  found = checkpoint.load_weights(os.path.join(workdir, 'model', 'weights'))
+  found = weight_files.load(os.path.join(workdir, 'model', 'weights'))
   for path, x in found.items():
     is_trained = path.startswith('translators/')
     assert is_trained or path in run.weights
@@ -286,9 +288,9 @@ def test_a_stage_is_trained_on_what_was_converted(
   # With other weights in the same place the run does not go on.
   wrong = dict(config.base) | {'llm': str(tmp_path / 'other')}
   shutil.copytree(converted['llm'], wrong['llm'])
-  other = checkpoint.load_weights(os.path.join(wrong['llm'], 'weights'))
+  other = weight_files.load(os.path.join(wrong['llm'], 'weights'))
   other['llm/norm/scale'] = other['llm/norm/scale'] + 1
-  checkpoint.save_weights(os.path.join(wrong['llm'], 'weights'), other)
+  weight_writer.save(os.path.join(wrong['llm'], 'weights'), other)
   config.base = wrong
   shutil.rmtree(os.path.join(workdir, 'model'))
   with pytest.raises(ValueError, match='frozen weights that it began with'):
@@ -528,7 +530,7 @@ def test_weights_are_rounded_to_what_the_network_computes_in(
     output=output,
     statistics=None,
   )
-  found = checkpoint.load_weights(os.path.join(output, 'weights'))
+  found = weight_files.load(os.path.join(output, 'weights'))
   for path, x in found.items():
     assert x.dtype == jnp.bfloat16
     wanted = run.weights[path].astype(jnp.bfloat16)
@@ -591,8 +593,8 @@ def test_a_folder_keeps_its_weights_until_all_of_the_new_ones_are_read(
   run, exported, converted, tmp_path, monkeypatch
 ):
   folder = shutil.copytree(converted['llm'], tmp_path / 'llm')
-  before = checkpoint.fingerprint(
-    checkpoint.load_weights(str(folder / 'weights'))
+  before = fingerprint.of(
+    weight_files.load(str(folder / 'weights'))
   )
   command = {
     'source': os.path.join(exported, 'llm'),
@@ -611,8 +613,8 @@ def test_a_folder_keeps_its_weights_until_all_of_the_new_ones_are_read(
       _convert(run, **command)
   assert base.folders(_with({'llm': str(folder)}))
   assert (folder / 'tokenizer.model').exists()
-  after = checkpoint.fingerprint(
-    checkpoint.load_weights(str(folder / 'weights'))
+  after = fingerprint.of(
+    weight_files.load(str(folder / 'weights'))
   )
   assert after == before
   _convert(run, **command)

@@ -192,7 +192,7 @@ def _manifest(folder: str) -> Manifest:
 
 
 def weights(config) -> list[str]:
-  """The folders of weights, for checkpoint.load_weights."""
+  """The folders of weights, for weight_files.load."""
   return [
     os.path.join(folder, 'weights') for folder in folders(config).values()
   ]

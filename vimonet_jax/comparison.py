@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from vimonet_jax import base, checkpoint, importing, pipeline, sharding
+from vimonet_jax import base, importing, pipeline, sharding, weight_files
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import batches, packing, records, text, tokenizer
 from vimonet_jax.infer import engine
@@ -294,7 +294,7 @@ def _weights(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
   """All that config.base does not name, and adapters that do something."""
   folders = base.weights(config)
-  stored = set(checkpoint.LazyWeights(folders)) if folders else set()
+  stored = set(weight_files.Lazy(folders)) if folders else set()
   fresh: dict[str, np.ndarray] = {}
   mutable: dict[str, Any] = {}
   parts = [stages.tokens('parity', model, ('.*',), media=media)]
@@ -371,7 +371,7 @@ def _sizes(given: handout.Given) -> dict[str, Any]:
   """Parameters of each part, and what the model is."""
   shapes = {path: x.shape for path, x in given.fresh.items()}
   if given.base:
-    shapes |= checkpoint.LazyWeights(given.base).shapes
+    shapes |= weight_files.Lazy(given.base).shapes
   counts: dict[str, int] = {}
   for path, shape in shapes.items():
     part = 'adapter' if '/lora_' in path else path.split('/')[0]

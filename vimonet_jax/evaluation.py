@@ -14,13 +14,14 @@ from typing import Any
 import jax
 
 from vimonet_jax import (
-  checkpoint,
   claim,
   cluster,
+  fingerprint,
   judging,
   report,
   sharding,
   suite,
+  weight_files,
 )
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import batches, records, sources
@@ -152,7 +153,7 @@ def _predictions(workdir: str, name: str) -> str:
 
 def _settings(config, workdir: str) -> eval_run.Settings:
   weights = os.path.join(workdir, 'model', 'weights')
-  found = checkpoint.fingerprint(checkpoint.LazyWeights(weights))
+  found = fingerprint.of(weight_files.Lazy(weights))
   # Rounded weights are other weights.
   bits = config.eval.get('quantize', '')
   return eval_run.Settings(

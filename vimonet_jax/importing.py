@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import tqdm
 
-from vimonet_jax import base, checkpoint
+from vimonet_jax import base, weight_writer
 from vimonet_jax import corpus as corpora
 from vimonet_jax.convert import (
   decoder_tables,
@@ -248,7 +248,7 @@ def convert(
     reading.table, found.shapes, found.read, dtype=jnp.dtype(reading.dtype)
   )
   with (
-    checkpoint.weights_writer(os.path.join(output, 'weights')) as write,
+    weight_writer.writing(os.path.join(output, 'weights')) as write,
     tqdm.tqdm(
       total=_bytes(reading), desc=format, dynamic_ncols=True, **_IN_BYTES
     ) as bar,

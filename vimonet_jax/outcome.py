@@ -10,7 +10,14 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from vimonet_jax import base, checkpoint, claim, importing, sharding
+from vimonet_jax import (
+  base,
+  claim,
+  fingerprint,
+  importing,
+  sharding,
+  weight_files,
+)
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import tokenizer
 from vimonet_jax.infer import engine
@@ -34,7 +41,7 @@ class Outcome(NamedTuple):
   """
 
   model: vimonet.Config
-  weights: checkpoint.LazyWeights
+  weights: weight_files.Lazy
   tokenizer: str
   statistics: features.Statistics | None
   decoder: str | None
@@ -89,7 +96,7 @@ def gather(config, workdir: str) -> Outcome:
   stage = stages.make(name, config[name], model)
   wanted, state = stage.abstract()
   folders = weights(config, workdir, config.stage_names)
-  found = checkpoint.LazyWeights(folders)
+  found = weight_files.Lazy(folders)
   if missing := sorted({*wanted, *state} - set(found)):
     raise ValueError(
       f'Expected all weights of stage {name} in {workdir} and config.base, '
@@ -100,7 +107,7 @@ def gather(config, workdir: str) -> Outcome:
   loop.check_base(
     os.path.join(workdir, name),
     name,
-    checkpoint.fingerprint(found.only(frozen, dtype=stage.frozen_dtype)),
+    fingerprint.of(found.only(frozen, dtype=stage.frozen_dtype)),
   )
   pair = os.path.join(workdir, 'statistics.npz')
   return Outcome(
@@ -119,7 +126,7 @@ def _real(folders: Mapping[str, str]) -> dict[str, str]:
 def _decoder(config, folders: Sequence[str] = ()) -> str | None:
   """What peft can load the adapters onto, if that is what they belong to."""
   for folder in set(folders) - set(base.weights(config)):
-    made = checkpoint.LazyWeights(folder)
+    made = weight_files.Lazy(folder)
     if any(path.startswith('llm/') and '/lora_' not in path for path in made):
       return None  # A stage has made another of it.
   return importing.original(config, 'llm')
@@ -142,7 +149,7 @@ def _of_base(config) -> Outcome:
   pair = base.file(config, 'motion', 'statistics.npz')
   return Outcome(
     model,
-    checkpoint.LazyWeights(base.weights(config)),
+    weight_files.Lazy(base.weights(config)),
     words,
     features.Statistics.load(pair) if pair else None,
     _decoder(config),

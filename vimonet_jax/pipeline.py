@@ -18,13 +18,13 @@ import tqdm
 
 from vimonet_jax import (
   base,
-  checkpoint,
   claim,
   cluster,
   disk,
   evaluation,
   outcome,
   sharding,
+  weight_files,
 )
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import (
@@ -111,7 +111,7 @@ def _check_frozen(
     config: of the run.
     paths: stage -> what it trains and what it keeps frozen, in their order.
   """
-  there = set(checkpoint.LazyWeights(base.weights(config)))
+  there = set(weight_files.Lazy(base.weights(config)))
   for name, (trainable, frozen) in paths.items():
     parts = {base.part_of(path) for path in frozen - there}
     if lost := [part for part in base.PARTS if part in parts]:

@@ -17,6 +17,8 @@ import sys
 import tempfile
 import time
 
+from vimonet_jax import weight_files
+
 ROOT = pathlib.Path(__file__).parents[2]
 _TOY = ROOT / 'tests' / 'train' / 'toy.py'
 _PATIENCE_S = 120.0
@@ -107,9 +109,8 @@ def _newest(folder) -> int:
 
 
 def _bits(folder) -> dict[str, bytes]:
-  from vimonet_jax import checkpoint
 
-  flat = checkpoint.load_weights(str(folder / 'weights'))
+  flat = weight_files.load(str(folder / 'weights'))
   return {path: x.tobytes() for path, x in flat.items()}
 
 

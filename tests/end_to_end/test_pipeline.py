@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from vimonet_jax import checkpoint
+from vimonet_jax import weight_files
 from vimonet_jax.synthetic import actions
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -217,7 +217,7 @@ def test_a_run_that_is_killed_ends_with_the_same_bits(
     assert not (workdir / 'report.html').exists()
   _finish(_start(workdir, cache))
   ours, theirs = (
-    checkpoint.load_weights(str(folder / 'model' / 'weights'))
+    weight_files.load(str(folder / 'model' / 'weights'))
     for folder in (workdir, reference)
   )
   assert ours.keys() == theirs.keys()

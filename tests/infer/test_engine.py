@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from vimonet_jax import checkpoint, sharding
+from vimonet_jax import sharding, weight_files
 from vimonet_jax.data import records
 from vimonet_jax.infer import conversation, engine, generate
 from vimonet_jax.models import (
@@ -180,14 +180,14 @@ def test_an_engine_on_a_mesh_answers_like_one_on_a_device(tiny_model, asking):
 
 def test_weights_are_read_straight_into_their_shards(tiny_model, monkeypatch):
   read, asked_for = {}, {}
-  load = checkpoint.load_weights
+  load = weight_files.load
 
   def spy(folder, patterns, *, shardings, change):
     read.update(load(folder, patterns, shardings=shardings, change=change))
     asked_for.update(shardings)
     return dict(read)
 
-  monkeypatch.setattr(checkpoint, 'load_weights', spy)
+  monkeypatch.setattr(weight_files, 'load', spy)
   mesh = sharding.make_mesh(1, 2, 2, devices=jax.devices()[:4])
   meshed = engine.Engine.load(f'{tiny_model.workdir}/model', mesh=mesh)
   stage = stages.tokens(

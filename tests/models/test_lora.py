@@ -161,7 +161,7 @@ def test_what_is_kept_is_all_but_the_adapters_by_its_names_alone():
 
 
 class _Reads(dict):
-  """Weights that are read from disk, as checkpoint.LazyWeights."""
+  """Weights that are read from disk, as weight_files.Lazy."""
 
   def __init__(self, flat):
     super().__init__(flat)

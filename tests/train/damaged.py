@@ -3,7 +3,7 @@
 import numpy as np
 import toy
 
-from vimonet_jax import checkpoint
+from vimonet_jax import weight_files
 from vimonet_jax.data import batches, dataset, skipped
 from vimonet_jax.motion import features
 
@@ -36,5 +36,5 @@ def train(folder, built, steps=STEPS, **options):
 
 
 def weights(folder) -> dict[str, bytes]:
-  flat = checkpoint.load_weights(str(folder / 'weights'))
+  flat = weight_files.load(str(folder / 'weights'))
   return {path: np.asarray(x).tobytes() for path, x in flat.items()}

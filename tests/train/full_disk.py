@@ -12,7 +12,7 @@ import traceback
 
 import toy
 
-from vimonet_jax import checkpoint
+from vimonet_jax import fingerprint, weight_files
 
 STEPS = 120
 
@@ -55,8 +55,8 @@ def _twice(folder, *, at, leave=0, **options) -> dict:
 
 def _train(run, steps, **options) -> str:
   toy.train(run, steps, **options)
-  flat = checkpoint.load_weights(str(run / 'weights'))
-  return checkpoint.fingerprint(flat)
+  flat = weight_files.load(str(run / 'weights'))
+  return fingerprint.of(flat)
 
 
 class _Filling:

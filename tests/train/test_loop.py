@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import toy
 
-from vimonet_jax import checkpoint
+from vimonet_jax import checkpoint, weight_files, weight_writer
 from vimonet_jax.train import log, optimizer
 from vimonet_jax.train import step as step_lib
 
@@ -31,7 +31,7 @@ def _lines(folder):
 
 
 def _weights(folder):
-  return checkpoint.load_weights(str(pathlib.Path(folder) / 'weights'))
+  return weight_files.load(str(pathlib.Path(folder) / 'weights'))
 
 
 def _assert_same(ours, theirs):
@@ -363,7 +363,7 @@ def _base(tmp_path_factory):
   """A folder with the weights that the toy keeps frozen."""
   folder = tmp_path_factory.mktemp('base') / 'weights'
   fresh, _ = toy.init(jax.random.key(0))
-  checkpoint.save_weights(
+  weight_writer.save(
     str(folder), {'net/out/kernel': np.asarray(fresh['net/out/kernel'])}
   )
   return str(folder)
@@ -388,7 +388,7 @@ def test_named_weights_go_before_fresh_ones_for_the_paths_they_have(
 ):
   named, first = _weights(undisturbed), {}
   scale = str(tmp_path / 'scale')
-  checkpoint.save_weights(
+  weight_writer.save(
     scale, {'net/blocks/norm/scale': named['net/blocks/norm/scale']}
   )
 
@@ -421,8 +421,8 @@ def test_named_weights_without_what_stays_frozen_are_refused(
 def test_other_frozen_weights_are_not_gone_on_with(tmp_path, base):
   toy.train(tmp_path / 'run', 4, init=[base])
   other = str(tmp_path / 'other')
-  kernel = checkpoint.load_weights(base)['net/out/kernel']
-  checkpoint.save_weights(other, {'net/out/kernel': kernel + 1})
+  kernel = weight_files.load(base)['net/out/kernel']
+  weight_writer.save(other, {'net/out/kernel': kernel + 1})
   with pytest.raises(ValueError, match='the frozen weights that it began with'):
     toy.train(tmp_path / 'run', 6, init=[other])
   toy.train(tmp_path / 'run', 6, init=[base])
@@ -449,7 +449,7 @@ def test_a_stage_looks_once_at_each_kind_of_batch(tmp_path):
 
 
 def test_named_weights_of_another_shape_are_reported(tmp_path):
-  checkpoint.save_weights(
+  weight_writer.save(
     str(tmp_path / 'other'), {'net/blocks/norm/scale': np.ones((3, 8))}
   )
   with pytest.raises(ValueError, match=r'net/blocks/norm/scale.*\(3, 8\)'):

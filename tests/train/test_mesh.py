@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import small
 
-from vimonet_jax import checkpoint, sharding
+from vimonet_jax import sharding, weight_files, weight_writer
 from vimonet_jax.train import loop, optimizer, stages
 
 TRAINED = ('llm/.*/lora_.', 'translators/.*')
@@ -55,7 +55,7 @@ def _train(folder, start, mesh):
     evaluate=evaluate,
     progress=False,
   )
-  return summary, checkpoint.load_weights(str(folder / 'weights')), pieces
+  return summary, weight_files.load(str(folder / 'weights')), pieces
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def _compiles_quickly():
 def test_a_stage_learns_on_a_mesh_what_it_learns_on_one_device(tmp_path):
   given = small.params(_stage().abstract()[0], 0.3)
   start = str(tmp_path / 'start')
-  checkpoint.save_weights(start, given)
+  weight_writer.save(start, given)
   alone, want, whole = _train(tmp_path / 'alone', start, None)
   mesh = sharding.make_mesh(2, 2, 2)
   shared, found, pieces = _train(tmp_path / 'mesh', start, mesh)

@@ -16,7 +16,7 @@ import toy
 import two_processes
 from jax.experimental import multihost_utils
 
-from vimonet_jax import checkpoint, cluster
+from vimonet_jax import cluster, weight_files, weight_writer
 from vimonet_jax.data import records
 from vimonet_jax.eval import benchmarks
 from vimonet_jax.eval import run as eval_run
@@ -176,18 +176,18 @@ def test_one_process_that_is_told_at_the_last_step_stops_there(tmp_path):
 def test_one_process_that_is_told_while_it_ends_a_stage_begins_no_other(
   tmp_path, monkeypatch
 ):
-  save = checkpoint.save_weights
+  save = weight_writer.save
 
   def save_weights(*args):
     _terminate()
     save(*args)
 
-  monkeypatch.setattr(checkpoint, 'save_weights', save_weights)
+  monkeypatch.setattr(weight_writer, 'save', save_weights)
   with pytest.raises(SystemExit) as stopped:
     toy.train(tmp_path, 4)
   assert stopped.value.code == 143
   assert (tmp_path / 'summary.json').exists()
-  assert checkpoint.load_weights(str(tmp_path / 'weights'))
+  assert weight_files.load(str(tmp_path / 'weights'))
 
 
 def test_a_signal_that_comes_before_anybody_asks_stops_both_at_one_call():

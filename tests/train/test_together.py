@@ -17,7 +17,7 @@ import together
 import toy
 import two_processes
 
-from vimonet_jax import checkpoint, cluster, sharding
+from vimonet_jax import cluster, sharding, weight_files
 from vimonet_jax.data import batches
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def _losses(folder):
 
 
 def _weights(folder):
-  return checkpoint.load_weights(str(folder / 'weights'))
+  return weight_files.load(str(folder / 'weights'))
 
 
 def _mesh(devices=8):

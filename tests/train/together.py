@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import toy
 
-from vimonet_jax import checkpoint, cluster, sharding
+from vimonet_jax import checkpoint, cluster, fingerprint, sharding
 from vimonet_jax.data import batches
 from vimonet_jax.eval import benchmarks
 from vimonet_jax.eval import run as eval_run
@@ -47,7 +47,7 @@ def restored(folder, mesh):
     state = saver.restore(target, iter(batches.join(shares)))
     saver.close()
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return checkpoint.fingerprint(
+    return fingerprint.of(
       {jax.tree_util.keystr(path): x for path, x in leaves}
     )
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from vimonet_jax import checkpoint, cluster, sharding
+from vimonet_jax import cluster, sharding, weight_files, weight_writer
 from vimonet_jax.data import batches, packing, records, text, tokenizer
 from vimonet_jax.infer import generate
 from vimonet_jax.models import lora, vimonet
@@ -82,7 +82,7 @@ def save(
     # First it goes and last it comes: a folder that has it is complete.
     if os.path.exists(path):
       os.remove(path)
-  with checkpoint.weights_writer(os.path.join(folder, _WEIGHTS)) as write:
+  with weight_writer.writing(os.path.join(folder, _WEIGHTS)) as write:
     for name in lora.kept(params) if adapter.rank else params:
       x = lora.merged(params, name, adapter) if adapter.rank else params[name]
       write(name, np.asarray(x))
@@ -235,7 +235,7 @@ class Engine:
         return quantizing.like(name, x, wanted)
       return {name: x.astype(_kept(name, x.dtype, bundle.model))}
 
-    params = checkpoint.load_weights(
+    params = weight_files.load(
       os.path.join(folder, _WEIGHTS),
       # What the model does not have would have no place, and so is not read.
       ['|'.join(map(re.escape, parts))],

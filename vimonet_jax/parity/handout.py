@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vimonet_jax import checkpoint, sharding
+from vimonet_jax import sharding, weight_files, weight_writer
 from vimonet_jax.convert import (
   decoder_tables,
   encoder_tables,
@@ -102,10 +102,10 @@ def write(root: str, given: Given) -> None:
   folders = list(given.base)
   if given.fresh:  # Not where config.base names everything.
     folders.append(str(folder / 'weights'))
-    checkpoint.save_weights(folders[-1], given.fresh)
+    weight_writer.save(folders[-1], given.fresh)
   if given.probe:
-    checkpoint.save_weights(str(folder / 'probe'), given.probe)
-  stored = checkpoint.LazyWeights(folders)
+    weight_writer.save(str(folder / 'probe'), given.probe)
+  stored = weight_files.Lazy(folders)
   read = stored.__getitem__
   _write_torch(folder / 'torch', given, read, set(stored))
   checkpoints = _checkpoints(folder, given, read)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from vimonet_jax import checkpoint, sharding
+from vimonet_jax import sharding, weight_files
 from vimonet_jax.infer import engine
 from vimonet_jax.models import lora, motion_vqvae, vimonet
 from vimonet_jax.parity import work_folder
@@ -75,7 +75,7 @@ def _weights(work, dtype: str, *, probe: bool) -> dict[str, jax.Array]:
   folders = list(work.settings['weights'])
   if probe and (work.root / 'probe').exists():
     folders.append(str(work.root / 'probe'))
-  stored, flat = checkpoint.LazyWeights(folders), {}
+  stored, flat = weight_files.Lazy(folders), {}
   for path in stored:
     x = jnp.asarray(stored[path])
     if jnp.issubdtype(x.dtype, jnp.floating):

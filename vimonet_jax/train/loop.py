@@ -33,7 +33,15 @@ import jax.numpy as jnp
 import optax
 from etils import epath
 
-from vimonet_jax import checkpoint, cluster, disk, sharding
+from vimonet_jax import (
+  checkpoint,
+  cluster,
+  disk,
+  fingerprint,
+  sharding,
+  weight_files,
+  weight_writer,
+)
 from vimonet_jax.models import quantize
 from vimonet_jax.train import log as log_lib
 from vimonet_jax.train import optimizer
@@ -135,7 +143,7 @@ def train(
       # Saved before: who is stopped meanwhile looks again and loses nothing.
       with stop.at_once():
         log.amend(last, _evaluation(evaluate, state, frozen, last))
-    checkpoint.save_weights(
+    weight_writer.save(
       root / 'weights', optimizer.join(state.trainables, state.mutable)
     )
     return log.finish(name=stage.name, steps=steps, started_from=source)
@@ -152,7 +160,7 @@ def _start(
     3. fresh parameters.
   Frozen parameters are in no checkpoint: 2 and 3 hold for them in every case.
   """
-  stored = checkpoint.LazyWeights(init)
+  stored = weight_files.Lazy(init)
   target, where = step_lib.layout(stage, tx, mesh, stored.dtypes)
   wanted = {**target.trainables, **target.mutable, **where}
 
@@ -188,8 +196,10 @@ def _start(
     mutable={path: flat[path] for path in target.mutable},
   )
   frozen = {path: flat[path] for path in where}
-  marks += [checkpoint.mark(path, frozen[path]) for path in {*fresh} & {*where}]
-  check_base(root, stage.name, checkpoint.fingerprint_of(marks))
+  marks += [
+    fingerprint.mark(path, frozen[path]) for path in {*fresh} & {*where}
+  ]
+  check_base(root, stage.name, fingerprint.of_marks(marks))
   source = f'{len(wanted) - len(fresh)} named and {len(fresh)} fresh arrays'
 
   # 1.
@@ -239,7 +249,7 @@ def _load(
   wanted: Flat,
   frozen: Collection[str],
   frozen_dtype: str | None,
-) -> tuple[Flat, list[checkpoint.Mark]]:
+) -> tuple[Flat, list[fingerprint.Mark]]:
   """Named weights for paths that the stage has, as it keeps them.
 
   Args:
@@ -276,13 +286,13 @@ def _load(
     dtype = wanted[path].dtype if is_whole else frozen_dtype or x.dtype
     x = x.astype(dtype)
     if first in frozen:
-      marks.append(checkpoint.mark(path, x))
+      marks.append(fingerprint.mark(path, x))
     return {path: x} if is_whole else quantize.like(path, x, wanted)
 
   shardings = {
     path: wanted[parts[0]].sharding for path, parts in takers.items()
   }
-  found = checkpoint.load_weights(
+  found = weight_files.load(
     folders, taken, shardings=shardings, change=keep
   )
   return found, marks

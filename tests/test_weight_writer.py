@@ -12,7 +12,12 @@ import tensorstore as ts
 import two_processes
 from etils import epath
 
-from vimonet_jax import checkpoint, sharding
+from vimonet_jax import (
+  fingerprint,
+  sharding,
+  weight_files,
+  weight_writer,
+)
 
 _RNG = np.random.default_rng(0)
 # Bytes of a file, and of a chunk in it.
@@ -43,11 +48,11 @@ OLD = {'old': np.arange(3.0), 'llm/head/kernel': np.zeros((2, 2), np.float32)}
 @pytest.fixture(params=SIZES.values(), ids=list(SIZES))
 def sizes(request, monkeypatch):
   for name, size in zip(('_FILE', '_CHUNK'), request.param, strict=True):
-    monkeypatch.setattr(checkpoint, f'{name}_BYTES', size)
+    monkeypatch.setattr(weight_writer, f'{name}_BYTES', size)
 
 
 def _write(folder, flat):
-  with checkpoint.weights_writer(str(folder)) as write:
+  with weight_writer.writing(str(folder)) as write:
     _write_all(write, flat)
 
 
@@ -72,36 +77,36 @@ def test_what_is_written_in_parts_is_read_as_if_it_were_saved(
   tmp_path, sizes, caplog
 ):
   _write(tmp_path / 'weights', WEIGHTS)
-  _same(checkpoint.load_weights(str(tmp_path / 'weights')), WEIGHTS)
-  _same(checkpoint.LazyWeights(str(tmp_path / 'weights')), WEIGHTS)
-  found = checkpoint.load_weights(str(tmp_path / 'weights'), ['llm/blocks/.*'])
+  _same(weight_files.load(str(tmp_path / 'weights')), WEIGHTS)
+  _same(weight_files.Lazy(str(tmp_path / 'weights')), WEIGHTS)
+  found = weight_files.load(str(tmp_path / 'weights'), ['llm/blocks/.*'])
   assert len(found) == 2
   assert _names(tmp_path) == ['weights']
   assert caplog.messages == []  # Such as what Orbax misses.
 
 
 def test_saving_is_writing_in_parts(tmp_path, sizes):
-  checkpoint.save_weights(str(tmp_path / 'weights'), WEIGHTS | EMPTY)
-  _same(checkpoint.load_weights(str(tmp_path / 'weights')), WEIGHTS | EMPTY)
+  weight_writer.save(str(tmp_path / 'weights'), WEIGHTS | EMPTY)
+  _same(weight_files.load(str(tmp_path / 'weights')), WEIGHTS | EMPTY)
   on_devices = {path: jnp.asarray(x) for path, x in WEIGHTS.items()}
-  checkpoint.save_weights(str(tmp_path / 'weights'), on_devices)
-  _same(checkpoint.load_weights(str(tmp_path / 'weights')), WEIGHTS)
+  weight_writer.save(str(tmp_path / 'weights'), on_devices)
+  _same(weight_files.load(str(tmp_path / 'weights')), WEIGHTS)
 
 
 def test_a_saved_array_leaves_the_devices_a_file_at_a_time(
   tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(checkpoint, '_FILE_BYTES', 64)
-  sizes_ = [len(x) for x in checkpoint._rows(jnp.zeros((7, 8)))]
+  monkeypatch.setattr(weight_writer, '_FILE_BYTES', 64)
+  sizes_ = [len(x) for x in weight_writer._rows(jnp.zeros((7, 8)))]
   assert sizes_ == [2, 2, 2, 1]
 
 
 def test_a_mesh_that_does_not_divide_an_array_is_said(tmp_path):
-  checkpoint.save_weights(str(tmp_path / 'weights'), {'x': np.ones((6, 4))})
+  weight_writer.save(str(tmp_path / 'weights'), {'x': np.ones((6, 4))})
   mesh = sharding.make_mesh(1, 8, 1)
   for spec in (jax.P('fsdp'), jax.P(None, None, 'fsdp')):
     with pytest.raises(ValueError, match=r'Expected x \[6, 4\] to divide as'):
-      checkpoint.load_weights(
+      weight_files.load(
         str(tmp_path / 'weights'),
         shardings={'x': jax.NamedSharding(mesh, spec)},
       )
@@ -112,7 +117,7 @@ def test_what_is_written_in_parts_arrives_in_shards(tmp_path, sizes):
   mesh = sharding.make_mesh(1, 4, 2)
   path = 'llm/blocks/attn/q/kernel'
   place = jax.NamedSharding(mesh, jax.P(None, 'fsdp', 'tensor', None))
-  found = checkpoint.load_weights(
+  found = weight_files.load(
     str(tmp_path / 'weights'), shardings={path: place}
   )
   assert found[path].sharding == place
@@ -122,17 +127,17 @@ def test_what_is_written_in_parts_arrives_in_shards(tmp_path, sizes):
 
 def test_the_folder_changes_when_all_is_written_and_not_before(tmp_path, sizes):
   folder = tmp_path / 'weights'
-  with checkpoint.weights_writer(str(folder)) as write:
+  with weight_writer.writing(str(folder)) as write:
     _write_all(write, WEIGHTS)
     assert not folder.exists()
     with pytest.raises(FileNotFoundError):
-      checkpoint.load_weights(str(folder))
+      weight_files.load(str(folder))
   _write(folder, OLD)
-  _same(checkpoint.load_weights(str(folder)), OLD)
-  with checkpoint.weights_writer(str(folder)) as write:
+  _same(weight_files.load(str(folder)), OLD)
+  with weight_writer.writing(str(folder)) as write:
     _write_all(write, WEIGHTS)
-    _same(checkpoint.load_weights(str(folder)), OLD)
-  _same(checkpoint.load_weights(str(folder)), WEIGHTS)
+    _same(weight_files.load(str(folder)), OLD)
+  _same(weight_files.load(str(folder)), WEIGHTS)
 
 
 def test_an_error_leaves_what_was_there(tmp_path, sizes):
@@ -145,22 +150,22 @@ def test_an_error_leaves_what_was_there(tmp_path, sizes):
     raise KeyError('the source broke off')
 
   def write_all():
-    with checkpoint.weights_writer(str(folder)) as write:
+    with weight_writer.writing(str(folder)) as write:
       for path, x in source():
         write(path, x)
 
   with pytest.raises(KeyError, match='the source broke off'):
     write_all()
-  _same(checkpoint.load_weights(str(folder)), OLD)
+  _same(weight_files.load(str(folder)), OLD)
   # What it wrote until then is not mixed with what comes after it.
   _write(folder, {'new': np.ones(2)})
-  _same(checkpoint.load_weights(str(folder)), {'new': np.ones(2)})
+  _same(weight_files.load(str(folder)), {'new': np.ones(2)})
   assert _names(tmp_path) == ['weights']
 
 
 def test_what_a_killed_writer_left_does_not_disturb(tmp_path, sizes):
   folder = tmp_path / 'weights'
-  killed = checkpoint.weights_writer(str(folder))
+  killed = weight_writer.writing(str(folder))
   _write_all(killed.__enter__(), WEIGHTS)  # And no more is heard of it.
   left = tmp_path / 'weights.parts.orbax-checkpoint-tmp' / 'state'
   left.mkdir(parents=True)
@@ -168,7 +173,7 @@ def test_what_a_killed_writer_left_does_not_disturb(tmp_path, sizes):
   neighbour = tmp_path / 'weights_of_another'
   neighbour.mkdir()
   _write(folder, OLD)
-  _same(checkpoint.load_weights(str(folder)), OLD)
+  _same(weight_files.load(str(folder)), OLD)
   assert _names(tmp_path) == ['weights', 'weights_of_another']
 
 
@@ -198,12 +203,12 @@ def test_weights_are_complete_whenever_the_writer_is_killed(
         was_killed = False
       except Exception:  # Orbax wraps what its thread raised.
         was_killed = True
-    found = checkpoint.load_weights(str(folder))
+    found = weight_files.load(str(folder))
     _same(found, WEIGHTS if len(found) == len(WEIGHTS) else OLD)
     if not was_killed:
       break
     _write(folder, {'next': np.ones(2)})
-    _same(checkpoint.load_weights(str(folder)), {'next': np.ones(2)})
+    _same(weight_files.load(str(folder)), {'next': np.ones(2)})
     assert _names(tmp_path) == ['weights']
   assert not was_killed
   assert len(seen) == allowed >= 6
@@ -214,32 +219,32 @@ def test_weights_are_complete_whenever_the_writer_is_killed(
 
 def test_lazy_weights_are_a_mapping_in_which_later_folders_override(tmp_path):
   folders = [str(tmp_path / name) for name in 'ab']
-  checkpoint.save_weights(folders[0], WEIGHTS)
+  weight_writer.save(folders[0], WEIGHTS)
   _write(folders[1], OLD)
-  found = checkpoint.LazyWeights(folders)
+  found = weight_files.Lazy(folders)
   _same(found, WEIGHTS | OLD)
   assert len(found) == 6
   assert list(found) == sorted(WEIGHTS | OLD)
   assert found.shapes == {path: x.shape for path, x in (WEIGHTS | OLD).items()}
   assert 'old' in found
   assert 'llm/blocks' not in found
-  wanted = checkpoint.fingerprint(checkpoint.load_weights(folders))
-  assert checkpoint.fingerprint(found) == wanted
+  wanted = fingerprint.of(weight_files.load(folders))
+  assert fingerprint.of(found) == wanted
   with pytest.raises(FileNotFoundError, match='nowhere'):
-    checkpoint.LazyWeights([folders[0], str(tmp_path / 'nowhere')])
+    weight_files.Lazy([folders[0], str(tmp_path / 'nowhere')])
 
 
 def test_nothing_is_kept_of_an_array_that_was_read(tmp_path, monkeypatch):
   _write(tmp_path, WEIGHTS)
   read = []
-  read_them = checkpoint._read
+  read_them = weight_files._read
 
   def counted(folder, entries, *rest):
     read.extend(entries)
     return read_them(folder, entries, *rest)
 
-  monkeypatch.setattr(checkpoint, '_read', counted)
-  found = checkpoint.LazyWeights(str(tmp_path))
+  monkeypatch.setattr(weight_files, '_read', counted)
+  found = weight_files.Lazy(str(tmp_path))
   assert len(found.shapes) == len(list(found)) == 5
   assert read == []  # Shapes and names cost nothing.
   path = 'llm/blocks/norm1/scale'
@@ -252,7 +257,7 @@ def test_nothing_is_kept_of_an_array_that_was_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize('dtype', [None, jnp.bfloat16, np.float32])
 def test_some_of_the_weights_are_rounded_as_they_are_read(tmp_path, dtype):
   _write(tmp_path, WEIGHTS)
-  everything = checkpoint.LazyWeights(str(tmp_path))
+  everything = weight_files.Lazy(str(tmp_path))
   paths = [path for path in WEIGHTS if path != 'llm/head/kernel']
   found = everything.only(paths, dtype=dtype)
   assert set(found.shapes) == set(found) == set(paths)
@@ -270,13 +275,13 @@ def test_some_of_the_weights_are_rounded_as_they_are_read(tmp_path, dtype):
 
 def test_writing_nothing_is_an_error_and_leaves_what_was_there(tmp_path):
   folder = str(tmp_path / 'weights')
-  checkpoint.save_weights(folder, {'a': np.ones(2, np.float32)})
+  weight_writer.save(folder, {'a': np.ones(2, np.float32)})
   with (
     pytest.raises(ValueError, match='found none'),
-    checkpoint.weights_writer(folder),
+    weight_writer.writing(folder),
   ):
     pass
-  assert set(checkpoint.load_weights(folder)) == {'a'}
+  assert set(weight_files.load(folder)) == {'a'}
 
 
 def _flip(data):
@@ -293,7 +298,7 @@ def _flip(data):
 def test_no_damaged_file_is_read_as_if_nothing_were(tmp_path, sizes, damage):
   """TensorStore's checksums have to be asked for, and Orbax has none."""
   folder = tmp_path / 'weights'
-  checkpoint.save_weights(str(folder), WEIGHTS)
+  weight_writer.save(str(folder), WEIGHTS)
   files = [path for path in folder.rglob('*') if path.is_file()]
   tried = 0
   for path in files:
@@ -305,7 +310,7 @@ def test_no_damaged_file_is_read_as_if_nothing_were(tmp_path, sizes, damage):
     path.unlink()
     if damage is not None:
       path.write_bytes(damage(data))
-    for read in (checkpoint.load_weights, _read_one_by_one):
+    for read in (weight_files.load, _read_one_by_one):
       if path.name == '_METADATA' and damage is not None:
         # Only that it is there counts: _SHAPES says what there is.
         _same(read(str(folder)), WEIGHTS)
@@ -318,7 +323,7 @@ def test_no_damaged_file_is_read_as_if_nothing_were(tmp_path, sizes, damage):
     path.write_bytes(data)
     tried += 1
   assert tried >= 2 * len(WEIGHTS) + 1
-  _same(checkpoint.load_weights(str(folder)), WEIGHTS)
+  _same(weight_files.load(str(folder)), WEIGHTS)
 
 
 @pytest.mark.parametrize('name', ['zarr.json', '_SHAPES'])
@@ -326,7 +331,7 @@ def test_no_character_of_a_description_makes_another_array(tmp_path, name):
   """Of a shape [5, 6], one bit makes [4, 6]."""
   folder = tmp_path / 'weights'
   wanted = {'x': np.arange(30, dtype=np.float32).reshape(5, 6)}
-  checkpoint.save_weights(str(folder), wanted)
+  weight_writer.save(str(folder), wanted)
   path = folder / ('x/zarr.json' if name == 'zarr.json' else name)
   text = path.read_text()
   refused = 0
@@ -335,7 +340,7 @@ def test_no_character_of_a_description_makes_another_array(tmp_path, name):
       continue
     path.write_text(text[:i] + chr(ord(letter) ^ 1) + text[i + 1 :])
     try:
-      found = checkpoint.load_weights(str(folder))
+      found = weight_files.load(str(folder))
     except ValueError:
       refused += 1
     else:
@@ -344,7 +349,7 @@ def test_no_character_of_a_description_makes_another_array(tmp_path, name):
 
 
 def _read_one_by_one(folder):
-  found = checkpoint.LazyWeights(folder)
+  found = weight_files.Lazy(folder)
   return {path: found[path] for path in found}
 
 
@@ -355,9 +360,9 @@ import jax, numpy as np
 jax.config.update('jax_cpu_collectives_implementation', 'gloo')
 folder, port, index = sys.argv[1], sys.argv[2], int(sys.argv[3])
 jax.distributed.initialize(f'localhost:{port}', 2, index)
-from vimonet_jax import checkpoint
-checkpoint._FILE_BYTES = 16
-with checkpoint.weights_writer(folder) as write:
+from vimonet_jax import weight_writer
+weight_writer._FILE_BYTES = 16
+with weight_writer.writing(folder) as write:
   for i in range(3):
     write(f'llm/blocks/w{i}', np.full((4, 8), i, np.float32))
 mesh = jax.make_mesh((2,), ('x',), axis_types=(jax.sharding.AxisType.Auto,))
@@ -367,7 +372,7 @@ half = jax.make_array_from_callback(
   lambda at: np.arange(16, dtype=np.float32).reshape(8, 2)[at],
 )
 assert not half.is_fully_addressable
-checkpoint.save_weights(f'{folder}-saved', {'half': half})
+weight_writer.save(f'{folder}-saved', {'half': half})
 """
 
 
@@ -385,9 +390,9 @@ def test_several_processes_write_one_folder(tmp_path):
     timeout_s=100,
   ):
     assert status == 0, output[-3000:]
-  found = checkpoint.load_weights(folder)
+  found = weight_files.load(folder)
   assert [x[0, 0] for x in found.values()] == [0, 1, 2]
-  saved = checkpoint.load_weights(f'{folder}-saved')['half']
+  saved = weight_files.load(f'{folder}-saved')['half']
   np.testing.assert_array_equal(saved, np.arange(16.0).reshape(8, 2))
   assert _names(tmp_path) == ['weights', 'weights-saved']
 
@@ -400,10 +405,10 @@ STACK = _normal((7, 4, 6), ml_dtypes.bfloat16)
 @pytest.mark.parametrize('rows', [1, 2, 3, 7])
 def test_rows_arrive_one_after_the_other(tmp_path, sizes, rows):
   folder = tmp_path / 'weights'
-  with checkpoint.weights_writer(str(folder)) as write:
+  with weight_writer.writing(str(folder)) as write:
     for start in range(0, 7, rows):
       write('net/w', STACK[start : start + rows], of=7)
-  _same(checkpoint.load_weights(str(folder)), {'net/w': STACK})
+  _same(weight_files.load(str(folder)), {'net/w': STACK})
   files = [path for path in (folder / 'net/w/c').rglob('*') if path.is_file()]
   assert len(files) == -(-7 // rows)
 
@@ -411,7 +416,7 @@ def test_rows_arrive_one_after_the_other(tmp_path, sizes, rows):
 def test_views_are_written_as_what_they_show(tmp_path, sizes):
   flat = {'a': STACK.transpose(2, 0, 1), 'b': STACK[::-1], 'c': STACK[:0]}
   _write(tmp_path / 'weights', flat)
-  _same(checkpoint.load_weights(str(tmp_path / 'weights')), flat)
+  _same(weight_files.load(str(tmp_path / 'weights')), flat)
 
 
 def test_rows_that_do_not_come_are_an_error_and_leave_what_was_there(tmp_path):
@@ -419,13 +424,13 @@ def test_rows_that_do_not_come_are_an_error_and_leave_what_was_there(tmp_path):
   _write(folder, OLD)
 
   def most():
-    with checkpoint.weights_writer(folder) as write:
+    with weight_writer.writing(folder) as write:
       write('net/all', STACK)
       write('net/some', STACK[:4], of=7)
 
   with pytest.raises(ValueError, match=r'not all rows of net/some\.'):
     most()
-  _same(checkpoint.load_weights(folder), OLD)
+  _same(weight_files.load(folder), OLD)
 
 
 @pytest.mark.parametrize(
@@ -435,7 +440,7 @@ def test_rows_that_do_not_come_are_an_error_and_leave_what_was_there(tmp_path):
 )
 def test_rows_of_another_array_are_refused(tmp_path, rows):
   def write_all():
-    with checkpoint.weights_writer(str(tmp_path / 'weights')) as write:
+    with weight_writer.writing(str(tmp_path / 'weights')) as write:
       write('a', STACK[:4], of=7)
       write('a', rows, of=7)
 
@@ -445,7 +450,7 @@ def test_rows_of_another_array_are_refused(tmp_path, rows):
 
 def test_an_array_is_written_once(tmp_path):
   def write_twice():
-    with checkpoint.weights_writer(str(tmp_path / 'weights')) as write:
+    with weight_writer.writing(str(tmp_path / 'weights')) as write:
       write('a', STACK)
       write('a', STACK)
 
@@ -459,7 +464,7 @@ def test_what_was_on_its_way_at_an_error_is_not_in_the_next_folder(tmp_path):
   x = np.ones((3, 2048, 2048), np.float32)
 
   def broken():
-    with checkpoint.weights_writer(str(folder)) as write:
+    with weight_writer.writing(str(folder)) as write:
       write('w', x[:1], of=3)
       write('w', x[1:2], of=3)
       raise KeyError('the source broke off')
@@ -479,7 +484,7 @@ def test_what_was_on_its_way_at_an_error_is_not_in_the_next_folder(tmp_path):
 def test_names_may_lie_in_one_another(tmp_path):
   flat = {'a': STACK, 'a/b': STACK[0], 'a/c': STACK[1], 'c': np.ones(())}
   _write(tmp_path / 'weights', flat)
-  _same(checkpoint.load_weights(str(tmp_path / 'weights')), flat)
+  _same(weight_files.load(str(tmp_path / 'weights')), flat)
 
 
 @pytest.mark.parametrize(
@@ -492,7 +497,7 @@ def test_names_may_lie_in_one_another(tmp_path):
   ],
 )
 def test_a_chunk_is_small_where_sides_can_be_divided(shape, wanted):
-  chunk = checkpoint._chunk(shape, 2)
+  chunk = weight_writer._chunk(shape, 2)
   for side, part in zip(shape, chunk, strict=True):
     assert side % part == 0
   assert chunk == wanted
@@ -500,7 +505,7 @@ def test_a_chunk_is_small_where_sides_can_be_divided(shape, wanted):
 
 def test_only_a_few_files_are_on_their_way_at_once(tmp_path, monkeypatch):
   """Else a slow disk has all of a stacked array in memory twice."""
-  monkeypatch.setattr(checkpoint, '_FILE_BYTES', 2 * STACK[0].nbytes)
+  monkeypatch.setattr(weight_writer, '_FILE_BYTES', 2 * STACK[0].nbytes)
   flying, most = set(), []
 
   class Writing:
@@ -527,28 +532,28 @@ def test_only_a_few_files_are_on_their_way_at_once(tmp_path, monkeypatch):
       assert value.base is not None  # No copy of ours.
       return Writing(self.store, value)
 
-  open_it = checkpoint.ts.open
+  open_it = weight_writer.ts.open
   with monkeypatch.context() as patch:
     patch.setattr(
-      checkpoint,
+      weight_writer,
       'ts',
       types.SimpleNamespace(
-        ChunkLayout=checkpoint.ts.ChunkLayout,
+        ChunkLayout=weight_writer.ts.ChunkLayout,
         TensorStore=Store,
         open=lambda *args, **options: types.SimpleNamespace(
           result=lambda: Store(open_it(*args, **options).result())
         ),
       ),
     )
-    with checkpoint.weights_writer(str(tmp_path / 'weights')) as write:
+    with weight_writer.writing(str(tmp_path / 'weights')) as write:
       for name in 'ab':
         write(name, STACK)
         assert not flying  # Or the whole array stayed in memory.
   assert len(most) == 8
-  assert max(most) == checkpoint._FLYING
+  assert max(most) == weight_writer._FLYING
   assert not flying
   _same(
-    checkpoint.load_weights(str(tmp_path / 'weights')),
+    weight_files.load(str(tmp_path / 'weights')),
     {'a': STACK, 'b': STACK},
   )
 
@@ -557,10 +562,10 @@ def test_a_device_reads_its_part_of_a_layer_and_not_the_rest(
   tmp_path, monkeypatch
 ):
   """A host of a pod would else read all of a 7B model."""
-  monkeypatch.setattr(checkpoint, '_CHUNK_BYTES', 1 << 10)
+  monkeypatch.setattr(weight_writer, '_CHUNK_BYTES', 1 << 10)
   x = np.arange(4 * 64 * 96, dtype=np.float32).reshape(4, 64, 96)
   folder = tmp_path / 'weights'
-  with checkpoint.weights_writer(str(folder)) as write:
+  with weight_writer.writing(str(folder)) as write:
     for i in range(4):
       write('net/w', x[i : i + 1], of=4)
   size = _bytes_read(folder, slice(0, 64))
@@ -588,13 +593,13 @@ def _bytes_read(folder, rows):
 def test_weights_are_read_without_a_context_of_their_own(tmp_path, monkeypatch):
   """TensorStore may crash when a context goes, and Orbax makes one a call."""
   folder = str(tmp_path / 'weights')
-  checkpoint.save_weights(folder, WEIGHTS)
+  weight_writer.save(folder, WEIGHTS)
 
   def refuse(*args, **kwargs):
     raise AssertionError('Orbax was asked')
 
   for name in ('PyTreeCheckpointer', 'StandardCheckpointer'):
-    monkeypatch.setattr(checkpoint.ocp, name, refuse)
-  monkeypatch.setattr(checkpoint.ts, 'Context', refuse)
-  _same(checkpoint.load_weights(folder), WEIGHTS)
+    monkeypatch.setattr(weight_files.ocp, name, refuse)
+  monkeypatch.setattr(weight_files.ts, 'Context', refuse)
+  _same(weight_files.load(folder), WEIGHTS)
   _same(_read_one_by_one(folder), WEIGHTS)
