@@ -603,3 +603,39 @@ def test_weights_are_read_without_a_context_of_their_own(tmp_path, monkeypatch):
   monkeypatch.setattr(weight_files.ts, 'Context', refuse)
   _same(weight_files.load(folder), WEIGHTS)
   _same(_read_one_by_one(folder), WEIGHTS)
+
+
+def test_arrays_of_two_saves_are_never_read_together(tmp_path, monkeypatch):
+  folder = str(tmp_path / 'weights')
+  weight_writer.save(folder, {'a': np.zeros(3), 'b': np.zeros(3)})
+  found = weight_files.Lazy(folder)
+  _same({'a': found['a']}, {'a': np.zeros(3)})
+  weight_writer.save(folder, {'a': np.ones(3), 'b': np.ones(3)})
+  with pytest.raises(ValueError, match='another save took the place'):
+    found['b']
+  describe = weight_files._weights_metadata
+
+  def save_then(folder):
+    entries = describe(folder)
+    weight_writer.save(folder, {'a': np.zeros(3), 'b': np.zeros(3)})
+    return entries
+
+  monkeypatch.setattr(weight_files, '_weights_metadata', save_then)
+  with pytest.raises(ValueError, match='another save took the place'):
+    weight_files.load(folder)
+
+
+@pytest.mark.parametrize('text', ['{}', '[]', 'null'])
+def test_a_description_of_nothing_is_damage(tmp_path, text):
+  folder = tmp_path / 'weights'
+  weight_writer.save(str(folder), {'a': np.zeros(3)})
+  (folder / '_SHAPES').write_text(text)
+  with pytest.raises(ValueError, match='_SHAPES names no array'):
+    weight_files.load(str(folder))
+
+
+def test_folders_of_before_saves_had_words_are_read(tmp_path):
+  folder = tmp_path / 'weights'
+  weight_writer.save(str(folder), {'a': np.arange(3.0)})
+  (folder / '_SHAPES').write_text('{"a": ["float64", [3]]}')
+  _same(weight_files.load(str(folder)), {'a': np.arange(3.0)})

@@ -1,7 +1,7 @@
 """Weights in a folder: flat dicts of arrays by path, read whole or in part.
 
     llm/blocks/attn/q/kernel/   one array, as TensorStore's zarr3 has it
-    _SHAPES                     dtype and shape of each
+    _SHAPES                     dtype and shape of each, and a word of the save
     _METADATA                   what Orbax needs to read the folder
 
 `weight_writer` makes such folders. Whoever reads an array, or a part of one,
@@ -15,6 +15,8 @@ import json
 import math
 import os
 import re
+import urllib.parse
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,7 +28,7 @@ import tensorstore as ts
 from etils import epath
 from jax.experimental import multihost_utils
 
-from vimonet_jax import cluster
+from vimonet_jax import cluster, fingerprint
 
 # Dtype and shape of each array, which no checksum guards.
 SHAPES = '_SHAPES'
@@ -161,10 +163,17 @@ def _matching(
 
 
 class Entry(NamedTuple):
-  """What a folder of weights says of an array."""
+  """What a folder of weights says of an array.
+
+  Attributes:
+    dtype: as stored.
+    shape: of all of it.
+    save: a word of the save that wrote it; empty where the folder has none.
+  """
 
   dtype: np.dtype
   shape: tuple[int, ...]
+  save: str = ''
 
 
 def _weights_metadata(folder: str) -> dict[str, Any]:
@@ -179,11 +188,36 @@ def _weights_metadata(folder: str) -> dict[str, Any]:
   with _says_where(root):
     if not (root / SHAPES).exists():
       return _metadata_of_orbax(root)
-    wanted = json.loads((root / SHAPES).read_text())
+    wanted, save = _read_description(root)
     opening = {path: ts.open(spec(root, path), read=True) for path in wanted}
-    found = _entries({path: x.result() for path, x in opening.items()})
+    found = _entries({path: x.result() for path, x in opening.items()}, save)
     _check_shapes(found, wanted)
     return found
+
+
+def write_description(
+  root: epath.Path, entries: Mapping[str, Entry]
+) -> None:
+  """Writes _SHAPES: what is there, and a word that no other save has."""
+  arrays, save = described(entries), uuid.uuid4().hex
+  text = {'arrays': arrays, 'save': save, 'digest': _digest(arrays, save)}
+  (root / SHAPES).write_text(json.dumps(text))
+
+
+def _read_description(root: epath.Path) -> tuple[dict[str, list], str]:
+  """What `write_description` wrote."""
+  found = json.loads((root / SHAPES).read_text())
+  if not found or not isinstance(found, dict):
+    raise ValueError(f'{SHAPES} names no array')
+  if 'digest' not in found:  # Of before saves had words.
+    return found, ''
+  if found['digest'] != _digest(found['arrays'], found['save']):
+    raise ValueError(f'{SHAPES} has changed since it was written')
+  return found['arrays'], found['save']
+
+
+def _digest(arrays: Mapping[str, list], save: str) -> str:
+  return fingerprint.digest(repr((sorted(arrays.items()), save)))
 
 
 def _metadata_of_orbax(root: epath.Path) -> dict[str, Any]:
@@ -195,9 +229,11 @@ def _metadata_of_orbax(root: epath.Path) -> dict[str, Any]:
   return dict(found.tree)
 
 
-def _entries(arrays: Mapping[str, ts.TensorStore]) -> dict[str, Entry]:
+def _entries(
+  arrays: Mapping[str, ts.TensorStore], save: str
+) -> dict[str, Entry]:
   return {
-    path: Entry(x.dtype.numpy_dtype, tuple(x.shape))
+    path: Entry(x.dtype.numpy_dtype, tuple(x.shape), save)
     for path, x in arrays.items()
   }
 
@@ -281,47 +317,64 @@ def _read_together(folder: str, entries, shardings) -> dict[str, Any]:
     # process dies: once in some ten thousand calls on a busy machine.
     opening = {path: ts.open(spec(root, path), read=True) for path in entries}
     arrays = {path: array.result() for path, array in opening.items()}
-    _check_shapes(_entries(arrays), described(entries))
+    _check_shapes(_entries(arrays, ''), described(entries))
     reading = {
       path: _begin_reading(array, shardings.get(path))
       for path, array in arrays.items()
     }
-    return {path: finish() for path, finish in reading.items()}
+    read = {
+      path: {name: np.asarray(part.result()) for name, part in parts.items()}
+      for path, parts in reading.items()
+    }
+    _, save = _read_description(root)
+    if stale := [path for path, x in entries.items() if x.save != save]:
+      raise ValueError(
+        f'another save took the place of the one that {stale[0]} is of'
+      )
+  return {
+    path: _placed(parts, entries[path].shape, shardings.get(path))
+    for path, parts in read.items()
+  }
 
 
 def spec(root: epath.Path, path: str) -> dict[str, Any]:
   """Where TensorStore finds an array."""
   folder = f'{os.fspath(root / path)}/'
   is_url = '://' in folder
+  url = urllib.parse.quote(folder, safe=':/')
   return {
     'driver': 'zarr3',
-    'kvstore': folder if is_url else {'driver': 'file', 'path': folder},
+    'kvstore': url if is_url else {'driver': 'file', 'path': folder},
     'fill_missing_data_reads': False,  # A missing file is no array of zeros.
   }
 
 
 def _begin_reading(
   array: ts.TensorStore, place: jax.sharding.Sharding | None
-) -> Callable[[], Any]:
-  """Begins to read what this process needs; the result waits for it."""
+) -> dict[str, ts.Future]:
+  """Begins to read what this process needs; parts by their place."""
   if place is None:
-    whole = array.read()
-    return lambda: np.asarray(whole.result())
-  shape = tuple(array.shape)
-  parts = place.addressable_devices_indices_map(shape)
+    return {'': array.read()}
+  parts = place.addressable_devices_indices_map(tuple(array.shape)).values()
   # Devices that hold the same part share what is read.
-  reading = {}
-  for part in parts.values():
-    reading.setdefault(str(part), array[part].read())
+  return {
+    name: array[part].read()
+    for name, part in {str(part): part for part in parts}.items()
+  }
 
-  def finish() -> jax.Array:
-    read = {name: np.asarray(part.result()) for name, part in reading.items()}
-    shards = [
-      jax.device_put(read[str(part)], device) for device, part in parts.items()
-    ]
-    return jax.make_array_from_single_device_arrays(shape, place, shards)
 
-  return finish
+def _placed(
+  parts: Mapping[str, np.ndarray],
+  shape: tuple[int, ...],
+  place: jax.sharding.Sharding | None,
+) -> Any:
+  if place is None:
+    return parts['']
+  where = place.addressable_devices_indices_map(tuple(shape))
+  shards = [
+    jax.device_put(parts[str(part)], device) for device, part in where.items()
+  ]
+  return jax.make_array_from_single_device_arrays(tuple(shape), place, shards)
 
 
 def _read_by_orbax(root: epath.Path, entries, shardings) -> dict[str, Any]:

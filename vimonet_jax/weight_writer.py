@@ -6,7 +6,6 @@ See `weight_files`, which reads them.
 import collections
 import contextlib
 import ctypes
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -133,7 +132,7 @@ def writing(folder: str) -> Iterator[Write]:
       if file.name.startswith('_'):  # _METADATA, _CHECKPOINT_METADATA
         file.rename(parts / file.name)
     names.rmtree()
-    (parts / weight_files.SHAPES).write_text(json.dumps(rows.shapes))
+    weight_files.write_description(parts, rows.entries)
     parts.rename(weight_files.newer(root))
   weight_files.take_place(root)
 
@@ -146,7 +145,7 @@ class _RowsWriter:
 
   Attributes:
     dtypes: path -> dtype of what was written so far.
-    shapes: path -> name of the dtype, and shape.
+    entries: path -> dtype and shape.
   """
 
   def __init__(self, folder: epath.Path, *, is_writer: bool):
@@ -159,12 +158,11 @@ class _RowsWriter:
     self._flying: collections.deque = collections.deque()
 
   @property
-  def shapes(self) -> dict[str, list]:
-    entries = {
+  def entries(self) -> dict[str, weight_files.Entry]:
+    return {
       path: weight_files.Entry(self.dtypes[path], shape)
       for path, shape in self._wanted.items()
     }
-    return weight_files.described(entries)
 
   def write(self, path: str, x: np.ndarray, *, of: int | None = None) -> None:
     """See `Write`."""
