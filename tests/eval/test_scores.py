@@ -85,3 +85,18 @@ def test_a_kill_while_writing_leaves_the_old_scores(tmp_path, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     scores.write(path, [_row(accuracy=0.9)])
   assert scores.read(path) == [_row()]
+
+
+def test_answers_about_one_clip_count_as_far_as_they_differ():
+  clusters = [i // 10 for i in range(800)]
+  alike = [float(c % 2) for c in clusters]
+  assert scores.effective_number(alike, clusters) == pytest.approx(80)
+  apart = [float(i) for i in np.random.default_rng(0).integers(0, 2, 800)]
+  assert 500 < scores.effective_number(apart, clusters) <= 800
+  alone = list(range(800))
+  assert scores.effective_number(apart, alone) == pytest.approx(800)
+  # All right: as many as there are clips. Each clip half right: all of them.
+  assert scores.effective_number([1.0] * 800, clusters) == 80
+  assert scores.effective_number([i % 2 for i in range(800)], clusters) == 800
+  low, high = scores.wilson(0.5, scores.effective_number(alike, clusters))
+  assert high - low == pytest.approx(0.214, abs=0.002)

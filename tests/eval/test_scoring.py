@@ -124,8 +124,9 @@ def test_seeds_of_an_item_share_a_row():
   row = _rows(items, texts)['both', 'L1', 'all']
   assert (row['n'], row['accuracy']) == (36, 0.5)
   assert row['drop_points'] == pytest.approx(50.0)
-  # Asking twice is not evidence for twice as many questions.
-  assert (row['low'], row['high']) == scores.wilson(0.5, 18)
+  # Asking twice is not evidence for twice as many questions, and where all of
+  # a clip's are answered alike they are no more than the clips.
+  assert (row['low'], row['high']) == scores.wilson(0.5, 6)
 
 
 def test_each_item_counts_once_however_many_seeds_it_has():

@@ -74,7 +74,7 @@ def interval(mean: np.ndarray) -> tuple[float, float]:
   return float(low), float(high)
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
+def wilson(share: float, n: float) -> tuple[float, float]:
   """95 % interval of a share of n answers (Wilson 1927)."""
   z = 1.96
   middle = share + z**2 / (2 * n)
@@ -82,6 +82,31 @@ def wilson(share: float, n: int) -> tuple[float, float]:
   low, high = np.array([middle - half, middle + half]) / (1 + z**2 / n)
   # Rounding must not leave the share itself outside.
   return max(min(float(low), share), 0.0), min(max(float(high), share), 1.0)
+
+
+def effective_number(
+  values: Sequence[float], clusters: Sequence[Hashable]
+) -> float:
+  """How many independent answers tell as much about a share as these do.
+
+  Answers about one clip are right and wrong together: of ten questions about
+  each of 80 videos it is 800 where they know nothing of each other and 80 where
+  they all agree (Kish's design effect, from residuals summed by cluster).
+
+  Args:
+    values: 0 to 1, one an answer.
+    clusters: what each is about.
+  """
+  mean = float(np.mean(values))
+  sums: dict[Hashable, float] = {}
+  for value, cluster in zip(values, clusters, strict=True):
+    sums[cluster] = sums.get(cluster, 0.0) + value - mean
+  spread = sum(x**2 for x in sums.values())
+  alone = sum((value - mean) ** 2 for value in values)
+  if not spread > 1e-12 * len(values):
+    # All alike, or all clusters alike.
+    return float(len(sums)) if alone < 1e-12 else float(len(values))
+  return min(float(len(values)), len(values) * alone / spread)
 
 
 def write(path: str, rows: Sequence[Row]) -> list[Row]:

@@ -121,7 +121,7 @@ def score(
   Intervals of `macro` and of drops come from drawing records with all that is
   asked about them, since questions about one clip fail together; the same draw
   serves both sides of a drop. The others are Wilson's, which also hold where
-  every answer is right, and every draw would be the same.
+  every answer is right, of scores.effective_number of answers.
 
   Args:
     items: several seeds of an item share its row, and count as one answer in
@@ -275,8 +275,10 @@ def _rows(variant, answers: Sequence[_Answer]) -> dict[str, scores.Row]:
 
 
 def _wilson(row: scores.Row, answers: Sequence[_Answer]):
-  num_items = len({answer.item.id for answer in answers})
-  return scores.wilson(row['accuracy'], num_items)
+  """Of as many answers as there would be if they knew nothing of each other."""
+  items, values = _by_item(answers, _correct(answers))
+  number = scores.effective_number(values, [item.position for item in items])
+  return scores.wilson(row['accuracy'], number)
 
 
 def _of_valid(answers: Sequence[_Answer]) -> scores.Row:
