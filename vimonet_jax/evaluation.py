@@ -204,7 +204,7 @@ def _examples(config, workdir: str) -> list[dict[str, Any]]:
   else:
     items = benchmarks.variant(suite.questions(config, held_out))
   found = eval_run.answered(
-    _predictions(workdir, name), _settings(config, workdir)
+    _predictions(workdir, name), _settings(config, workdir), items
   )
   items = [item for item in items if item.key in found]
   chosen = _one_a_domain(items, is_caption=is_caption)

@@ -301,3 +301,38 @@ def test_lines_of_before_there_was_another_reading_still_count(tmp_path):
   path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
   _predict(ITEMS, path, engine := Reader())
   assert not engine.calls
+
+
+def test_other_questions_and_files_under_an_old_id_are_asked(tmp_path):
+  path = tmp_path / 'bench.jsonl'
+  _predict(ITEMS, path)
+  items = list(ITEMS)
+  items[0] = dataclasses.replace(items[0], question='Which one, please?')
+  items[1] = dataclasses.replace(items[1], clip='another file')
+  items[2] = dataclasses.replace(items[2], history=(('Who?', 'Me.'),))
+  # What answers are compared with is looked at when they are judged.
+  items[3] = dataclasses.replace(items[3], references=('n5',), choices=())
+  lines = _predict(items, path, engine := Reader())
+  assert sum(map(len, engine.calls)) == 3
+  assert len(lines) == len(items)
+  assert len(run.answered(str(path), SETTINGS, items)) == len(items)
+  # Both files' answers are of old questions now.
+  assert len(run.answered(str(path), SETTINGS, ITEMS)) == len(items) - 3
+  _predict(items, path, engine := Reader())
+  assert not engine.calls
+
+
+def test_what_one_process_cannot_show_nobody_asks(tmp_path, monkeypatch):
+  """Else the others would answer something else at the same time."""
+
+  def tell(name, words):
+    del name
+    return [words, json.dumps({'1': 'host 1: no such file'})]
+
+  monkeypatch.setattr(run.cluster, 'tell', tell)
+  lines = _predict(ITEMS[:4], tmp_path / 'bench.jsonl', engine := Reader())
+  (asked,) = engine.calls
+  assert [record.id for record in asked] == [
+    item.id for i, item in enumerate(ITEMS[:4]) if i != 1
+  ]
+  assert lines[1]['error'] == 'host 1: no such file'

@@ -161,7 +161,9 @@ def benchmark(
     for question in questions
   ]
   return benchmarks.Benchmark(
-    items,
+    benchmarks.with_clips(
+      items, [media.described(file, frames) for file in files]
+    ),
     benchmarks.Readers(readers),
     {judge.JUDGE: benchmarks.by_rules, 'exact': exact},
     {

@@ -61,6 +61,8 @@ def benchmark(
     _item(question, positions[question.babel_id], vocabulary, split)
     for question in questions
   ]
+  clips = [media.described(files.get(name), up) for name in names]
+  written = benchmarks.with_clips(written, clips)
   return benchmarks.Benchmark(
     written + benchmarks.by_likelihood(written, lambda item: item.choices),
     benchmarks.Readers(

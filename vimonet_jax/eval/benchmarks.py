@@ -9,6 +9,7 @@ predictions can be compared one by one.
 import collections.abc
 import dataclasses
 import functools
+import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
@@ -71,6 +72,8 @@ class Item:
     slices: further groups of items that get a row of their own in the table.
     history: earlier turns, (question, answer) each.
     chance: how often guessing is right, 0 to 1; None where nobody can say.
+    clip: which file is shown and how, see media.described; empty for records
+      of a dataset, which the settings tell apart.
     seed: of the noise.
   """
 
@@ -93,7 +96,24 @@ class Item:
   slices: tuple[str, ...] = ()
   history: tuple[tuple[str, str], ...] = ()
   chance: float | None = None
+  clip: str = ''
   seed: int = 0
+
+  @property
+  def digest(self) -> str:
+    """Of what the model is asked, about which file: another is another answer.
+
+    References, choices and rules may change: they are looked at when answers
+    are judged.
+    """
+    asked = (
+      self.question,
+      self.history,
+      self.answer_start,
+      self.options,
+      self.clip,
+    )
+    return hashlib.blake2s(repr(asked).encode(), digest_size=8).hexdigest()
 
   @property
   def reference(self) -> str:
@@ -361,6 +381,7 @@ def variant(
   if corruption == changes.MIRRORED:
     items = [flipped for item in items if (flipped := _other_side(item))]
   shown = {item.position: item.position for item in items}
+  clips = {item.position: item.clip for item in items}
   if corruption == SWAPPED:
     shown = _circle(list(shown), seed)
   return [
@@ -369,8 +390,17 @@ def variant(
       input=input,
       corruption=corruption,
       media_position=shown[item.position],
+      clip=clips[shown[item.position]],
       seed=seed,
     )
+    for item in items
+  ]
+
+
+def with_clips(items: Sequence[Item], clips: Sequence[str]) -> list[Item]:
+  """The items with what they show, of `media.described`, by position."""
+  return [
+    dataclasses.replace(item, clip=clips[item.media_position])
     for item in items
   ]
 

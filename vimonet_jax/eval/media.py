@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -146,3 +146,18 @@ def check_folder(root: str | os.PathLike, what: str) -> None:
     raise FileNotFoundError(
       f'Expected a folder of {what}, found no {root}; correct the path.'
     )
+
+
+def described(path: str | os.PathLike | None, *look: Any) -> str:
+  """A file, its size and when it was changed, and how it is looked at.
+
+  Args:
+    path: the file; None, or one that is not there, is told apart from others.
+    look: whatever else decides what is shown of it.
+  """
+  try:
+    found = os.stat(path) if path else None
+  except OSError:
+    found = None
+  size, changed = (found.st_size, found.st_mtime_ns) if found else (None, None)
+  return repr((os.fspath(path or ''), size, changed, look))

@@ -337,11 +337,12 @@ def benchmark(
   media.check_folder(videos, 'videos')
   shown = {_clip(question): question for question in questions}
   positions = {clip: position for position, clip in enumerate(shown)}
-  readers, missing = [], {}
+  readers, missing, clips = [], {}, []
   for position, question in enumerate(shown.values()):
     file = find_video(videos, question)
     if file is None:
       missing[position] = f'{videos}: no {question.video} ({question.task})'
+    clips.append(media.described(file, question.bound, frames))
     readers.append(
       functools.partial(
         media.video_record,
@@ -371,7 +372,7 @@ def benchmark(
         for places, turned in enumerate(rotations(question))
       ]
   return benchmarks.Benchmark(
-    items,
+    benchmarks.with_clips(items, clips),
     benchmarks.Readers(readers),
     {'strict': strict, 'compat': compat},
     missing,

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tqdm
@@ -68,11 +68,13 @@ def predict(
   them stops all between two batches, with SystemExit.
 
   A line holds id, benchmark, input, corruption, reading and seed of the item,
-  the generated text or the likeliest option, the settings of decoding, the
-  checkpoint's fingerprint and the configuration's hash. Lines of other
-  checkpoints or settings stay in the file and are not looked at; a last line
-  that a kill cut short is asked again. Where media cannot be shown, the line
-  says so as `error`; the next run tries again.
+  the generated text or the likeliest option, a digest of what was asked about
+  which file, the settings of decoding, the checkpoint's fingerprint and the
+  configuration's hash. Lines of other checkpoints or settings stay in the file
+  and are not looked at; a last line that a kill cut short is asked again, and
+  so is what has another question or file by now. Where media cannot be shown,
+  the line says so as `error`; the next run tries again. What one of several
+  processes cannot show, none of them asks.
 
   Args:
     engine: an engine.Engine.
@@ -90,7 +92,7 @@ def predict(
   columns = settings.columns()
   # All must ask the same, so none may write while others read.
   known = cluster.in_turn(path, lambda: _lines(path, settings))
-  done = {at: line for at, line in known.items() if 'error' not in line}
+  done = current(items, known)
   pending = [item for item in items if item.key not in done]
   os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
   with (
@@ -119,10 +121,25 @@ def predict(
   return [done[item.key] for item in items]
 
 
-def answered(path: str, settings: Settings) -> dict[tuple, Line]:
-  """The answers in a file that these settings gave, by `key`."""
-  lines = _lines(path, settings)
-  return {at: line for at, line in lines.items() if 'error' not in line}
+def answered(
+  path: str, settings: Settings, items: Sequence[benchmarks.Item]
+) -> dict[tuple, Line]:
+  """The answers in a file that these settings gave to the items, by `key`."""
+  return current(items, _lines(path, settings))
+
+
+def current(
+  items: Sequence[benchmarks.Item], lines: Mapping[tuple, Line]
+) -> dict[tuple, Line]:
+  """The lines, by `key`, that answer what the items ask now."""
+  return {
+    item.key: line
+    for item in items
+    if (line := lines.get(item.key))
+    and 'error' not in line
+    # Lines of before there was a digest count.
+    and line.get('asked', item.digest) == item.digest
+  }
 
 
 def _lines(path: str, settings: Settings) -> dict[tuple, Line]:
@@ -158,7 +175,11 @@ def as_predictions(
       f'{len(items)} items.'
     )
   return [
-    {**dict(zip(KEY, item.key, strict=True)), 'text': text}
+    {
+      **dict(zip(KEY, item.key, strict=True)),
+      'asked': item.digest,
+      'text': text,
+    }
     for item, text in zip(items, texts, strict=True)
   ]
 
@@ -227,19 +248,31 @@ def _batches(items, records, rows: int) -> Iterator[_Batch]:
 
   for _, same in itertools.groupby(sorted(items, key=way), key=way):
     for window in _batched(same, 4 * rows):
-      pairs, unshown = [], _Batch([], [], [])
-      for item in window:
+      prompts, errors = {}, {}
+      for i, item in enumerate(window):
         try:
-          pairs.append((item, benchmarks.prompt_record(item, records)))
+          prompts[i] = benchmarks.prompt_record(item, records)
         except benchmarks.MediaError as error:
-          unshown.items.append(item)
-          unshown.errors.append(str(error))
-      if unshown.items:
-        yield unshown
+          errors[i] = str(error)
+      errors = _of_all(errors)
+      if errors:
+        yield _Batch([window[i] for i in errors], [], list(errors.values()))
+      pairs = [
+        (window[i], prompt) for i, prompt in prompts.items() if i not in errors
+      ]
       pairs.sort(key=lambda pair: (_media(pair[1]), _length(pair[1])))
       for _, alike in itertools.groupby(pairs, key=lambda p: _media(p[1])):
         for some in _batched(alike, rows):
           yield _Batch([item for item, _ in some], [p for _, p in some], [])
+
+
+def _of_all(errors: Mapping[int, str]) -> dict[int, str]:
+  """What any process cannot show: they must ask the same together."""
+  found: dict[int, str] = {}
+  for words in cluster.tell('what cannot be shown', json.dumps(errors)):
+    for place, error in json.loads(words).items():
+      found.setdefault(int(place), error)
+  return dict(sorted(found.items()))
 
 
 def _media(record: records_lib.Record) -> tuple:

@@ -76,7 +76,7 @@ def read(
   media.check_folder(root, 'motions and videos')
   name = name or os.path.splitext(os.path.basename(path))[0]
   clips: dict[tuple, int] = {}
-  readers, missing, items, assumed = [], {}, {}, []
+  readers, missing, items, assumed, shown = [], {}, {}, [], []
   lines = records_lib.read_json_lines(os.fspath(path))
   for number, line in enumerate(lines, 1):
     try:
@@ -93,6 +93,7 @@ def read(
       if 'fps' in about and not (about['fps'] or media.says_frame_rate(file)):
         about['fps'] = records_lib.FPS
         assumed.append(source)
+      shown.append(media.described(file, modality, about, frames))
       read_clip = _reader(modality, file, about, frames)
       readers.append(
         functools.partial(read_clip, id=source, source=name, split=split)
@@ -115,7 +116,7 @@ def read(
   if not items:
     raise ValueError(f'{path}: expected one item a line, found none.')
   return benchmarks.Benchmark(
-    list(items.values()),
+    benchmarks.with_clips(list(items.values()), shown),
     benchmarks.Readers(readers),
     {judge.JUDGE: benchmarks.by_rules},
     missing,
