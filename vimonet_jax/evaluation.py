@@ -9,11 +9,11 @@ For each benchmark of `suite`, in their order:
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 
 from vimonet_jax import (
+  captioning,
   claim,
   cluster,
   fingerprint,
@@ -24,13 +24,17 @@ from vimonet_jax import (
   weight_files,
 )
 from vimonet_jax import corpus as corpora
-from vimonet_jax.data import batches, records, sources
-from vimonet_jax.eval import benchmarks, scores, scoring, tables
+from vimonet_jax.data import sources
+from vimonet_jax.eval import (
+  benchmarks,
+  examples,
+  paper_layout,
+  scores,
+  tables,
+)
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.infer import engine
-from vimonet_jax.motion import features
 
-_MAX_EXAMPLES = 12
 _SHOWN_MISSING = 10
 
 
@@ -45,16 +49,25 @@ def run(config, workdir: str) -> int:
   return 0
 
 
+def run_score(config, workdir: str) -> int:
+  """Judges what has been answered, and prints the table."""
+  claim.check(config, workdir, must_exist=True)
+  score(config, workdir)
+  _print_table(workdir)
+  return 0
+
+
 def run_report(config, workdir: str) -> int:
   """Writes report.html from what is there, and prints the table."""
   claim.check(config, workdir, must_exist=True)
   path = os.path.join(workdir, 'report.html')
-  examples = _examples(config, workdir)  # Their weights are read together.
   if cluster.is_first():
+    chosen, told = _examples(config, workdir)
     report.write(
       workdir,
       path,
-      examples=examples,
+      examples=chosen,
+      told=told,
       config=json.loads(config.to_json()),
       counts={
         split: {'clips': len(corpora.open_split(config, workdir, split))}
@@ -69,16 +82,27 @@ def run_report(config, workdir: str) -> int:
 
 
 def _print_table(workdir: str) -> None:
-  print(tables.text(scores.read(os.path.join(workdir, 'scores.json'))))
+  rows = scores.read(os.path.join(workdir, 'scores.json'))
+  print(tables.text(rows))
+  if beside := paper_layout.text(rows):
+    print(f'\n{beside}')
 
 
-def evaluate(config, workdir: str) -> None:
+def evaluate(
+  config, workdir: str, *, evaluator: captioning.Evaluator | None = None
+) -> None:
   """Predictions first, scores second, for every input and change of media.
 
   Media that are missing are said before anything is asked; their items fail.
   Several processes answer together, on all of their devices; one asks its first
   device. The first process scores what they have answered.
+
+  Args:
+    config: of the run.
+    workdir: with a finished model.
+    evaluator: for retrieval metrics of captions.
   """
+  captioning.check(config)
   folder = os.path.join(workdir, 'model')
   tower = engine.load_bundle(folder).model.video
   found = suite.open_all(config, workdir, tower)
@@ -104,8 +128,39 @@ def evaluate(config, workdir: str) -> None:
       rows=config.eval.rows,
     )
     if cluster.is_first():
-      _score(config, workdir, benchmark, lines)
+      _score(config, workdir, benchmark, lines, evaluator)
   cluster.wait('scores are written')
+
+
+def score(
+  config, workdir: str, *, evaluator: captioning.Evaluator | None = None
+) -> None:
+  """Judges again what is in predictions/, without the model's weights.
+
+  The scores are those that `evaluate` writes of the same answers. Questions
+  without an answer, because an evaluation was stopped, are said and fail.
+
+  Raises:
+    ValueError: nothing of these settings is there, or answers of several
+      checkpoints are, and no weights that would tell which are meant.
+  """
+  captioning.check(config)
+  tower = engine.load_bundle(os.path.join(workdir, 'model')).model.video
+  for benchmark in suite.open_all(config, workdir, tower):
+    answers = _answers(config, workdir, benchmark.name)
+    lines = [answers[i.key] for i in benchmark.items if i.key in answers]
+    if not lines:
+      raise ValueError(
+        f'Expected answers to {benchmark.name} in '
+        f'{_predictions(workdir, benchmark.name)}, found none of these '
+        'settings; run --task=eval with them first.'
+      )
+    if absent := len(benchmark.items) - len(lines):
+      print(
+        f'{benchmark.name}: {absent} of {len(benchmark.items)} questions have '
+        'no answer yet, and count as wrong; --task=eval asks them.'
+      )
+    _score(config, workdir, benchmark, lines, evaluator)
 
 
 def _say_missing(workdir: str, benchmark: benchmarks.Benchmark) -> None:
@@ -136,14 +191,14 @@ def _score(
   workdir: str,
   benchmark: benchmarks.Benchmark,
   lines: Sequence[eval_run.Line],
+  evaluator: captioning.Evaluator | None,
 ) -> None:
-  if not benchmark.rules:
-    rows = _caption_rows(
-      config, workdir, benchmark.items, lines, benchmark.records
+  if benchmark.rules:
+    rows = judging.rows(config, workdir, benchmark, lines)
+  else:
+    rows = captioning.rows(
+      config, workdir, benchmark, lines, evaluator=evaluator
     )
-    scores.write(os.path.join(workdir, 'scores.json'), rows)
-    return
-  rows = judging.rows(config, workdir, benchmark, lines)
   scores.write(os.path.join(workdir, 'scores.json'), rows)
 
 
@@ -151,90 +206,78 @@ def _predictions(workdir: str, name: str) -> str:
   return os.path.join(workdir, 'predictions', f'{name}.jsonl')
 
 
+def _verdicts(workdir: str, name: str) -> str:
+  return os.path.join(workdir, 'verdicts', f'{name}.jsonl')
+
+
+def _answers(config, workdir: str, name: str) -> dict[tuple, eval_run.Line]:
+  """What has been answered under these settings, by key, as a file says.
+
+  Weights are looked at only where answers of several are there.
+  """
+  path = _predictions(workdir, name)
+  columns = _settings_of(config, '').columns()
+  del columns['fingerprint']
+  bits = config.eval.get('quantize', '')
+  lines = [
+    line
+    for line in eval_run.read_predictions(path)
+    if all(line.get(column) == value for column, value in columns.items())
+    and line.get('fingerprint', '').partition('-')[2] == bits
+  ]
+  prints = sorted({line['fingerprint'] for line in lines})
+  if len(prints) > 1:
+    if not os.path.exists(os.path.join(workdir, 'model', 'weights')):
+      raise ValueError(
+        f'Expected answers of one checkpoint in {path}, found those of '
+        f'{", ".join(prints)}, and no weights in {workdir}/model that would '
+        'tell which; keep the lines of one.'
+      )
+    prints = [_settings(config, workdir).fingerprint]
+  return {
+    eval_run.key(line): line for line in lines if line['fingerprint'] in prints
+  }
+
+
 def _settings(config, workdir: str) -> eval_run.Settings:
   weights = os.path.join(workdir, 'model', 'weights')
   found = fingerprint.of(weight_files.Lazy(weights))
   # Rounded weights are other weights.
   bits = config.eval.get('quantize', '')
+  return _settings_of(config, f'{found}-{bits}' if bits else found)
+
+
+def _settings_of(config, weights: str) -> eval_run.Settings:
   return eval_run.Settings(
-    fingerprint=f'{found}-{bits}' if bits else found,
+    fingerprint=weights,
     config_hash=claim.digest(config),
     max_new_tokens=config.eval.max_new_tokens,
   )
 
 
-def _caption_rows(
-  config, workdir, items, lines, held_out
-) -> list[scores.Row]:
-  """The model's captions beside a random one and the nearest clip's.
-
-  Both are of clips that training can read, and has passed over the others.
-  """
-  train = corpora.open_split(config, workdir, 'train')
-  damaged = corpora.passing_over(config, workdir).damaged(train)
-  train = batches.without(train, damaged)
-  statistics = features.Statistics.load(
-    os.path.join(workdir, 'statistics.npz')
-  )
-  rows = scoring.caption_rows(items, lines)
-  for system, texts in (
-    ('random training caption', benchmarks.random_captions(items, train)),
-    (
-      'nearest training clip',
-      benchmarks.nearest_captions(items, held_out, train, statistics),
-    ),
-  ):
-    lines = eval_run.as_predictions(items, texts)
-    rows += scoring.caption_rows(items, lines, system=system)
-  return rows
-
-
 # --- What a person looks at --------------------------------------------------
 
 
-def _examples(config, workdir: str) -> list[dict[str, Any]]:
-  """Some answers of this model with all media, each about another clip."""
-  if not os.path.exists(os.path.join(workdir, 'model', 'config.json')):
-    return []  # What is written last there, so nothing has been asked yet.
-  held_out = corpora.open_split(config, workdir, config.eval.split)
-  name = suite.own(config)
-  is_caption = name == benchmarks.CAPTIONS
-  if is_caption:
-    items = benchmarks.caption_items(held_out)
-  else:
-    items = benchmarks.variant(suite.questions(config, held_out))
-  found = eval_run.answered(
-    _predictions(workdir, name), _settings(config, workdir), items
-  )
-  items = [item for item in items if item.key in found]
-  chosen = _one_a_domain(items, is_caption=is_caption)
-  lines = [found[item.key] for item in chosen]
-  examples = []
-  for item, line, verdict in zip(
-    chosen, lines, scoring.verdicts(chosen, lines), strict=True
-  ):
-    clip: records.Record = held_out[item.position]
-    examples.append({
-      'joints': clip.joints,
-      'frames': clip.frames,
-      'question': item.question,
-      'reference': item.reference,
-      'answer': line['text'],
-      'correct': None if is_caption else verdict.correct,
-      'input': item.input,
-    })
-  return examples
-
-
-def _one_a_domain(
-  items: Sequence[benchmarks.Item], *, is_caption: bool
-) -> list[benchmarks.Item]:
-  """The first item of each domain about a clip that no other one is about."""
-  chosen, domains, clips = [], set(), set()
-  for item in items:
-    if item.position in clips or (item.domain in domains and not is_caption):
+def _examples(
+  config, workdir: str
+) -> tuple[list[examples.Example], list[str]]:
+  """Examples of each benchmark, and why there are none of one."""
+  folder = os.path.join(workdir, 'model')
+  if not os.path.exists(os.path.join(folder, 'config.json')):
+    return [], []  # What is written last there, so nothing has been asked yet.
+  tower = engine.load_bundle(folder).model.video
+  found, told = [], []
+  for name in suite.names(config):
+    try:
+      benchmark = suite.open_one(config, workdir, tower, name=name)
+      if benchmark.rules:
+        path = _verdicts(workdir, benchmark.name)
+        some = examples.judged(benchmark, examples.read_verdicts(path))
+      else:
+        answers = _answers(config, workdir, benchmark.name)
+        some = examples.captions(benchmark, answers)
+    except (ValueError, OSError) as error:
+      told.append(f'{name}: no examples. {error}')
       continue
-    chosen.append(item)
-    domains.add(item.domain)
-    clips.add(item.position)
-  return chosen[:_MAX_EXAMPLES]
+    found += some
+  return found, told

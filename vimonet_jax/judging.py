@@ -91,6 +91,7 @@ def rows(
   scoring.write_verdicts(
     os.path.join(workdir, 'verdicts', f'{benchmark.name}.jsonl'),
     benchmark.items,
+    lines,
     by_judge,
   )
   return found
@@ -109,7 +110,7 @@ def _others(
     found.append(
       _Answers(system, items, eval_run.as_predictions(items, texts))
     )
-  items = _published(benchmark.items)
+  items = benchmarks.fullest(benchmark.items)
   for name, system, path in config.eval.systems:
     if name != benchmark.name:
       continue
@@ -138,20 +139,6 @@ def _others(
     else:
       found.append(_Answers(client.service.model, asked, lines))
   return found
-
-
-def _published(
-  items: Sequence[benchmarks.Item],
-) -> list[benchmarks.Item]:
-  """Each question once, with the most media: what other systems were asked."""
-  clean = [
-    item
-    for item in items
-    if item.corruption == benchmarks.CLEAN
-    and item.reading == benchmarks.GENERATED
-  ]
-  clean.sort(key=lambda item: len(benchmarks.INPUTS[item.input]))
-  return list({item.id: item for item in clean}.values())
 
 
 # --- Who judges --------------------------------------------------------------

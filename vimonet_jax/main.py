@@ -95,6 +95,12 @@ def _eval(config, workdir: str) -> int:
   return evaluation.run(config, workdir)
 
 
+def _score(config, workdir: str) -> int:
+  from vimonet_jax import evaluation
+
+  return evaluation.run_score(config, workdir)
+
+
 def _report(config, workdir: str) -> int:
   from vimonet_jax import evaluation
 
@@ -190,6 +196,7 @@ def _annotate(config, workdir: str) -> int:
 TASKS = {
   'pipeline': _pipeline,
   'eval': _eval,
+  'score': _score,
   'report': _report,
   'chat': _chat,
   'show': _show,

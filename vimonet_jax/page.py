@@ -7,12 +7,13 @@ readers come in as text or HTML from the caller; `escape` what is not yours.
 import base64
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 _MAX_POINTS = 160
+_NUM_COLOURS = 4
 
 
 class Cell(NamedTuple):
@@ -29,6 +30,14 @@ class Curve(NamedTuple):
   values: list[float]
   eval_steps: list[int]
   eval_values: list[float]
+
+
+class Point(NamedTuple):
+  """A share with its interval, 0 to 1."""
+
+  share: float
+  low: float
+  high: float
 
 
 def document(title: str, body: str) -> str:
@@ -79,6 +88,19 @@ def table(head: Sequence[str], rows: Sequence[str]) -> str:
   )
 
 
+def block(title: str, width: int) -> str:
+  """A row of a table that is a title of those below; width in columns."""
+  head = f'<th scope="rowgroup" colspan="{width}">{title}</th>'
+  return f'<tr class="block">{head}</tr>'
+
+
+def footnotes(sentences: Sequence[str], *, is_numbered: bool = True) -> str:
+  """Small print below a table; numbered from 1 where the table refers to it."""
+  kind = 'ol' if is_numbered else 'ul'
+  items = ''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)
+  return f'<{kind} class="notes">{items}</{kind}>' if sentences else ''
+
+
 def bars(shares: Sequence[tuple[str, float, float, float]]) -> str:
   """A bar for each (name, share, low, high), its interval as a thin line."""
   lines = ''.join(
@@ -91,10 +113,16 @@ def bars(shares: Sequence[tuple[str, float, float, float]]) -> str:
   return f'<div class="bars">{lines}</div>'
 
 
-def image(kind: str, data: bytes, words: str) -> str:
-  """A picture inside the page; kind is `gif` or `png`."""
+def image(
+  kind: str, data: bytes, words: str, *, has_pixels: bool = True
+) -> str:
+  """A picture inside the page; kind is `gif` or `png`.
+
+  A PNG that has few pixels shows them as squares; photographs are smoothed.
+  """
   source = f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
-  return f'<img class="{kind}" alt="{escape(words)}" src="{source}">'
+  shown = kind if has_pixels else 'photo'
+  return f'<img class="{shown}" alt="{escape(words)}" src="{source}">'
 
 
 def charts(curves: dict[str, Curve]) -> str:
@@ -159,6 +187,66 @@ def _chart(name: str, curve: Curve) -> str:
     f'<figure><figcaption>{title}<b>{last}</b></figcaption>'
     f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title} by '
     f'step">{"".join(parts)}</svg></figure>'
+  )
+
+
+def levels(
+  title: str,
+  names: Sequence[str],
+  curves: Mapping[str, Mapping[str, Point]],
+) -> str:
+  """Shares by level as inline SVG, each curve with a band for its interval.
+
+  Args:
+    title: of the picture.
+    names: of the levels, from left to right.
+    curves: name -> level -> share; levels that nobody measured are left out,
+      and the line goes on to the next.
+  """
+  width, height, left, bottom = 440, 190, 38, 16
+  points = [point for curve in curves.values() for point in curve.values()]
+  ticks = _ticks(100 * np.array([x for p in points for x in (p.low, p.high)]))
+
+  def x(level):
+    share = names.index(level) / max(len(names) - 1, 1)
+    return left + 8 + share * (width - left - 24)
+
+  def y(share):
+    share = (100 * share - ticks[0]) / (ticks[-1] - ticks[0])
+    return height - bottom - share * (height - bottom - 8)
+
+  def line(pairs):
+    return ' '.join(f'{a:.1f},{b:.1f}' for a, b in pairs)
+
+  parts = [
+    f'<line x1="{left}" x2="{width}" y1="{y(t / 100):.1f}" '
+    f'y2="{y(t / 100):.1f}"/><text x="{left - 5}" y="{y(t / 100) + 3:.1f}" '
+    f'text-anchor="end">{t:g}</text>'
+    for t in ticks
+  ]
+  parts += [
+    f'<text x="{x(name):.1f}" y="{height - 3}" text-anchor="middle">'
+    f'{escape(name)}</text>'
+    for name in names
+  ]
+  keys = []
+  for place, (label, curve) in enumerate(curves.items()):
+    kind = f'curve c{place % _NUM_COLOURS}'
+    there = [(x(name), curve[name]) for name in names if name in curve]
+    band = [(at, y(p.high)) for at, p in there]
+    band += [(at, y(p.low)) for at, p in reversed(there)]
+    dots = [(at, y(p.share)) for at, p in there]
+    parts.append(f'<polygon class="{kind}" points="{line(band)}"/>')
+    parts.append(f'<polyline class="{kind}" points="{line(dots)}"/>')
+    parts += [
+      f'<circle class="{kind}" cx="{a:.1f}" cy="{b:.1f}" r="2.5"/>'
+      for a, b in dots
+    ]
+    keys.append(f'<span class="{kind}">● {escape(label)}</span>')
+  return (
+    f'<figure class="levels"><figcaption>{escape(title)}<span>{" ".join(keys)}'
+    f'</span></figcaption><svg viewBox="0 0 {width} {height}" role="img" '
+    f'aria-label="{escape(title)} by level">{"".join(parts)}</svg></figure>'
   )
 
 
@@ -247,7 +335,15 @@ th, td { padding: .34rem .55rem; text-align: right; vertical-align: middle;
   border-bottom: 1px solid var(--line); white-space: nowrap; }
 th[scope=row], .plain td { text-align: left; font-weight: 500; }
 th[scope=row] { padding-left: 0; white-space: normal; min-width: 5.6rem; }
-thead th { color: var(--quiet); font-weight: 500; font-size: .85rem; }
+dt, dd { overflow-wrap: anywhere; }
+dt:not(.earlier) { white-space: pre-line; }
+thead th { white-space: normal; color: var(--quiet); font-weight: 500;
+  font-size: .85rem; }
+tr.block th { text-align: left; padding: .9rem 0 .3rem; font-size: .85rem;
+  color: var(--accent); }
+td.none { text-align: left; font-style: italic; color: var(--quiet); }
+.notes { font-size: .8rem; line-height: 1.4; color: var(--quiet);
+  padding-left: 1.2rem; margin: .5rem 0; max-width: 44rem; }
 tr.sum > * { font-weight: 600; border-bottom: 0; }
 .heat { background: rgb(var(--tint) / calc(.05 + .5 * var(--v))); }
 .heat small { color: inherit; opacity: .75; }
@@ -269,6 +365,16 @@ polyline { fill: none; stroke: var(--accent); stroke-linejoin: round; }
 .mean { stroke-width: 1.8; }
 polyline.eval { stroke: var(--second); stroke-dasharray: 3 3; }
 circle { fill: var(--second); }
+h4 { font-size: .92rem; margin: 1.2rem 0 -.6rem; color: var(--quiet);
+  font-weight: 500; }
+figure.levels { max-width: 36rem; margin: .7rem 0; }
+.levels figcaption span { margin-left: .5rem; }
+.c0 { --hue: var(--accent); } .c1 { --hue: var(--second); }
+.c2 { --hue: var(--right); } .c3 { --hue: var(--wrong); }
+span.curve { color: var(--hue); }
+polyline.curve { stroke: var(--hue); stroke-width: 1.8; }
+polygon.curve { fill: var(--hue); opacity: .14; }
+circle.curve { fill: var(--hue); }
 span.eval { color: var(--second); margin-left: .5rem; }
 article { display: grid; grid-template-columns: 15rem 1fr; gap: 1.2rem;
   padding: 1rem; margin: .8rem 0; background: var(--card);
@@ -281,6 +387,7 @@ dl { margin: 0; }
 dt { font-weight: 600; }
 dd { margin: .1rem 0 .9rem; }
 dd:last-child { margin-bottom: 0; }
+.earlier { color: var(--quiet); font-weight: 400; white-space: pre-line; }
 dd em { display: block; color: var(--quiet); padding-left: 1.25rem; }
 dd em::before { content: "expected: "; font-style: normal; }
 .right { color: var(--right); }

@@ -13,8 +13,18 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from vimonet_jax import page
-from vimonet_jax.eval import scores, tables
+from vimonet_jax.eval import (
+  examples as examples_lib,
+)
+from vimonet_jax.eval import (
+  paper_layout,
+  robustness,
+  scores,
+  tables,
+)
 
 # What each stage learns, for a reader who has not seen the code.
 STAGES = {
@@ -28,15 +38,18 @@ _PACKAGES = (
   'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
   'tensorflow-datasets', 'numpy',
 )  # fmt: skip
-# Pictures beyond this are left out, so that the page stays below 5 MB.
-_MAX_PICTURE_BYTES = 4_000_000
+# Pictures beyond this are left out, so that the page stays below 15 MB.
+_MAX_PICTURE_BYTES = 12_000_000
+# Frames are shown in half the width of a phone, four side by side.
+_MAX_FRAME_PIXELS = 112
 
 
 def write(
   workdir: str,
   path: str,
   *,
-  examples: Sequence[Mapping[str, Any]] = (),
+  examples: Sequence[examples_lib.Example] = (),
+  told: Sequence[str] = (),
   config: Mapping[str, Any] | None = None,
   counts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> str:
@@ -45,10 +58,9 @@ def write(
   Args:
     workdir: has scores.json and a folder a stage, as far as they have run.
     path: of the page; replaced as a whole or not at all.
-    examples: dicts of question, reference, answer, correct (None for a
-      caption) and input, and of joints [T, 22, 3] metres and frames uint8
-      [I, H, W, 3], either of them None; neighbours that hold the same arrays
-      share their pictures.
+    examples: of eval.examples; neighbours that hold the same arrays share
+      their pictures.
+    told: sentences on what there are no examples of, and why.
     config: all settings, as JSON can hold them; `stage_names` are the stages
       to tell of.
     counts: split -> what -> how many, of the data.
@@ -64,7 +76,7 @@ def write(
     + page.quiet(f'{page.escape(name)}, {now}')
     + '</header>'
     + _scores(rows)
-    + page.section('Examples', *_examples(examples))
+    + page.section('Examples', *_examples(examples, told))
     + page.section('Training', *_training(runs))
     + page.section('Data', _data(counts))
     + page.section('Settings', *_settings(config)),
@@ -79,7 +91,8 @@ def _scores(rows) -> str:
   """A section for each kind of score that there is."""
   parts = {
     'Answers': tables.answers(rows),
-    'Changed media': tables.changed_media(rows),
+    'Beside published numbers': paper_layout.parts(rows),
+    'Changed media': robustness.parts(rows),
     'Captions': tables.captions(rows),
   }
   if not any(parts.values()):
@@ -92,11 +105,24 @@ def _scores(rows) -> str:
 # --- Examples ----------------------------------------------------------------
 
 
-def _examples(examples) -> list[str]:
-  """A card for each clip, with all that was asked about it."""
+def _examples(examples, told) -> list[str]:
+  """Cards of each benchmark, which has its share of the page's size."""
+  parts = [page.missing(sentence) for sentence in told]
   if not examples:
-    return [page.missing('No examples were given.')]
-  clips: list[list] = []
+    return [page.missing('No examples were given.'), *parts]
+  parts.insert(0, page.quiet(examples_lib.RULE))
+  by_benchmark = collections.defaultdict(list)
+  for example in examples:
+    by_benchmark[example.benchmark].append(example)
+  for name, some in by_benchmark.items():
+    parts.append(f'<h3>{page.escape(name)}</h3>')
+    parts += _cards(some, _MAX_PICTURE_BYTES // len(by_benchmark))
+  return parts
+
+
+def _cards(examples, most_bytes: int) -> list[str]:
+  """A card for each clip, with all that was asked about it."""
+  clips: list[list[examples_lib.Example]] = []
   for example in examples:
     if not clips or _media(clips[-1][0]) != _media(example):
       clips.append([])
@@ -104,7 +130,7 @@ def _examples(examples) -> list[str]:
   cards, spent, left_out = [], 0, 0
   for clip in clips:
     pictures = _pictures(clip[0])
-    if spent + len(pictures) > _MAX_PICTURE_BYTES:
+    if spent + len(pictures) > most_bytes:
       left_out += len(clip)
       continue
     spent += len(pictures)
@@ -118,36 +144,61 @@ def _examples(examples) -> list[str]:
   return cards
 
 
-def _media(example) -> tuple[int, int]:
-  return id(example.get('joints')), id(example.get('frames'))
+def _media(example: examples_lib.Example) -> tuple[int, int]:
+  return id(example.joints), id(example.frames)
 
 
-def _pictures(example) -> str:
+def _pictures(example: examples_lib.Example) -> str:
   from vimonet_jax.motion import draw
 
   pictures = []
-  if example.get('joints') is not None:
-    moving = draw.skeleton_gif(example['joints'])
+  if example.joints is not None:
+    moving = draw.skeleton_gif(example.joints)
     pictures.append(page.image('gif', moving, 'the motion'))
-  if example.get('frames') is not None:
-    sheet = draw.frames_png(example['frames'], columns=4)
-    pictures.append(page.image('png', sheet, 'frames of the video'))
+  if example.frames is not None:
+    frames = _smaller(example.frames)
+    sheet = draw.frames_png(frames, columns=4)
+    is_small = frames is example.frames
+    pictures.append(
+      page.image('png', sheet, 'frames of the video', has_pixels=is_small)
+    )
   return ''.join(pictures)
 
 
-def _example(example) -> str:
+def _smaller(frames_IHW3: np.ndarray) -> np.ndarray:
+  """Means of squares of pixels, where frames are larger than they are shown."""
+  _, height, width, _ = frames_IHW3.shape
+  k = -(-max(height, width) // _MAX_FRAME_PIXELS)
+  if k == 1 or min(height, width) < k:
+    return frames_IHW3
+  kept = frames_IHW3[:, : height // k * k, : width // k * k]
+  squares = kept.reshape(len(kept), height // k, k, width // k, k, 3)
+  return squares.mean(axis=(2, 4)).round().astype(np.uint8)
+
+
+def _example(example: examples_lib.Example) -> str:
   # A caption is neither right nor wrong.
   mark = {
     True: '<b class="right">✓</b> ',
     False: '<b class="wrong">✗</b> ',
     None: '',
-  }[example['correct']]
-  answer, reference = example['answer'], example['reference']
+  }[example.correct]
+  answer, reference = example.answer, example.reference
   expected = f'<em>{page.escape(reference)}</em>' if answer != reference else ''
+  chips = [tables.HEADS[example.input], example.domain.replace('_', ' ')]
+  said = ''
+  if example.correct is not None:
+    points = '' if example.score is None else f', score {example.score:g} of 5'
+    said = f'<small>judged by {page.escape(example.judge)}{points}</small>'
+  earlier = ''.join(
+    f'<dt class="earlier">{page.escape(asked)}</dt>'
+    f'<dd class="earlier">{page.escape(answered)}</dd>'
+    for asked, answered in example.history
+  )
   return (
-    f'<dt>{page.escape(example["question"])} '
-    f'<span class="chip">{tables.HEADS[example["input"]]}</span></dt>'
-    f'<dd>{mark}{page.escape(answer)}{expected}</dd>'
+    f'{earlier}<dt>{page.escape(example.question)} '
+    + ' '.join(f'<span class="chip">{page.escape(c)}</span>' for c in chips)
+    + f'</dt><dd>{mark}{page.escape(answer)}{expected}{said}</dd>'
   )
 
 

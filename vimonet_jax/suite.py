@@ -13,6 +13,7 @@ from vimonet_jax.eval import (
   activitynet_qa,
   babel_qa,
   benchmarks,
+  humanml3d_captions,
   judge,
   media,
   mv_bench,
@@ -38,16 +39,30 @@ def open_all(
     ValueError: a name is unknown, or a file is not as it should be.
     OSError: a file is not there.
   """
-  names = tuple(config.eval.benchmarks) or (own(config),)
-  if unknown := [name for name in names if name not in BENCHMARKS]:
+  return [
+    open_one(config, workdir, tower, name=name) for name in names(config)
+  ]
+
+
+def names(config: Any) -> tuple[str, ...]:
+  """Which benchmarks `open_all` opens."""
+  found = tuple(config.eval.benchmarks) or (own(config),)
+  if unknown := [name for name in found if name not in BENCHMARKS]:
     raise ValueError(
       f'Expected config.eval.benchmarks of {", ".join(BENCHMARKS)}, found '
       f'{unknown[0]!r}; correct the name.'
     )
+  return found
+
+
+def open_one(
+  config: Any, workdir: str, tower: clip_video.Config, *, name: str
+) -> benchmarks.Benchmark:
+  """One of them; see `open_all`."""
   frames = media.Frames(
     tower.frames, tower.image_size, tower.image_size < _REFERENCE_PIXELS
   )
-  return [BENCHMARKS[name](config, workdir, frames) for name in names]
+  return BENCHMARKS[name](config, workdir, frames)
 
 
 def own(config: Any) -> str:
@@ -84,6 +99,35 @@ def _captions(config, workdir: str, frames) -> benchmarks.Benchmark:
   del frames
   held_out = corpora.open_split(config, workdir, config.eval.split)
   return benchmarks.Benchmark(benchmarks.caption_items(held_out), held_out, {})
+
+
+def _humanml3d_captions(config, workdir: str, frames) -> benchmarks.Benchmark:
+  """The cases of published tables, of the folder that the data are made of."""
+  del frames
+  name = humanml3d_captions.BENCHMARKS[humanml3d_captions.RAW]
+  if config.data.name != 'folder':
+    raise ValueError(
+      f"Expected data.name=folder for the benchmark {name}, found "
+      f'{config.data.name}; its cases are those of a folder in '
+      "HumanML3D's layout, see configs/mocap.py."
+    )
+  if not config.data.path:
+    raise ValueError(
+      f'Expected --config.data.path=DIR for the benchmark {name}, found none; '
+      'give the folder that the data were made of.'
+    )
+  index = config.eval.humanml3d_captions.index
+  without = humanml3d_captions.humanact12(index) if index else ()
+  population = humanml3d_captions.of_folder(
+    config.data.path, split=config.eval.split, without=without
+  )
+  held_out = corpora.open_split(config, workdir, config.eval.split)
+  return benchmarks.Benchmark(
+    humanml3d_captions.items(population, held_out),
+    held_out,
+    {},
+    notes=(population.summary(),),
+  )
 
 
 def _vimonet_bench(config, workdir: str, frames) -> benchmarks.Benchmark:
@@ -157,6 +201,7 @@ def _check_given(files, name: str, *fields: str) -> None:
 BENCHMARKS: Mapping[str, Callable[..., benchmarks.Benchmark]] = {
   benchmarks.SYNTHETIC: _synthetic,
   benchmarks.CAPTIONS: _captions,
+  humanml3d_captions.BENCHMARKS[humanml3d_captions.RAW]: _humanml3d_captions,
   'vimonet-bench': _vimonet_bench,
   babel_qa.NAME: _babel_qa,
   activitynet_qa.NAME: _activitynet_qa,

@@ -339,6 +339,17 @@ def caption_items(
   return items
 
 
+def fullest(items: Sequence[Item]) -> list[Item]:
+  """Each question once: written, with clean media and the most of them."""
+  clean = [
+    item
+    for item in items
+    if item.corruption == CLEAN and item.reading == GENERATED
+  ]
+  clean.sort(key=lambda item: len(INPUTS[item.input]))
+  return list({item.id: item for item in clean}.values())
+
+
 def variant(
   items: Sequence[Item],
   *,

@@ -63,24 +63,28 @@ def verdicts(
 def write_verdicts(
   path: str,
   items: Sequence[benchmarks.Item],
+  predictions: Sequence[run.Line],
   by_judge: Mapping[str, Sequence[judge.Verdict]],
 ) -> None:
   """Writes what judges said, a JSON line a verdict, in the items' order.
 
   A line has benchmark, id, input, corruption, reading and seed of the item, and
   correct, score, status, judge and reply of `judge.Verdict`; `by` is the name
-  that the judge has in the table.
+  that the judge has in the table, `text` what was judged.
 
   Args:
     path: is made, or replaced.
     items: what was asked.
+    predictions: what was answered; joined as in `verdicts`.
     by_judge: name -> verdicts in the items' order.
   """
+  said = _by_key(predictions)
   lines = [
     {
       **dict(zip(run.KEY, item.key, strict=True)),
       'by': name,
       **dataclasses.asdict(verdict),
+      'text': said.get(item.key, {}).get('text', ''),
     }
     for name, found in by_judge.items()
     for item, verdict in zip(items, found, strict=True)

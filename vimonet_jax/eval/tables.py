@@ -2,11 +2,11 @@
 
 import collections
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from vimonet_jax import page
 from vimonet_jax.data import records
-from vimonet_jax.eval import benchmarks, judge, scores
+from vimonet_jax.eval import benchmarks, judge, published, scores
 
 # In the order of the columns.
 INPUTS = {
@@ -18,7 +18,7 @@ INPUTS = {
 HEADS = {**{name: name for name in INPUTS}, 'text': 'question'}
 # Whom the table does not name: the rule judge, the model, and old files' rows.
 _PLAIN = (None, judge.JUDGE, 'model')
-_SUMS = {scores.ALL: 'all answers', scores.MACRO: 'mean of domains'}
+SUMS = {scores.ALL: 'all answers', scores.MACRO: 'mean of domains'}
 
 
 # --- Text --------------------------------------------------------------------
@@ -28,14 +28,15 @@ def text(rows: Sequence[scores.Row]) -> str:
   """Accuracies in percent, drops and caption metrics as aligned plain text."""
   blocks = []
   judged = [row for row in rows if row['accuracy'] is not None]
-  for (*name, by), some in _by(judged, 'benchmark', 'split', 'judge').items():
-    domains = dict.fromkeys(row['domain'] for row in _in_order(some))
+  columns = ('benchmark', 'split', 'judge')
+  for (*name, by), some in grouped(judged, *columns).items():
+    domains = dict.fromkeys(row['domain'] for row in in_order(some))
     found = {(_label(row), row['domain']): row for row in some}
     labels = list(dict.fromkeys(map(_label, some)))
     name = [*name, f'({by})'] if by not in _PLAIN else name
     cells = [[' '.join(name), *labels]]
     for domain in domains:
-      cells.append([_SUMS.get(domain, domain)])
+      cells.append([SUMS.get(domain, domain)])
       cells[-1] += [_percent(found.get((label, domain))) for label in labels]
     wholes = [found[label, scores.ALL] for label in labels]
     cells.append(['answers', *(str(row['n']) for row in wholes)])
@@ -54,7 +55,7 @@ def text(rows: Sequence[scores.Row]) -> str:
       ]
       column = itertools.zip_longest(cells, ['chance', *guessed], fillvalue='')
       cells = [[*line, cell] for line, cell in column]
-    blocks.append(_aligned(cells))
+    blocks.append(aligned(cells))
   if drops := [
     r for r in judged if 'drop_points' in r and r['domain'] == scores.ALL
   ]:
@@ -69,14 +70,14 @@ def text(rows: Sequence[scores.Row]) -> str:
       judge_name = '' if by in _PLAIN else f' ({by})'
       cells.append([f'{row["benchmark"]} {_label(row)}{judge_name}'])
       cells[-1] += ['-' if x is None else f'{x:.1f}' for x in values]
-    blocks.append(_aligned(cells))
+    blocks.append(aligned(cells))
   if described := [row for row in rows if 'CIDEr' in row]:
     cells = [['captions, x 100', *scores.METRICS, 'n']]
     for row in described:
       cells.append([f'{row["domain"]} {_label(row)}, {row["system"]}'])
       cells[-1] += [f'{100 * row[metric]:.1f}' for metric in scores.METRICS]
       cells[-1].append(str(row['n']))
-    blocks.append(_aligned(cells))
+    blocks.append(aligned(cells))
   return '\n\n'.join(blocks)
 
 
@@ -101,7 +102,8 @@ def _percent(row: scores.Row | None) -> str:
   return f'{100 * row["accuracy"]:.1f}' if row else '-'
 
 
-def _aligned(cells: Sequence[Sequence[str]]) -> str:
+def aligned(cells: Sequence[Sequence[str]]) -> str:
+  """Rows of as many cells each; the first one to the left, others right."""
   widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
   lines = []
   for first, *others in cells:
@@ -121,7 +123,7 @@ def answers(rows: Sequence[scores.Row]) -> list[str]:
   if not judged:
     return []
   parts = []
-  for name, everything in _by(judged, 'benchmark', 'split').items():
+  for name, everything in grouped(judged, 'benchmark', 'split').items():
     headline = everything[0].get('judge')
     some = [
       row
@@ -147,16 +149,17 @@ def answers(rows: Sequence[scores.Row]) -> list[str]:
     ]
     parts.append(
       page.bars(
-        [(name, row['accuracy'], *_interval(row)) for name, row in wholes]
+        [(_counted(name, r), r['accuracy'], *interval(r)) for name, r in wholes]
       )
     )
-    parts += [*_domains(found, inputs), _remarks(some), *_others(everything)]
+    parts += [*_domain_bars(found, inputs), *_domains(found, inputs)]
+    parts += [_remarks(some), *_others(everything)]
   return parts
 
 
 def _others(rows) -> list[str]:
   """Every way to ask and to judge, and who else was judged; [] if only one."""
-  wholes = [row for row in rows if row['domain'] in _SUMS]
+  wholes = [row for row in rows if row['domain'] in SUMS]
   ways = {
     (row.get('judge'), row.get('reading'), row.get('system')) for row in wholes
   }
@@ -164,12 +167,12 @@ def _others(rows) -> list[str]:
     return []
   lines = []
   for row in wholes:
-    low, high = _interval(row)
+    low, high = interval(row)
     valid = row.get('accuracy_valid')
     lines.append(
       page.row(
         f'{page.escape(_label(row))}<small>{page.escape(row["judge"])}, '
-        f'{_SUMS[row["domain"]]}</small>',
+        f'{SUMS[row["domain"]]}</small>',
         f'{100 * row["accuracy"]:.1f}<small>{100 * low:.1f}–{100 * high:.1f}'
         '</small>',
         '–' if valid is None else f'{100 * valid:.1f}',
@@ -197,12 +200,36 @@ def _verdict(wholes) -> str:
   return f'<p class="lead">{words}.</p>'
 
 
+def _counted(name: str, row: scores.Row) -> str:
+  return f'{name}<small>n {row["n"]:,}</small>'
+
+
+def _domain_bars(found, inputs) -> list[str]:
+  """A bar for each domain; what was shown less is there to be opened."""
+  parts = []
+  for place, shown in enumerate(inputs):
+    there = in_order(r for (name, _), r in found.items() if name == shown)
+    lines = [
+      (_counted(name_of(r['domain']), r), r['accuracy'], *interval(r))
+      for r in there
+      if r['domain'] not in SUMS and '/' not in r['domain']
+    ]
+    if len(lines) < 2:
+      continue
+    title = f'By domain, {INPUTS[shown]}'
+    if place == 0:
+      parts += [f'<h4>{title}</h4>', page.bars(lines)]
+    else:
+      parts.append(page.details(title, page.bars(lines)))
+  return parts
+
+
 def _domains(found, inputs) -> tuple[str, str]:
   """Domains down, inputs across; colour only where the input has the answer."""
   chances = _chances(found.values())
   lines = []
   for domain in dict.fromkeys(
-    row['domain'] for row in _in_order(found.values())
+    row['domain'] for row in in_order(found.values())
   ):
     there = {i: found[i, domain] for i in inputs if (i, domain) in found}
     cells = [
@@ -215,8 +242,8 @@ def _domains(found, inputs) -> tuple[str, str]:
     counts = sorted({row['n'] for row in there.values()})
     counts = '–'.join(f'{n:,}' for n in dict.fromkeys(counts[:1] + counts[-1:]))
     cells.append(page.Cell(counts, 'class="guess"'))
-    kind = 'sum' if domain in _SUMS else ''
-    lines.append(page.row(_name(domain), *cells, kind=kind))
+    kind = 'sum' if domain in SUMS else ''
+    lines.append(page.row(name_of(domain), *cells, kind=kind))
   heads = [HEADS[name] for name in inputs] + ['chance'] * bool(chances)
   return (
     page.table([*heads, 'n'], lines),
@@ -229,7 +256,7 @@ def _domains(found, inputs) -> tuple[str, str]:
 
 
 def _heat(row) -> page.Cell:
-  accuracy, (low, high) = row['accuracy'], _interval(row)
+  accuracy, (low, high) = row['accuracy'], interval(row)
   needed = set(records.DOMAINS.get(row['domain'], ()))
   can_see = needed <= set(benchmarks.INPUTS[row['input']])
   return page.Cell(
@@ -258,61 +285,6 @@ def _remarks(rows) -> str:
   return page.quiet(' '.join(remarks))
 
 
-def changed_media(rows: Sequence[scores.Row]) -> list[str]:
-  """What noise, and the media of another clip, cost; [] without such rows."""
-  drops = [row for row in rows if 'drop_points' in row]
-  if not drops:
-    return []
-  head = ('clean', 'changed', 'drop', 'of clean', 'other answers', 'n')
-  wholes = [row for row in drops if row['domain'] == scores.ALL]
-  lines = [
-    page.row(
-      f'{HEADS[row["input"]]}, {page.escape(row["corruption"])}'
-      f'<small>{page.escape(row["benchmark"])} {page.escape(row["split"])}'
-      '</small>',
-      *_drop_cells(row),
-    )
-    for row in wholes
-  ]
-  parts = [
-    page.quiet(
-      'The same questions with noise on the joints (L1 to L4), with the media '
-      'of another clip (swapped), or with their options moved round (rotated). '
-      'A model that answers from the question alone would lose nothing to the '
-      'first two. Drops are percentage points, with paired 95&#8239;% '
-      'intervals.'
-    ),
-    page.table(head, lines),
-  ]
-  columns = ('benchmark', 'split', 'input', 'corruption')
-  for name, some in _by(drops, *columns).items():
-    lines = [
-      page.row(
-        _name(row['domain']),
-        *_drop_cells(row),
-        kind='sum' if row['domain'] in _SUMS else '',
-      )
-      for row in _in_order(some)
-    ]
-    title = f'{HEADS[name[2]]}, {name[3]}: by domain ({name[0]} {name[1]})'
-    parts.append(page.details(page.escape(title), page.table(head, lines)))
-  return parts
-
-
-def _drop_cells(row) -> tuple[str, ...]:
-  accuracy, points = 100 * row['accuracy'], row['drop_points']
-  percent = row['drop_percent']
-  return (
-    f'{accuracy + points:.1f}',
-    f'{accuracy:.1f}',
-    f'{points:.1f}<small>{row["drop_points_low"]:.1f} to '
-    f'{row["drop_points_high"]:.1f}</small>'.replace('-', '−'),
-    '–' if percent is None else f'{percent:.0f}&#8239;%',
-    f'{100 * row["changed"]:.0f}&#8239;%',
-    f'{row["n"]:,}',
-  )
-
-
 def captions(rows: Sequence[scores.Row]) -> list[str]:
   """Caption metrics by system; [] without such rows."""
   described = [row for row in rows if 'CIDEr' in row]
@@ -320,7 +292,7 @@ def captions(rows: Sequence[scores.Row]) -> list[str]:
     return []
   lines = []
   for row in described:
-    place = f'{_name(row["domain"])}, {row["split"]}'
+    place = f'{name_of(row["domain"])}, {row["split"]}'
     if row['corruption'] != benchmarks.CLEAN:
       place += f', {row["corruption"]}'
     lines.append(
@@ -340,31 +312,47 @@ def captions(rows: Sequence[scores.Row]) -> list[str]:
   ]
 
 
-def _in_order(rows) -> list:
-  """By domain, as records.DOMAINS has them, sums last."""
-  order = [*records.DOMAINS, *_SUMS]
-  last = order.index(scores.ALL)
+def in_order(rows: Iterable[scores.Row]) -> list[scores.Row]:
+  """Rows of one benchmark: domains, then slices, then sums.
 
-  def place(row):
+  As its published table has them, else as records.DOMAINS. A slice has no kinds
+  of questions; those of two things at once (`action/before`) come last.
+  """
+  rows = list(rows)
+  order = list(records.DOMAINS)
+  if rows and (name := rows[0]['benchmark']) in published.BENCHMARKS:
+    printed = dict.fromkeys(c for row in published.of(name) for c in row.values)
+    order = [*printed, *order]
+
+  def place(name):
+    return order.index(name) if name in order else len(order)
+
+  def key(row):
     domain = row['domain']
-    return order.index(domain) if domain in order else last - 0.5
+    if domain in SUMS:
+      return 3, list(SUMS).index(domain), 0
+    first, slash, second = domain.partition('/')
+    group = 0 if 'kinds' in row else 1 + bool(slash)
+    return group, place(first), place(second)
 
-  return sorted(rows, key=place)
+  return sorted(rows, key=key)
 
 
-def _interval(row) -> tuple[float, float]:
+def interval(row: scores.Row) -> tuple[float, float]:
+  """Of the accuracy, 95 %; rows of before there was one have Wilson's."""
   if 'low' in row:
     return row['low'], row['high']
   return scores.wilson(row['accuracy'], row['n'])
 
 
-def _name(domain: str) -> str:
-  return page.escape(_SUMS.get(domain, domain.replace('_', ' ')))
+def name_of(domain: str) -> str:
+  return page.escape(SUMS.get(domain, domain.replace('_', ' ')))
 
 
-def _by(
+def grouped(
   rows: Sequence[scores.Row], *columns: str
 ) -> dict[tuple, list[scores.Row]]:
+  """Rows by what they have in some columns, in the order of the first ones."""
   groups = collections.defaultdict(list)
   for row in rows:
     groups[tuple(row.get(column) for column in columns)].append(row)
