@@ -7,7 +7,7 @@ import numpy as np
 import presets
 import pytest
 
-from vimonet_jax import corpus, evaluation, suite
+from vimonet_jax import captioning, corpus, evaluation, suite
 from vimonet_jax.data import batches, records
 from vimonet_jax.eval import benchmarks
 from vimonet_jax.eval import run as eval_run
@@ -48,7 +48,8 @@ def _rows(tmp_path, monkeypatch, train, limit=1):
   items = benchmarks.caption_items(held_out)
   lines = eval_run.as_predictions(items, ['clip 1 walks.'] * 3)
   config = presets.load('mocap', 'smoke', data__max_corrupt=limit)
-  return evaluation._caption_rows(config, str(tmp_path), items, lines, held_out)
+  asked = benchmarks.Benchmark(items, held_out, {})
+  return captioning.rows(config, str(tmp_path), asked, lines)
 
 
 def test_a_training_record_that_training_may_pass_over_stops_no_evaluation(

@@ -9,9 +9,9 @@ import pytest
 
 import vimonet_jax.motion
 from vimonet_jax import report
-from vimonet_jax.eval import scores
+from vimonet_jax.eval import examples, scores
 
-VOID = {'meta', 'img', 'line', 'circle', 'polyline', 'br'}
+VOID = {'meta', 'img', 'line', 'circle', 'polyline', 'polygon', 'br'}
 
 
 class Outline(html.parser.HTMLParser):
@@ -114,16 +114,21 @@ def workdir(tmp_path):
 
 
 def _example(**changes):
-  return {
+  fields = {
+    'benchmark': 'vimos-synth',
+    'domain': 'place',
+    'input': 'video',
     'joints': None,
     'frames': None,
     'question': 'Where?',
+    'history': (),
     'reference': 'The garden.',
     'answer': 'The kitchen.',
     'correct': False,
-    'input': 'video',
-    **changes,
+    'judge': 'rule',
+    'score': 0.0,
   }
+  return examples.Example(**{**fields, **changes})
 
 
 def _read(workdir, **options) -> tuple[str, Outline]:
@@ -142,8 +147,8 @@ def test_the_stages_are_those_that_are_trained():
 
 
 def test_the_page_needs_nothing_but_itself(workdir, drawn):
-  examples = [_example(frames=np.zeros((8, 4, 4, 3), np.uint8))]
-  text, outline = _read(workdir, examples=examples, config={'seed': 0})
+  shown = [_example(frames=np.zeros((8, 4, 4, 3), np.uint8))]
+  text, outline = _read(workdir, examples=shown, config={'seed': 0})
   assert all(source.startswith('data:image/') for source in outline.sources)
   for word in ('http:', 'https:', 'url(', '@import'):
     assert word not in text
@@ -204,15 +209,20 @@ def test_examples_show_question_answer_and_what_was_expected(workdir, drawn):
   joints = np.zeros((9, 22, 3))
   frames = np.zeros((8, 4, 4, 3), np.uint8)
   shared = {'joints': joints, 'frames': frames, 'input': 'both'}
-  examples = [
+  right = {'answer': 'A <b>.', 'reference': 'A <b>.', 'correct': True}
+  asked = [
     _example(**shared),
-    _example(**shared, question='Who?', answer='A <b>.', reference='A <b>.')
-    | {'correct': True},
-    _example(frames=frames),
+    _example(**shared, question='Who?', **right, score=5.0),
+    _example(frames=frames, history=(('Is it dry?', 'Yes.'),)),
   ]
-  _, outline = _read(workdir, examples=examples)
-  assert 'Where? both ✗ The kitchen. The garden.' in outline.text
-  assert 'Who? both ✓ A <b>. Where? video' in outline.text
+  _, outline = _read(workdir, examples=asked)
+  assert (
+    'Where? both place ✗ The kitchen. The garden. judged by rule, score 0 of 5'
+  ) in outline.text
+  assert (
+    'Who? both place ✓ A <b>. judged by rule, score 5 of 5'
+  ) in outline.text
+  assert 'Is it dry? Yes. Where? video place' in outline.text
   # Two questions about one clip share its pictures.
   assert drawn == [('gif', joints.shape), ('png', frames.shape)] + [
     ('png', frames.shape)
@@ -220,19 +230,54 @@ def test_examples_show_question_answer_and_what_was_expected(workdir, drawn):
   assert outline.tags.count('article') == 2
 
 
+def test_the_rule_and_what_has_no_examples_are_said(workdir):
+  asked = [_example(), _example(benchmark='babel-qa')]
+  _, outline = _read(workdir, examples=asked, told=['mvbench: no files.'])
+  assert examples.RULE in outline.text
+  assert 'mvbench: no files.' in outline.text
+  assert outline.text.index('vimos-synth') < outline.text.index('babel-qa')
+  _, outline = _read(workdir, told=['mvbench: no files.'])
+  assert 'No examples were given. mvbench: no files.' in outline.text
+
+
+def test_large_frames_are_averaged_down_to_what_is_shown(workdir, drawn):
+  frames = np.zeros((8, 224, 336, 3), np.uint8)
+  frames[:, :, ::3] = 90
+  (small,) = {f.shape for f in [report._smaller(frames)]}
+  assert small == (8, 74, 112, 3)
+  assert set(np.unique(report._smaller(frames))) == {30}
+  text, _ = _read(workdir, examples=[_example(frames=frames)])
+  assert drawn == [('png', small)]
+  assert 'class="photo"' in text
+
+
+def test_each_benchmark_has_its_share_of_the_page(workdir, drawn, monkeypatch):
+  monkeypatch.setattr(report, '_MAX_PICTURE_BYTES', 500)
+  asked = [
+    _example(frames=np.zeros((8, 4, 4 + i, 3), np.uint8), benchmark=name)
+    for name in ('first', 'second')
+    for i in range(5)
+  ]
+  text, outline = _read(workdir, examples=asked)
+  first, second = text.split('<h3>second</h3>')
+  assert first.count('data:image/png') == second.count('data:image/png') > 0
+  assert outline.text.count('more would make this page too big.') == 2
+
+
 def test_a_caption_is_neither_right_nor_wrong(workdir):
   _, outline = _read(workdir, examples=[_example(correct=None)])
-  assert 'Where? video The kitchen. The garden.' in outline.text
+  assert 'Where? video place The kitchen. The garden.' in outline.text
+  assert 'judged by' not in outline.text
 
 
 def test_pictures_that_would_make_the_page_too_big_are_left_out(
   workdir, drawn, monkeypatch
 ):
   monkeypatch.setattr(report, '_MAX_PICTURE_BYTES', 250)
-  examples = [
+  many = [
     _example(frames=np.zeros((8, 4, 4 + i, 3), np.uint8)) for i in range(5)
   ]
-  text, outline = _read(workdir, examples=examples)
+  text, outline = _read(workdir, examples=many)
   shown = outline.tags.count('article')
   assert 0 < shown < 5
   assert f'{5 - shown} more would make this page too big.' in outline.text
@@ -258,3 +303,25 @@ def test_a_new_page_replaces_the_old_one(workdir):
   second, _ = _read(workdir, config={'seed': 2})
   assert '&quot;seed&quot;: 1' in first
   assert '&quot;seed&quot;: 1' not in second
+
+
+def test_what_was_published_stands_beside_what_was_measured(workdir):
+  row = {
+    'benchmark': 'activitynet-qa',
+    'split': 'test',
+    'input': 'video',
+    'corruption': 'none',
+    'domain': 'all',
+    'accuracy': 0.5,
+    'score': 2.5,
+    'n': 80,
+    'n_failed': 0,
+    'judge': 'wise',
+  }
+  _, outline = _read(workdir)
+  assert 'Beside published numbers' not in outline.text
+  scores.write(str(workdir / 'scores.json'), [row])
+  _, outline = _read(workdir)
+  assert 'Beside published numbers' in outline.text
+  assert '53.5 score 3.53' in outline.text
+  assert '50.0 score 2.50 39.3–60.7 n 80' in outline.text

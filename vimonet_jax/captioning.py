@@ -75,9 +75,7 @@ def rows(
   train = corpora.open_split(config, workdir, 'train')
   damaged = corpora.passing_over(config, workdir).damaged(train)
   train = batches.without(train, damaged)
-  statistics = features.Statistics.load(
-    os.path.join(workdir, 'statistics.npz')
-  )
+  statistics = features.Statistics.load(os.path.join(workdir, 'statistics.npz'))
   by_system = {
     scoring.MODEL: lines,
     'random training caption': eval_run.as_predictions(

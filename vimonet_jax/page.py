@@ -79,18 +79,24 @@ def row(label: str, *cells: str | Cell, kind: str = '') -> str:
   return f'<tr class="{kind}"><th scope="row">{label}</th>{tds}</tr>'
 
 
-def table(head: Sequence[str], rows: Sequence[str]) -> str:
-  """Rows under a head, which has no name for their labels."""
+def table(head: Sequence[str], rows: Sequence[str], *, kind: str = '') -> str:
+  """Rows under a head, which has no name for their labels.
+
+  Args:
+    head: names of the columns.
+    rows: of `row` and `block`.
+    kind: `paper` for long labels and numbers with more than one line.
+  """
   names = ''.join(f'<th scope="col">{name}</th>' for name in head)
   return (
-    f'<div class="wide"><table><thead><tr><th></th>{names}</tr></thead>'
-    f'<tbody>{"".join(rows)}</tbody></table></div>'
+    f'<div class="wide"><table class="{kind}"><thead><tr><th></th>{names}</tr>'
+    f'</thead><tbody>{"".join(rows)}</tbody></table></div>'
   )
 
 
 def block(title: str, width: int) -> str:
   """A row of a table that is a title of those below; width in columns."""
-  head = f'<th scope="rowgroup" colspan="{width}">{title}</th>'
+  head = f'<th scope="rowgroup" colspan="{width}"><span>{title}</span></th>'
   return f'<tr class="block">{head}</tr>'
 
 
@@ -339,8 +345,14 @@ dt, dd { overflow-wrap: anywhere; }
 dt:not(.earlier) { white-space: pre-line; }
 thead th { white-space: normal; color: var(--quiet); font-weight: 500;
   font-size: .85rem; }
-tr.block th { text-align: left; padding: .9rem 0 .3rem; font-size: .85rem;
-  color: var(--accent); }
+.paper td, .paper th { vertical-align: baseline; }
+.paper th[scope=row] { min-width: 10.5rem; }
+.paper td small { margin-top: .1rem; }
+sup { line-height: 0; }
+tr.block th { white-space: normal; text-align: left;
+  padding: .9rem 0 .3rem; font-size: .85rem; color: var(--accent); }
+.block span { position: sticky; left: 0; display: inline-block;
+  max-width: min(44rem, 88vw); }
 td.none { text-align: left; font-style: italic; color: var(--quiet); }
 .notes { font-size: .8rem; line-height: 1.4; color: var(--quiet);
   padding-left: 1.2rem; margin: .5rem 0; max-width: 44rem; }
@@ -371,7 +383,7 @@ figure.levels { max-width: 36rem; margin: .7rem 0; }
 .levels figcaption span { margin-left: .5rem; }
 .c0 { --hue: var(--accent); } .c1 { --hue: var(--second); }
 .c2 { --hue: var(--right); } .c3 { --hue: var(--wrong); }
-span.curve { color: var(--hue); }
+span.curve { color: var(--hue); white-space: nowrap; }
 polyline.curve { stroke: var(--hue); stroke-width: 1.8; }
 polygon.curve { fill: var(--hue); opacity: .14; }
 circle.curve { fill: var(--hue); }

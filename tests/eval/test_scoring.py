@@ -61,6 +61,7 @@ def test_verdicts_are_written_in_order_and_say_what_failed(tmp_path):
   assert [line['correct'] for line in written[:3]] == [True, None, True]
   assert written[1]['status'] == 'failed'
   assert written[0]['judge'] == 'rule'
+  assert [line['text'] for line in written] == [line['text'] for line in lines]
   assert [p.name for p in path.parent.iterdir()] == ['bench.jsonl']
 
 

@@ -83,15 +83,6 @@ def test_chance_is_a_column_where_it_is_known():
   assert 'chance' not in ''.join(tables.answers([_row('place'), _row()]))
 
 
-DROP = {
-  'drop_points': 12.5,
-  'drop_points_low': -1.0,
-  'drop_points_high': 20.0,
-  'drop_percent': 25.0,
-  'changed': 0.3,
-}
-
-
 def _cells(parts, label: str) -> list[str]:
   """The cells of the row with this label, tags and all."""
   (row,) = re.findall(
@@ -152,20 +143,6 @@ def test_failures_and_mixed_checkpoints_are_said():
   assert '2 different checkpoints' in ''.join(tables.answers(rows))
 
 
-def test_drops_show_both_sides_and_their_interval():
-  rows = [_row(), _row(corruption='L2', accuracy=0.375, **DROP)]
-  cells = _cells(tables.changed_media(rows), 'both, L2')
-  cells = [re.sub('<[^>]*>', ' ', cell).split() for cell in cells]
-  assert cells[:3] == [['50.0'], ['37.5'], ['12.5', '−1.0', 'to', '20.0']]
-  assert cells[3][0].startswith('25')
-  assert cells[4][0].startswith('30')
-
-
-def test_a_drop_from_nothing_has_no_percent():
-  row = _row(corruption='L2', **{**DROP, 'drop_percent': None})
-  assert '<td >–</td>' in ''.join(tables.changed_media([row]))
-
-
 def test_captions_are_shown_times_a_hundred():
   metrics = {name: i / 10 for i, name in enumerate(scores.METRICS)}
   row = _row('motion_caption', None, system='model', **metrics)
@@ -175,8 +152,42 @@ def test_captions_are_shown_times_a_hundred():
   ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-  'part', [tables.answers, tables.changed_media, tables.captions]
-)
+@pytest.mark.parametrize('part', [tables.answers, tables.captions])
 def test_what_has_not_been_scored_has_no_table(part):
   assert part([]) == []
+
+
+def test_babel_qa_stands_by_type_then_by_relation_then_by_both():
+  """As its published table does; 'other' is there in parts, too."""
+  names = [
+    'all', 'body_part/after', 'other', 'after', 'action/before', 'before',
+    'action/after', 'no_relation', 'in_between', 'macro',
+  ]  # fmt: skip
+  kinds = [_row(n, kinds={}) for n in ('direction', 'body_part', 'action')]
+  rows = [_row(name) for name in names] + kinds
+  rows = [{**row, 'benchmark': 'babel-qa'} for row in rows]
+  order = [row['domain'] for row in tables.in_order(rows)]
+  assert order == [
+    'action', 'direction', 'body_part', 'before', 'after', 'other',
+    'no_relation', 'in_between', 'action/before', 'action/after',
+    'body_part/after', 'all', 'macro',
+  ]  # fmt: skip
+  lines = tables.text(rows).splitlines()
+  assert [line.split()[0] for line in lines[1:4]] == order[:3]
+
+
+def test_each_domain_has_a_bar_with_its_interval_and_its_count():
+  rows = [
+    _row(domain, input=name, accuracy=share, n=40, low=0.1, high=0.9)
+    for name, share in (('motion', 0.25), ('video', 0.5))
+    for domain in ('direction', 'body_part', 'all', 'macro')
+  ]
+  text = ''.join(tables.answers(rows))
+  first, second = text.split('By domain, ')[1:]
+  assert first.startswith('video only')
+  bars, _ = first.split('<details>')
+  assert bars.count('width:50.0%') == 2, 'no bar for sums'
+  assert bars.count('left:10.0%;width:80.0%') == 2
+  assert bars.count('n 40') == 2
+  assert second.startswith('motion only</summary>'), 'to be opened'
+  assert second.count('width:25.0%') == 2

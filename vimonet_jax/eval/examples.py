@@ -1,8 +1,8 @@
 """Examples of success and failure, chosen by rule and not by hand."""
 
+import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,8 @@ RULE = (
 )
 
 
-class Example(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Example:
   """An answer, with what was shown and what is said about it.
 
   Attributes:

@@ -34,7 +34,7 @@ def parts(
       lines += [_html_line(line) for line in block.lines]
     found += [
       f'<h3>{page.escape(table.title)}</h3>',
-      page.table(heads, lines),
+      page.table(heads, lines, kind='paper'),
       page.footnotes(table.notes),
       page.footnotes(table.remarks, is_numbered=False),
     ]
@@ -56,7 +56,8 @@ def _html_line(line: paper_tables.Line) -> str:
     return page.row(label, words, kind='quiet')
   cells = []
   for cell in line.cells:
-    below = [cell.interval, f'n {cell.n}' if cell.n else '']
+    n = f'n {cell.n}' if cell.n else ''
+    below = [cell.score and f'score {cell.score}', cell.interval, n]
     small = '<br>'.join(filter(None, below))
     is_empty = cell.main in _EMPTY
     cells.append(
@@ -101,7 +102,8 @@ def _text_table(table: paper_tables.Table) -> str:
 def _text_lines(line: paper_tables.Line, source: str) -> Iterator[list[str]]:
   mark = '' if line.is_comparable else ' †'
   mark += ''.join(f' [{x}]' for x in (source, line.note) if x)
-  yield [f'  {line.label}{mark}', *(cell.main for cell in line.cells)]
+  mains = [' / '.join(filter(None, cell[:2])) for cell in line.cells]
+  yield [f'  {line.label}{mark}', *mains]
   below = [cell.interval for cell in line.cells]
   counts = [cell.n for cell in line.cells]
   if any(below) or line.about:

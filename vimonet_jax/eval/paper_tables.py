@@ -87,13 +87,14 @@ _SERVICE = 'compare with numbers of the same judge only'
 
 
 class Cell(NamedTuple):
-  """A number as it is shown, its interval and its count; '' where it has none.
+  """A number as it is shown, and what belongs to it; '' where it has none.
 
-  `main` is `MISSING` where nobody printed it, `UNMEASURED` where nobody
-  measured it.
+  `main` and `score` are `MISSING` where nobody printed them, `UNMEASURED` where
+  nobody measured them.
   """
 
   main: str
+  score: str = ''
   interval: str = ''
   n: str = ''
 
@@ -218,8 +219,7 @@ def _table(name: str, mine: Sequence[scores.Row]) -> Table:
   width = len(columns) + len(counts)
   return Table(
     TITLES[name],
-    tuple(_HEADS.get(c, (c.replace('_', ' '), '')) for c in columns)
-    + tuple((count, '') for count in counts),
+    tuple(_head(c) for c in columns) + tuple((count, '') for count in counts),
     tuple(
       block._replace(lines=tuple(_filled(line, width) for line in block.lines))
       for block in blocks
@@ -227,6 +227,11 @@ def _table(name: str, mine: Sequence[scores.Row]) -> Table:
     tuple(notes),
     tuple(remarks),
   )
+
+
+def _head(column: str) -> tuple[str, str]:
+  joint = '-' if column in scores.METRICS else ' '
+  return _HEADS.get(column, (column.replace('_', joint), ''))
 
 
 def _columns(name: str) -> list[str]:
@@ -258,10 +263,9 @@ def _published(name: str, columns, notes: list[str]) -> Iterator[Line]:
     cells = []
     for column in columns:
       main = _printed(by_metric.get(first.metric), column)
-      if has_scores:
-        points = _printed(by_metric.get(published.SCORE), column)
-        main = main if {main, points} == {MISSING} else f'{main} / {points}'
-      cells.append(Cell(main))
+      points = _printed(by_metric.get(published.SCORE), column)
+      has_none = not has_scores or {main, points} == {MISSING}
+      cells.append(Cell(main, '' if has_none else points))
     number = 0
     if first.note:
       if first.note not in notes:
@@ -360,7 +364,12 @@ def _of_all(row: scores.Row) -> _Value:
 
 def _of_valid(row: scores.Row) -> _Value:
   n, share = row['n'] - row['n_failed'], row.get('accuracy_valid')
-  held = scores.wilson(share, n) if share is not None else None
+  held = None
+  # Several answers to a question are not as many as their number: then the
+  # row's own interval is wider, and how much wider this one is nobody knows.
+  is_one_each = tables.interval(row) == scores.wilson(row['accuracy'], row['n'])
+  if share is not None and is_one_each:
+    held = scores.wilson(share, n)
   return _Value(share, row.get('score_valid'), held, n)
 
 
@@ -389,14 +398,13 @@ def _cell(value: _Value | None, *, has_scores: bool) -> Cell:
     return Cell(UNMEASURED)
   if value.accuracy is None:
     return Cell(UNMEASURED, n=f'{value.n:,}')
-  main, held = f'{100 * value.accuracy:.1f}', ''
+  points, held = '', ''
   if has_scores:
     points = UNMEASURED if value.score is None else f'{value.score:.2f}'
-    main += f' / {points}'
   if value.interval:
     low, high = value.interval
     held = f'{100 * low:.1f}–{100 * high:.1f}'
-  return Cell(main, held, f'{value.n:,}')
+  return Cell(f'{100 * value.accuracy:.1f}', points, held, f'{value.n:,}')
 
 
 def _described(columns, mine: Sequence[scores.Row]) -> Iterator[Line]:
