@@ -93,3 +93,47 @@ def test_a_bar_is_as_long_as_its_share():
   assert 'width:75.0%' in text
   assert 'left:70.0%;width:10.0%' in text
   assert '>75.0<' in text
+
+
+def _level_points(svg: str, kind: str) -> list[np.ndarray]:
+  found = re.findall(rf'<{kind} class="curve c\d" points="([^"]*)"', svg)
+  return [
+    np.array([pair.split(',') for pair in text.split()], float)
+    for text in found
+  ]
+
+
+def test_levels_are_as_far_apart_as_their_places_and_bands_hold_the_line():
+  first = {
+    'a': page.Point(0.9, 0.85, 0.95),
+    'b': page.Point(0.7, 0.6, 0.8),
+    'd': page.Point(0.4, 0.3, 0.5),
+  }
+  second = {'a': page.Point(0.2, 0.1, 0.3)}
+  svg = page.levels('t <b>', ('a', 'b', 'c', 'd'), {'x': first, 'y': second})
+  line, alone = _level_points(svg, 'polyline')
+  band, _ = _level_points(svg, 'polygon')
+  a, b, d = line[:, 0]
+  assert d - b == pytest.approx(2 * (b - a), abs=0.2)
+  assert np.all(np.diff(line[:, 1]) > 0), 'less is further down'
+  assert alone[0, 1] > line[-1, 1]
+  upper, lower = band[:3, 1], band[:2:-1, 1]
+  assert np.all(upper < line[:, 1])
+  assert np.all(line[:, 1] < lower)
+  everything = np.concatenate([band, alone])
+  assert everything[:, 0].min() >= 38
+  assert everything[:, 0].max() <= 440
+  assert everything[:, 1].min() >= 0
+  assert everything[:, 1].max() <= 190 - 16 + 0.1
+  assert svg.count('<circle') == 4
+  assert 't &lt;b&gt;' in svg
+  assert '<b>' not in svg
+
+
+def test_a_block_title_spans_its_table_and_notes_are_numbered():
+  assert 'colspan="4"' in page.block('Measured', 4)
+  assert page.footnotes([]) == ''
+  assert page.footnotes(['<a>']) == (
+    '<ol class="notes"><li>&lt;a&gt;</li></ol>'
+  )
+  assert page.footnotes(['a'], is_numbered=False).startswith('<ul')

@@ -243,6 +243,66 @@ def test_vimonet_bench_is_a_file_or_as_much_of_the_synthetic_world(
   assert found.needs_judge
 
 
+def _humanml3d(folder, *names):
+  """A folder in HumanML3D's layout, and its records as they are built."""
+  for part in ('new_joint_vecs', 'texts'):
+    (folder / part).mkdir()
+  clips = []
+  for number, name in enumerate(names):
+    np.save(folder / 'new_joint_vecs' / f'{name}.npy', np.zeros((52, 263)))
+    said = f'clip {number} walks.#clip/NOUN walk/VERB#0.0#0.0\n'
+    (folder / 'texts' / f'{name}.txt').write_text(said)
+    turn = records.Turn('Describe.', f'clip {number} walks.', 'motion_caption')
+    clips.append(
+      records.Record(
+        name,
+        'test',
+        'test',
+        motion=np.zeros((52, 263), np.float32),
+        turns=(turn,),
+      )
+    )
+  (folder / 'test.txt').write_text('\n'.join(names))
+  return clips
+
+
+def test_published_caption_cases_are_those_of_the_built_folder(
+  tmp_path, monkeypatch
+):
+  clips = _humanml3d(tmp_path, '000001', '000002', '000003')
+  monkeypatch.setattr(corpus, 'open_split', lambda *_: clips[::-1])
+  config = _config(
+    'humanml3d-captions', preset='mocap', data__path=str(tmp_path)
+  )
+  found = _open(config)
+  assert found.name == 'humanml3d-captions'
+  assert found.rules == {}
+  assert [item.id for item in found.items] == [
+    '000001#0', '000002#0', '000003#0',
+  ]  # fmt: skip
+  shown = [found.records[item.position].id for item in found.items]
+  assert shown == ['000001', '000002', '000003'], 'joined by id'
+  assert found.items[1].references == ('clip 1 walks.',) * 3
+  (note,) = found.notes
+  assert '3 cases of raw captions' in note
+  assert 'not those of published tables' in note
+  index = tmp_path / 'index.csv'
+  index.write_text(
+    'source_path,start_frame,end_frame,new_name\n'
+    './pose_data/humanact12/x.npy,0,-1,000002.npy\n'
+  )
+  config.eval.humanml3d_captions.index = str(index)
+  found = _open(config)
+  assert [item.id for item in found.items] == ['000001#0', '000003#0']
+
+
+def test_published_caption_cases_need_a_folder(tmp_path):
+  with pytest.raises(ValueError, match=r'data\.name=folder .* found synthetic'):
+    _open(_config('humanml3d-captions'))
+  with pytest.raises(ValueError, match=r'--config\.data\.path=DIR .* none'):
+    _open(_config('humanml3d-captions', preset='mocap'))
+
+
 def test_videos_are_shown_as_the_tower_looks_at_them(tmp_path, monkeypatch):
   """Pixels are averaged where the tower's own weights have seen that."""
   seen = []

@@ -266,10 +266,12 @@ def _examples(
   if not os.path.exists(os.path.join(folder, 'config.json')):
     return [], []  # What is written last there, so nothing has been asked yet.
   tower = engine.load_bundle(folder).model.video
-  found, told = [], []
+  found, told, opened = [], [], set()
   for name in suite.names(config):
+    opened.add(name)
     try:
       benchmark = suite.open_one(config, workdir, tower, name=name)
+      opened.add(benchmark.name)
       if benchmark.rules:
         path = _verdicts(workdir, benchmark.name)
         some = examples.judged(benchmark, examples.read_verdicts(path))
@@ -279,5 +281,11 @@ def _examples(
     except (ValueError, OSError) as error:
       told.append(f'{name}: no examples. {error}')
       continue
+    if not some:
+      told.append(f'{benchmark.name}: no answer of it can be shown.')
     found += some
+  rows = scores.read(os.path.join(workdir, 'scores.json'))
+  for name in dict.fromkeys(row['benchmark'] for row in rows):
+    if name not in opened:
+      told.append(f'{name}: no examples, since these settings do not open it.')
   return found, told
