@@ -118,6 +118,7 @@ def _example(**changes):
     'benchmark': 'vimos-synth',
     'domain': 'place',
     'input': 'video',
+    'clip': 0,
     'joints': None,
     'frames': None,
     'question': 'Where?',
@@ -212,8 +213,8 @@ def test_examples_show_question_answer_and_what_was_expected(workdir, drawn):
   right = {'answer': 'A <b>.', 'reference': 'A <b>.', 'correct': True}
   asked = [
     _example(**shared),
+    _example(frames=frames, clip=1, history=(('Is it dry?', 'Yes.'),)),
     _example(**shared, question='Who?', **right, score=5.0),
-    _example(frames=frames, history=(('Is it dry?', 'Yes.'),)),
   ]
   _, outline = _read(workdir, examples=asked)
   assert (
@@ -254,7 +255,9 @@ def test_large_frames_are_averaged_down_to_what_is_shown(workdir, drawn):
 def test_each_benchmark_has_its_share_of_the_page(workdir, drawn, monkeypatch):
   monkeypatch.setattr(report, '_MAX_PICTURE_BYTES', 500)
   asked = [
-    _example(frames=np.zeros((8, 4, 4 + i, 3), np.uint8), benchmark=name)
+    _example(
+      frames=np.zeros((8, 4, 4 + i, 3), np.uint8), clip=i, benchmark=name
+    )
     for name in ('first', 'second')
     for i in range(5)
   ]
@@ -275,7 +278,8 @@ def test_pictures_that_would_make_the_page_too_big_are_left_out(
 ):
   monkeypatch.setattr(report, '_MAX_PICTURE_BYTES', 250)
   many = [
-    _example(frames=np.zeros((8, 4, 4 + i, 3), np.uint8)) for i in range(5)
+    _example(frames=np.zeros((8, 4, 4 + i, 3), np.uint8), clip=i)
+    for i in range(5)
   ]
   text, outline = _read(workdir, examples=many)
   shown = outline.tags.count('article')

@@ -271,9 +271,8 @@ def test_published_caption_cases_are_those_of_the_built_folder(
 ):
   clips = _humanml3d(tmp_path, '000001', '000002', '000003')
   monkeypatch.setattr(corpus, 'open_split', lambda *_: clips[::-1])
-  config = _config(
-    'humanml3d-captions', preset='mocap', data__path=str(tmp_path)
-  )
+  config = _config('humanml3d-captions', preset='mocap')
+  config.data.path = str(tmp_path)
   found = _open(config)
   assert found.name == 'humanml3d-captions'
   assert found.rules == {}

@@ -58,8 +58,7 @@ def write(
   Args:
     workdir: has scores.json and a folder a stage, as far as they have run.
     path: of the page; replaced as a whole or not at all.
-    examples: of eval.examples; neighbours that hold the same arrays share
-      their pictures.
+    examples: of eval.examples; those of one clip share its pictures.
     told: sentences on what there are no examples of, and why.
     config: all settings, as JSON can hold them; `stage_names` are the stages
       to tell of.
@@ -122,13 +121,11 @@ def _examples(examples, told) -> list[str]:
 
 def _cards(examples, most_bytes: int) -> list[str]:
   """A card for each clip, with all that was asked about it."""
-  clips: list[list[examples_lib.Example]] = []
+  by_clip = collections.defaultdict(list)
   for example in examples:
-    if not clips or _media(clips[-1][0]) != _media(example):
-      clips.append([])
-    clips[-1].append(example)
+    by_clip[example.clip, example.input].append(example)
   cards, spent, left_out = [], 0, 0
-  for clip in clips:
+  for clip in by_clip.values():
     pictures = _pictures(clip[0])
     if spent + len(pictures) > most_bytes:
       left_out += len(clip)
@@ -142,10 +139,6 @@ def _cards(examples, most_bytes: int) -> list[str]:
   if left_out:
     cards.append(page.missing(f'{left_out} more would make this page too big.'))
   return cards
-
-
-def _media(example: examples_lib.Example) -> tuple[int, int]:
-  return id(example.joints), id(example.frames)
 
 
 def _pictures(example: examples_lib.Example) -> str:

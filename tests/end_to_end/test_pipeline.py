@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def test_the_road_ends_with_a_table_a_report_and_all_rows(undisturbed):
   verdicts = (workdir / 'verdicts' / 'vimos-synth.jsonl').read_text()
   assert len(verdicts.splitlines()) == sum(wholes.values())
   page = (workdir / 'report.html').read_text()
-  # Each example is about a clip of its own.
+  # All that was asked about a clip stands beside its picture.
   gifs = re.findall(r'data:image/gif;base64,[^"]+', page)
   assert len(gifs) == len(set(gifs)) > 2
   assert '<script src' not in page
@@ -183,7 +184,28 @@ def test_the_evaluation_may_be_run_again_with_other_settings(
   assert (workdir / 'scores.json').read_bytes() == scores
 
 
-@pytest.mark.parametrize('task', ['eval', 'report'])
+def test_answers_are_judged_and_shown_without_the_weights(
+  undisturbed, cache, tmp_path
+):
+  """Scores to the same bytes, and the page, from a folder without a model."""
+  workdir = tmp_path / 'work'
+  without = shutil.ignore_patterns('weights', 'checkpoints')
+  shutil.copytree(undisturbed[0], workdir, ignore=without)
+  kept = ('scores.json', 'verdicts/vimos-synth.jsonl')
+  before = [(workdir / name).read_bytes() for name in kept]
+  for name in (*kept, 'report.html'):
+    (workdir / name).unlink()
+  output = _finish(_start(workdir, cache, '--task=score'))
+  assert 'vimos-synth test' in output
+  assert [(workdir / name).read_bytes() for name in kept] == before
+  _finish(_start(workdir, cache, '--task=report'))
+  page = (workdir / 'report.html').read_text()
+  assert 'Chosen by rule' in page
+  assert 'judged by rule' in page
+  assert 'data:image/gif' in page
+
+
+@pytest.mark.parametrize('task', ['eval', 'score', 'report'])
 def test_a_task_without_a_finished_folder_says_so(tmp_path, cache, task):
   process = _start(tmp_path / 'none', cache, f'--task={task}')
   output, _ = process.communicate(timeout=100)

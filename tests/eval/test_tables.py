@@ -152,6 +152,18 @@ def test_captions_are_shown_times_a_hundred():
   ]  # fmt: skip
 
 
+def test_captions_of_several_benchmarks_are_told_apart():
+  metrics = dict.fromkeys(scores.METRICS, 0.25)
+  row = _row('motion_caption', None, system='model', **metrics)
+  rows = [row, {**row, 'benchmark': 'other'}]
+  _, first, second = tables.text(rows).splitlines()
+  assert first.startswith('b motion_caption both, model')
+  assert second.startswith('other motion_caption both, model')
+  html = ''.join(tables.captions(rows))
+  assert '<small>b motion caption, test</small>' in html
+  assert '<small>other motion caption, test</small>' in html
+
+
 @pytest.mark.parametrize('part', [tables.answers, tables.captions])
 def test_what_has_not_been_scored_has_no_table(part):
   assert part([]) == []

@@ -31,6 +31,7 @@ class Example:
     benchmark: in tables.
     domain: of the question.
     input: a key of benchmarks.INPUTS.
+    clip: which record of the benchmark was shown.
     joints: [T, 22, 3] metres; None where no motion was shown.
     frames: uint8 [I, H, W, 3]; None where no video was shown.
     question: as it was asked.
@@ -45,6 +46,7 @@ class Example:
   benchmark: str
   domain: str
   input: str
+  clip: int
   joints: np.ndarray | None
   frames: np.ndarray | None
   question: str
@@ -143,6 +145,7 @@ def _first(benchmark, candidates, number: int) -> Iterator[Example]:
       item.benchmark,
       item.domain,
       item.input,
+      item.media_position,
       *shown,
       item.question,
       item.history,

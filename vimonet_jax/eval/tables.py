@@ -74,7 +74,8 @@ def text(rows: Sequence[scores.Row]) -> str:
   if described := [row for row in rows if 'CIDEr' in row]:
     cells = [['captions, x 100', *scores.METRICS, 'n']]
     for row in described:
-      cells.append([f'{row["domain"]} {_label(row)}, {row["system"]}'])
+      name = _of_which(described, row)
+      cells.append([f'{name}{row["domain"]} {_label(row)}, {row["system"]}'])
       cells[-1] += [f'{100 * row[metric]:.1f}' for metric in scores.METRICS]
       cells[-1].append(str(row['n']))
     blocks.append(aligned(cells))
@@ -91,6 +92,12 @@ def _label(row: scores.Row) -> str:
   if row['accuracy'] is not None and row.get('system') not in _PLAIN:
     words.insert(0, f'{row["system"]}:')
   return ' '.join(words)
+
+
+def _of_which(rows: Sequence[scores.Row], row: scores.Row) -> str:
+  """The name of the benchmark where there are several."""
+  is_only = len({row['benchmark'] for row in rows}) == 1
+  return '' if is_only else f'{row["benchmark"]} '
 
 
 def _chances(rows) -> dict[str, float]:
@@ -292,7 +299,8 @@ def captions(rows: Sequence[scores.Row]) -> list[str]:
     return []
   lines = []
   for row in described:
-    place = f'{name_of(row["domain"])}, {row["split"]}'
+    name = _of_which(described, row)
+    place = f'{name}{name_of(row["domain"])}, {row["split"]}'
     if row['corruption'] != benchmarks.CLEAN:
       place += f', {row["corruption"]}'
     lines.append(
