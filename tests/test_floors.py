@@ -49,13 +49,14 @@ FLOORS = (
     'infer.generate infer.engine infer.likelihood infer.conversation',
   ),
   (
-    'page eval.judge eval.changes eval.benchmarks eval.media '
+    'page curves eval.judge eval.changes eval.benchmarks eval.media '
     'eval.vimonet_bench eval.activitynet_qa eval.mv_bench eval.scores '
     'eval.babel_qa '
     'eval.judge_replies eval.llm_judge eval.predictions_file '
     'eval.humanml3d_captions eval.embedder eval.retrieval eval.bertscore '
     'eval.published eval.run eval.text_baseline eval.scoring eval.tables '
-    'eval.examples eval.paper_tables eval.paper_layout eval.robustness '
+    'eval.examples eval.paper_rows eval.paper_tables eval.paper_layout '
+    'eval.robustness '
     'eval.studies annotation.clips annotation.key_frames annotation.claims '
     'annotation.contradictions annotation.prompts annotation.replies '
     'annotation.results annotation.batch_files annotate audit.watermark '

@@ -61,8 +61,9 @@ def run_report(config, workdir: str) -> int:
   """Writes report.html from what is there, and prints the table."""
   claim.check(config, workdir, must_exist=True)
   path = os.path.join(workdir, 'report.html')
+  # All look, since whose answers they are may need all of the weights.
+  chosen, told = _examples(config, workdir)
   if cluster.is_first():
-    chosen, told = _examples(config, workdir)
     report.write(
       workdir,
       path,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from vimonet_jax import curves as curves_lib
 from vimonet_jax import page
 from vimonet_jax.eval import (
   examples as examples_lib,
@@ -223,10 +224,10 @@ def _training(runs) -> list[str]:
       continue
     curves = _curves(lines)
     first = dict(list(curves.items())[:3])
-    parts.append(page.charts(first))
+    parts.append(curves_lib.charts(first))
     if others := {k: v for k, v in curves.items() if k not in first}:
       names = page.escape(', '.join(others).replace('_', ' '))
-      parts.append(page.details(f'More: {names}', page.charts(others)))
+      parts.append(page.details(f'More: {names}', curves_lib.charts(others)))
     state = f'Started from {summary.get("started_from", "?")}.'
     if not summary:
       state = f'Has not finished: at step {lines[-1]["step"]:,}.'
@@ -234,9 +235,9 @@ def _training(runs) -> list[str]:
   return parts
 
 
-def _curves(lines) -> dict[str, page.Curve]:
+def _curves(lines) -> dict[str, curves_lib.Curve]:
   """Metric -> curve; the loss and what was evaluated come first."""
-  curves = collections.defaultdict(lambda: page.Curve([], [], [], []))
+  curves = collections.defaultdict(lambda: curves_lib.Curve([], [], [], []))
   for line in lines:
     for key, value in line.items():
       name = key.removeprefix('eval/')

@@ -2,7 +2,13 @@
 
 import pytest
 
-from vimonet_jax.eval import paper_layout, paper_tables, published, scores
+from vimonet_jax.eval import (
+  paper_layout,
+  paper_rows,
+  paper_tables,
+  published,
+  scores,
+)
 
 
 def _row(domain='all', accuracy=0.5, **changes):
@@ -31,7 +37,7 @@ def _only(rows, **options) -> paper_tables.Table:
   return table
 
 
-def _line(table, label, *, block=0, place=0) -> dict[str, paper_tables.Cell]:
+def _line(table, label, *, block=0, place=0) -> dict[str, paper_rows.Cell]:
   lines = [x for x in table.blocks[block].lines if x.label == label]
   names = [name for name, _ in table.columns]
   return dict(zip(names, lines[place].cells, strict=True))
@@ -214,7 +220,7 @@ def test_other_counts_and_other_splits_are_said():
   assert 'Of split val, where published numbers are of test' in said
   (line,) = table.blocks[1].lines
   assert not line.is_comparable
-  table = _only([_row(benchmark='babel-qa', judge='strict', n=393)])
+  table = _only([_row(benchmark='babel-qa', judge='strict', n=3 * 393)])
   assert 'Asked here' not in ' '.join(table.remarks)
   assert table.blocks[1].lines[0].is_comparable
 

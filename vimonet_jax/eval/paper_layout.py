@@ -4,18 +4,18 @@ import string
 from collections.abc import Iterable, Iterator, Sequence
 
 from vimonet_jax import page
-from vimonet_jax.eval import paper_tables, scores, tables
+from vimonet_jax.eval import paper_rows, paper_tables, scores, tables
 
 _LEGEND = (
   'Percent of right answers, and the mean score from 0 to 5 where a judge '
   'gives one, with 95 % intervals and how many answers they are of. micro: '
   'over all answers; macro: the mean of the domains. '
-  f'{paper_tables.MISSING}: not available, nobody has printed it. '
-  f'{paper_tables.UNMEASURED}: not measured. †: another protocol, not '
+  f'{paper_rows.MISSING}: not available, nobody has printed it. '
+  f'{paper_rows.UNMEASURED}: not measured. †: another protocol, not '
   'comparable. Published rows are as printed.'
 )
 
-_EMPTY = (paper_tables.MISSING, paper_tables.UNMEASURED)
+_EMPTY = (paper_rows.MISSING, paper_rows.UNMEASURED)
 
 
 def parts(
@@ -43,13 +43,13 @@ def parts(
   return found
 
 
-def _html_line(line: paper_tables.Line) -> str:
+def _html_line(line: paper_rows.Line) -> str:
   mark = '' if line.is_comparable else '†'
   mark += f'<sup>{line.note}</sup>' if line.note else ''
   label = f'{page.escape(line.label)}{mark}<small>{page.escape(line.about)}'
   label += '</small>'
   mains = [cell.main for cell in line.cells if cell.main]
-  if set(mains) == {paper_tables.MISSING}:
+  if set(mains) == {paper_rows.MISSING}:
     words = page.Cell(
       'not available', f'class="none" colspan="{len(line.cells)}"'
     )
@@ -99,7 +99,7 @@ def _text_table(table: paper_tables.Table) -> str:
   return '\n'.join([*lines, *table.remarks])
 
 
-def _text_lines(line: paper_tables.Line, source: str) -> Iterator[list[str]]:
+def _text_lines(line: paper_rows.Line, source: str) -> Iterator[list[str]]:
   mark = '' if line.is_comparable else ' †'
   mark += ''.join(f' [{x}]' for x in (source, line.note) if x)
   mains = [' / '.join(filter(None, cell[:2])) for cell in line.cells]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from vimonet_jax import page
+from vimonet_jax import curves, page
 from vimonet_jax.eval import benchmarks, changes, scores, scoring, tables
 
 # From no noise to the most; variants of L2 are no steps between them.
@@ -92,7 +92,7 @@ def _curves(rows: Sequence[scores.Row]) -> list[str]:
   wholes = [row for row in rows if row['domain'] == scores.ALL]
   figures = []
   for some in tables.grouped(wholes, *_WAY).values():
-    curves = {}
+    lines = {}
     for (shown,), same in tables.grouped(some, 'input').items():
       by_level = {
         'L0' if row['corruption'] == changes.CLEAN else row['corruption']: row
@@ -103,11 +103,11 @@ def _curves(rows: Sequence[scores.Row]) -> list[str]:
         continue
       counts = sorted({row['n'] for row in there.values()})
       n = '–'.join(f'{n:,}' for n in dict.fromkeys((counts[0], counts[-1])))
-      curves[f'{tables.HEADS[shown]}, n {n}'] = {
-        name: page.Point(row['accuracy'], *tables.interval(row))
+      lines[f'{tables.HEADS[shown]}, n {n}'] = {
+        name: curves.Point(row['accuracy'], *tables.interval(row))
         for name, row in there.items()
       }
-    if curves:
+    if lines:
       title = f'Right answers in percent, {_said(some[0])}'
-      figures.append(page.levels(title, LEVELS, curves))
+      figures.append(curves.levels(title, LEVELS, lines))
   return figures
