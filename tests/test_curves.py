@@ -99,6 +99,7 @@ def test_levels_are_as_far_apart_as_their_places_and_bands_hold_the_line():
   line, alone = _level_points(svg, 'polyline')
   band, _ = _level_points(svg, 'polygon')
   a, b, d = line[:, 0]
+  assert a < b
   assert d - b == pytest.approx(2 * (b - a), abs=0.2)
   assert np.all(np.diff(line[:, 1]) > 0), 'less is further down'
   assert alone[0, 1] > line[-1, 1]

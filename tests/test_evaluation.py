@@ -135,7 +135,7 @@ def test_answers_of_several_checkpoints_are_told_apart_by_the_weights(
     path = workdir / 'predictions' / f'{name}.jsonl'
     lines = path.read_text()
     other = lines.replace('"abc"', '"older"').replace('No idea.', 'It is n1.')
-    path.write_text(other + lines)
+    path.write_text(lines + other)
   with pytest.raises(ValueError, match='those of abc, older, and no weights'):
     evaluation.score(_config(), str(workdir))
   (workdir / 'model' / 'weights').mkdir()
