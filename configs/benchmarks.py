@@ -20,6 +20,10 @@ def get_config() -> ml_collections.ConfigDict:
     # BERTScore of captions; downloads roberta-large (1.4 GB) when it is first
     # wanted. Needs pip install -e '.[bertscore]'.
     'bertscore': False,
+    # Of VIMOS-Synth: which media are shown, and how many draws of the noise of
+    # each of the `corruptions`.
+    'inputs': ('text', 'motion', 'video', 'both'),
+    'noise_seeds': 1,
     # Items of a file about files of a folder; empty for those of VIMOS-Synth.
     'vimonet_bench': {'questions': '', 'media': ''},
     'babel_qa': {

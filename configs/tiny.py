@@ -228,10 +228,16 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'rows': 64,
     # The decoder's kernels when it is asked: '', 'int8' or 'nf4'; chat, too.
     'quantize': '',
-    # Input and level. Training knows joints that drift, as in L2 (noisy_share),
-    # and none that shake, as in L2w. The protocol asks for five seeds of noise;
-    # one on all questions costs as much time as there is.
-    'corruptions': (('motion', 'L2'), ('both', 'L2'), ('motion', 'L2w')),
+    # Input and change of its media. Training knows joints that drift, as in L2
+    # (noisy_share), and none that shake, as in L2w. The protocol asks for five
+    # seeds of noise (configs/studies/robustness.py); one on all questions costs
+    # as much time as there is.
+    'corruptions': (
+      ('motion', 'L2'),
+      ('both', 'L2'),
+      ('motion', 'L2w'),
+      ('both', 'swapped'),
+    ),
     # Validation questions a domain at the end of each stage.
     'probe_per_domain': 40,
     **_benchmarks(),

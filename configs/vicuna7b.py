@@ -250,7 +250,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'rows': 16,
     # The decoder's kernels when it is asked: '', 'int8' or 'nf4'; chat, too.
     'quantize': '',
-    'corruptions': (('motion', 'L2'), ('both', 'L2')),
+    'corruptions': (('motion', 'L2'), ('both', 'L2'), ('both', 'swapped')),
     'probe_per_domain': 0,
     **_benchmarks(),
   })  # fmt: skip

@@ -149,6 +149,45 @@ def test_packed_rows_hold_conversations_of_all_mixes(config, tmp_path):
   assert batch['more_tokens'].shape[:2] == (2, 512)
 
 
+def test_mixes_of_different_parts_have_no_clip_in_common(config, tmp_path):
+  config.data.processes = 1
+  with config.unlocked():
+    del config.instruct.mixes.both
+    config.instruct.mixes.motion.part = (0, 2)
+    config.instruct.mixes.video.part = (1, 2)
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  corpus = corpora.prepare(config, str(tmp_path))
+  stream = iter(pipeline.stage_batches(config, 'instruct', corpus, mesh))
+  clips = {True: set(), False: set()}
+  # More than all of them once.
+  for batch in itertools.islice(stream, 40):
+    ids = '\n'.join(batch['ids']).split('\n')
+    clips['motion' in batch] |= {int(at.split('-')[-1]) for at in ids}
+  assert len(clips[True]) > 24
+  assert len(clips[False]) > 24
+  assert {number % 2 for number in clips[True]} == {0}
+  assert {number % 2 for number in clips[False]} == {1}
+
+
+@pytest.mark.parametrize(
+  ('part', 'packed', 'sentence'),
+  [
+    ((2, 2), 0, r'mixes.video.part as \(number, parts\)'),
+    ((1,), 0, r'mixes.video.part as \(number, parts\)'),
+    ((1, 2), 2, 'packed rows of stage instruct, found mixes.video.part'),
+  ],
+)
+def test_a_part_that_cannot_be_is_said_at_once(config, part, packed, sentence):
+  with config.unlocked():
+    config.instruct.mixes.video.part = part
+  config.instruct.packed = {
+    'rows': packed, 'length': 512, 'motion_clips': 5, 'video_clips': 3
+  }  # fmt: skip
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  with pytest.raises(ValueError, match=sentence):
+    pipeline._check_stage(config, 'instruct', mesh)
+
+
 def test_a_stage_that_the_configuration_has_not_is_said(tmp_path):
   config = presets.load('vicuna7b')
   config.stage_names = ('motion', 'align')

@@ -132,7 +132,7 @@ def test_without_names_it_is_the_data_sets_own(clips):
 
 
 def test_the_synthetic_questions_come_with_every_input_and_change(clips):
-  changes = (('motion', 'L2'), ('both', 'L1'))
+  changes = (('motion', 'L2'), ('both', 'L1'), ('both', 'swapped'))
   found = _open(_config('vimos-synth', corruptions=changes, per_domain=1))
   variants = {(item.input, item.corruption) for item in found.items}
   assert variants == {

@@ -55,6 +55,15 @@ def run(config, workdir: str) -> int:
     ValueError: settings or data do not fit; as far as can be told, before
       anything is made.
   """
+  check(config, workdir)
+  with disk.says_when_full(workdir):
+    make(config, workdir)
+    evaluation.evaluate(config, workdir)
+    return evaluation.run_report(config, workdir)
+
+
+def check(config, workdir: str) -> None:
+  """Raises a ValueError for what can be told before anything is made."""
   claim.check(config, workdir)
   outcome.check_not_assembled(workdir)
   mesh = sharding.make_mesh(**config.mesh)
@@ -62,13 +71,14 @@ def run(config, workdir: str) -> int:
     config,
     {name: _check_stage(config, name, mesh) for name in config.stage_names},
   )
-  with disk.says_when_full(workdir):
-    corpus = corpora.prepare(config, workdir)
-    for name in config.stage_names:
-      train_stage(config, workdir, name, corpus)
-    export(config, workdir)
-    evaluation.evaluate(config, workdir)
-    return evaluation.run_report(config, workdir)
+
+
+def make(config, workdir: str) -> None:
+  """Data, all stages, and model/: all that comes before it is asked."""
+  corpus = corpora.prepare(config, workdir)
+  for name in config.stage_names:
+    train_stage(config, workdir, name, corpus)
+  export(config, workdir)
 
 
 def _check_stage(config, name: str, mesh) -> tuple[set[str], set[str]]:
@@ -96,10 +106,29 @@ def _check_stage(config, name: str, mesh) -> tuple[set[str], set[str]]:
   trainable, frozen = optimizer.split(shapes, made.trainable)
   jax.eval_shape(stages.make_optimizer(stage).init, trainable)
   _augment(config)
+  _check_parts(name, stage)
   shares, _ = sharding.shares(mesh, config.data.get('shares', 0))
   for rows in stages.batch_kinds(stage).values() or [stage]:
     _share_of(rows.rows, mesh, shares, stage.get('grad_accumulation', 1))
   return set(trainable), set(quantize.made_of(frozen))
+
+
+def _check_parts(name: str, stage) -> None:
+  """Raises a ValueError for mixes of a part of the records that cannot be."""
+  for mix, fields in stage.mixes.items():
+    if not (part := fields.get('part')):
+      continue
+    if 'packed' in stages.batch_kinds(stage):
+      raise ValueError(
+        f'Expected all records in the packed rows of stage {name}, found '
+        f'mixes.{mix}.part={part}; set --config.{name}.packed.rows=0.'
+      )
+    if len(part) != 2 or not 0 <= part[0] < part[1]:
+      raise ValueError(
+        f'Expected {name}.mixes.{mix}.part as (number, parts) with a number '
+        f'from 0 to parts - 1, found {part}; (0, 2) is one half, (1, 2) the '
+        'other.'
+      )
 
 
 def _check_frozen(
@@ -265,7 +294,7 @@ def _mixes(config, stage, train, mesh, shares: int) -> list[batches.Mix]:
   def made(name: str, view, **changes) -> batches.Mix:
     kind = kinds[name]
     return batches.Mix(
-      train,
+      _part(stage, name, train),
       view,
       rows=_share_of(kind.rows, mesh, shares),
       length=kind.length,
@@ -296,6 +325,12 @@ def _mixes(config, stage, train, mesh, shares: int) -> list[batches.Mix]:
       bins=_BINS,
     )
   ]
+
+
+def _part(stage, name: str, train: batches.Source) -> batches.Source:
+  """The records that a mix shows: all, or every n-th from its `part`."""
+  part = name in stage.mixes and stage.mixes[name].get('part')
+  return batches.part(train, *part) if part else train
 
 
 def _probe(

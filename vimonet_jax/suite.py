@@ -20,6 +20,7 @@ from vimonet_jax.eval import (
   vimonet_bench,
 )
 from vimonet_jax.models import clip_video
+from vimonet_jax.motion import corrupt
 
 # What a tower's weights were trained on shows no averaged pixels; see video.
 _REFERENCE_PIXELS = 224
@@ -82,14 +83,21 @@ def _synthetic(config, workdir: str, frames) -> benchmarks.Benchmark:
   del frames  # Its records have them.
   held_out = corpora.open_split(config, workdir, config.eval.split)
   items = questions(config, held_out)
+  if not (config.eval.inputs or config.eval.corruptions):
+    raise ValueError(
+      'Expected config.eval.inputs or config.eval.corruptions, found both '
+      f'empty; name an input of {", ".join(benchmarks.INPUTS)}.'
+    )
   found = []
-  for shown in ('text', 'motion', 'video', 'both'):
+  for shown in config.eval.inputs:
     found += benchmarks.variant(items, input=shown)
-  for shown, level in config.eval.corruptions:
-    found += benchmarks.variant(items, input=shown, corruption=level)
-  found += benchmarks.variant(
-    items, input='both', corruption=benchmarks.SWAPPED
-  )
+  for shown, change in config.eval.corruptions:
+    # Noise is drawn; what else is done to media is done in one way.
+    is_noise = change in corrupt.LEVELS
+    for seed in range(config.eval.noise_seeds if is_noise else 1):
+      found += benchmarks.variant(
+        items, input=shown, corruption=change, seed=seed
+      )
   return benchmarks.Benchmark(
     found, held_out, {judge.JUDGE: benchmarks.by_rules}, needs_judge=True
   )

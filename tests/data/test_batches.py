@@ -691,3 +691,15 @@ def test_a_longer_bucket_and_more_rows_add_padding_only():
 def test_prompts_that_do_not_fit_are_errors(asked, options, message):
   with pytest.raises(ValueError, match=message):
     _prompts(asked, **options)
+
+
+def test_parts_are_disjoint_and_together_everything():
+  source = list(range(7))
+  parts = [batches.part(source, number, 3) for number in range(3)]
+  found = [[part[i] for i in range(len(part))] for part in parts]
+  assert found == [[0, 3, 6], [1, 4], [2, 5]]
+  for number in (-1, 3):
+    with pytest.raises(ValueError, match=f'part from 0 to 2.*found {number}'):
+      batches.part(source, number, 3)
+  with pytest.raises(ValueError, match='of 2 records in 3 parts, found 2'):
+    batches.part([0, 1], 2, 3)

@@ -196,6 +196,22 @@ def test_the_whole_road_from_records_to_a_table(tmp_path):
   assert drop.split()[-5:] == ['100.0', '100.0', '100.0', '100.0', '100.0']
 
 
+def test_zeroed_items_are_asked_of_a_blind_engine_and_no_others(tmp_path):
+  class Seeing(Reader):
+    def blind(self):
+      blind = Reader()
+      blind._read = lambda record: 'It is dark.'
+      self.blinded = blind
+      return blind
+
+  engine = Seeing()
+  zeroed = benchmarks.variant(ITEMS[:6], corruption='zeroed')
+  asked = [x for pair in zip(ITEMS[:6], zeroed, strict=True) for x in pair]
+  lines = _predict(asked, tmp_path / 'bench.jsonl', engine)
+  assert [line['text'] == 'It is dark.' for line in lines] == [False, True] * 6
+  assert sum(map(len, engine.calls)) == sum(map(len, engine.blinded.calls)) == 6
+
+
 def test_what_cannot_be_shown_fails_and_is_tried_again(tmp_path):
   """Two of six clips are missing; then one of them comes back."""
   absent = {1, 4}

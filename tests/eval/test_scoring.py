@@ -55,13 +55,15 @@ def test_verdicts_are_written_in_order_and_say_what_failed(tmp_path):
   lines[1]['text'] = ''
   path = tmp_path / 'verdicts' / 'bench.jsonl'
   found = scoring.verdicts(ITEMS, lines[::-1])
-  scoring.write_verdicts(str(path), ITEMS, lines, {'rule': found})
+  scoring.write_verdicts(str(path), ITEMS, lines[::-1], {'rule': found})
   written = [json.loads(line) for line in path.read_text().splitlines()]
   assert [line['id'] for line in written] == [item.id for item in ITEMS]
   assert [line['correct'] for line in written[:3]] == [True, None, True]
+  assert [line['text'] for line in written] == [line['text'] for line in lines]
+  assert [line['record'] for line in written] == [i.position for i in ITEMS]
+  assert (written[0]['domain'], written[0]['kind']) == ('place', 'a')
   assert written[1]['status'] == 'failed'
   assert written[0]['judge'] == 'rule'
-  assert [line['text'] for line in written] == [line['text'] for line in lines]
   assert [p.name for p in path.parent.iterdir()] == ['bench.jsonl']
 
 

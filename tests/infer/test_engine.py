@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vimonet_jax import sharding, weight_files
-from vimonet_jax.data import records
+from vimonet_jax.data import batches, records
 from vimonet_jax.infer import conversation, engine, generate
 from vimonet_jax.models import (
   attention,
@@ -409,3 +409,28 @@ def test_a_killed_save_leaves_no_finished_model(tiny_model, tmp_path):
     engine.save(folder, bundle, tiny_model.params)
   with pytest.raises(FileNotFoundError, match='finished model'):
     engine.Engine.load(folder)
+
+
+def test_a_blind_engine_is_shown_zeros_and_answers_the_question_alone(asking):
+  blind = asking.blind()
+  record = _record()
+  batch = asking.prompts([record], asking.row_shape(record), rows=1)
+
+  def bank(engine_):
+    return np.asarray(
+      vimonet.Vimonet(engine_.bundle.model).apply(
+        vimonet.stack(engine_._variables),
+        batches.without_ids(batch),
+        method='bank',
+      )
+    )
+
+  # Not nearly: biases are gone, too.
+  assert not bank(blind).any()
+  assert bank(asking).any()
+  shown = [_record(0, ('video',)), _record(3, ('video',))]
+  one, other = blind.answer(shown, max_new_tokens=MAX_NEW_TOKENS)
+  assert one == other
+  flat = _flat(asking)
+  changed = {p for p, x in _flat(blind).items() if x is not flat[p]}
+  assert changed == {p for p in flat if p.startswith('translators/')}

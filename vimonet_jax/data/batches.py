@@ -61,6 +61,24 @@ def without(source: Source, numbers: Collection[int]) -> FunctionSource:
   return FunctionSource(lambda i: source[kept[i]], len(kept))
 
 
+def part(source: Source, number: int, parts: int) -> FunctionSource:
+  """Every `parts`-th record of a source, beginning with `number`.
+
+  The parts of all numbers are disjoint, and together the source.
+
+  Raises:
+    ValueError: there is no such part, or nothing in it.
+  """
+  if not 0 <= number < parts or number >= len(source):
+    raise ValueError(
+      f'Expected a part from 0 to {min(parts, len(source)) - 1}, of '
+      f'{len(source)} records in {parts} parts, found {number}; correct `part` '
+      'of the mix.'
+    )
+  length = len(range(number, len(source), parts))
+  return FunctionSource(lambda i: source[number + i * parts], length)
+
+
 @dataclasses.dataclass(frozen=True)
 class Mix:
   """One kind of batch: where its records come from and how large it is.

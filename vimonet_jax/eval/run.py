@@ -5,6 +5,7 @@ that judging (see `scoring`) can be repeated without the model.
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ import tqdm
 
 from vimonet_jax import cluster
 from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import benchmarks
+from vimonet_jax.eval import benchmarks, changes
 from vimonet_jax.infer import generate, likelihood
 
 Line = dict[str, Any]
@@ -64,6 +65,8 @@ def predict(
 ) -> list[Line]:
   """Asks the engine every item that the file has no answer to.
 
+  Items whose media are zeroed are asked of `engine.blind()`.
+
   Several processes ask together, and the first one writes. A SIGTERM to one of
   them stops all between two batches, with SystemExit.
 
@@ -94,6 +97,7 @@ def predict(
   known = cluster.in_turn(path, lambda: _lines(path, settings))
   done = current(items, known)
   pending = [item for item in items if item.key not in done]
+  blind = functools.cache(lambda: engine.blind())
   os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
   with (
     open(
@@ -112,7 +116,8 @@ def predict(
   ):
     for batch in _batches(pending, records, rows):
       cluster.stop_if_told()
-      for line in _ask(engine, batch, settings, rows):
+      asked = blind() if _is_zeroed(batch.items[0]) else engine
+      for line in _ask(asked, batch, settings, rows):
         line |= columns
         done[key(line)] = line
         if known.get(key(line)) != line:  # A file that is missing still.
@@ -194,7 +199,7 @@ class _Batch(NamedTuple):
   """Items that are asked together, or that cannot be shown.
 
   Attributes:
-    items: of one reading.
+    items: of one reading, and all or none of them zeroed.
     prompts: one an item, all with the same media; empty where there are none.
     errors: one an item that cannot be shown.
   """
@@ -237,14 +242,14 @@ def _choose(engine, batch: _Batch, rows: int) -> list[Line]:
 
 
 def _batches(items, records, rows: int) -> Iterator[_Batch]:
-  """At most `rows` at a time, of the same media shapes and reading.
+  """At most `rows` at a time, of the same media shapes, reading and engine.
 
   Items of one input are looked at a few batches at a time: media are large, and
   answers should reach the file soon. Within that, clips of like length meet.
   """
 
   def way(item):
-    return item.input, item.reading
+    return item.input, item.reading, _is_zeroed(item)
 
   for _, same in itertools.groupby(sorted(items, key=way), key=way):
     for window in _batched(same, 4 * rows):
@@ -273,6 +278,10 @@ def _of_all(errors: Mapping[int, str]) -> dict[int, str]:
     for place, error in json.loads(words).items():
       found.setdefault(int(place), error)
   return dict(sorted(found.items()))
+
+
+def _is_zeroed(item: benchmarks.Item) -> bool:
+  return item.corruption == changes.ZEROED
 
 
 def _media(record: records_lib.Record) -> tuple:

@@ -68,23 +68,30 @@ def write_verdicts(
 ) -> None:
   """Writes what judges said, a JSON line a verdict, in the items' order.
 
-  A line has benchmark, id, input, corruption, reading and seed of the item, and
-  correct, score, status, judge and reply of `judge.Verdict`; `by` is the name
-  that the judge has in the table, `text` what was judged.
+  A line has benchmark, id, input, corruption, reading and seed of the item, its
+  split, domain, kind, question and record (by position); the text that was
+  judged; and correct, score, status, judge and reply of `judge.Verdict`. `by`
+  is the name that the judge has in the table. So runs can be compared question
+  by question without their items; see studies.
 
   Args:
     path: is made, or replaced.
     items: what was asked.
-    predictions: what was answered; joined as in `verdicts`.
+    predictions: what was answered, joined by `run.key`.
     by_judge: name -> verdicts in the items' order.
   """
-  said = _by_key(predictions)
+  texts = {at: line['text'] for at, line in _by_key(predictions).items()}
   lines = [
     {
       **dict(zip(run.KEY, item.key, strict=True)),
+      'split': item.split,
+      'domain': item.domain,
+      'kind': item.kind,
+      'question': item.question,
+      'record': item.position,
+      'text': texts.get(item.key, ''),
       'by': name,
       **dataclasses.asdict(verdict),
-      'text': said.get(item.key, {}).get('text', ''),
     }
     for name, found in by_judge.items()
     for item, verdict in zip(items, found, strict=True)

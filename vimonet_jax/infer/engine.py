@@ -6,6 +6,7 @@ same layout, the same statistics, the same frames. Turns that follow one another
 are in conversation.py.
 """
 
+import copy
 import dataclasses
 import functools
 import json
@@ -243,6 +244,21 @@ class Engine:
       change=keep,
     )
     return cls(bundle, params)
+
+  def blind(self) -> 'Engine':
+    """The same model with embeddings of media that are exactly zero.
+
+    It shares all weights but the translators', whose last layers have a bias
+    and no norm: without any weight nothing comes out of them.
+    """
+    changed = copy.copy(self)
+    params = dict(self._variables['params'])
+    if 'translators' in params:
+      params['translators'] = jax.tree.map(
+        jnp.zeros_like, params['translators']
+      )
+    changed._variables = {**self._variables, 'params': params}
+    return changed
 
   def answer(
     self,
