@@ -139,3 +139,43 @@ def test_a_folder_from_before_packed_rows_is_gone_on_with_unless_there_are():
   assert claim._identity(longer) == claim._identity(fields)
   packed = json.loads(_config(instruct__packed__rows=8).to_json())
   assert claim._identity(packed) != claim._identity(fields)
+
+
+def _fields(**changes):
+  return json.loads(_config(**changes).to_json())
+
+
+def test_stages_depend_on_the_data_and_the_stages_before_them():
+  first = ('motion', 'language')
+
+  def same(fields):
+    return claim.of_stages(fields, first) == claim.of_stages(_fields(), first)
+
+  assert same(_fields(align__clip=0.5, instruct__steps=1, eval__rows=3))
+  assert same(_fields(stage_names=first))
+  assert not same(_fields(language__clip=0.5))
+  assert not same(_fields(motion__rows=4))
+  assert not same(_fields(seed=1))
+  assert not same(_fields(data__train=95))
+  assert not same(_fields(model__llm__layers=1))
+  assert not same(_fields(base__llm='elsewhere'))
+  assert claim.of_stages(_fields(), first) != claim.of_stages(
+    _fields(), first[::-1]
+  )
+
+
+def test_data_depend_on_no_stage_and_on_no_seed_of_training():
+  usual = claim.of_data(_fields())
+  assert usual == claim.of_data(_fields(seed=1, align__clip=0.5))
+  assert usual != claim.of_data(_fields(data__seed=1))
+  assert usual != claim.of_data(_fields(text__vocab_size=300))
+  assert usual != claim.of_data(_fields(base__motion='elsewhere'))
+  mocap = json.loads(presets.load('mocap', data__path='a').to_json())
+  other = {**mocap, 'data': {**mocap['data'], 'path': 'b'}}
+  assert claim.of_data(mocap) != claim.of_data(other)
+
+
+def test_what_a_study_compares_is_nobody_elses_business():
+  config = _config()
+  config.study = {'seeds': (0, 1)}
+  assert claim.digest(config) == claim.digest(_config())

@@ -7,12 +7,13 @@ with under settings that would have made something else.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import traverse_util
 
 from vimonet_jax import cluster
+from vimonet_jax.train import stages
 
 FILE = 'config.json'
 # Settings that say where and how, and what is asked in the end. With any of
@@ -27,7 +28,9 @@ _FREE = (
   'data.max_corrupt',
   'data.read_threads',
 )
-_FREE_GROUPS = ('annotate', 'base', 'eval', 'mesh', 'parity', 'plan')
+_FREE_GROUPS = (
+  'annotate', 'base', 'eval', 'mesh', 'parity', 'plan', 'study',
+)  # fmt: skip
 _FREE_ENDS = ('checkpoint_steps', 'grad_accumulation')
 # Settings that were added later, and what every run did before.
 _ALWAYS = (('data.shares', 0),)
@@ -98,6 +101,47 @@ def digest(config) -> str:
   return hashlib.blake2s(
     json.dumps(kept, sort_keys=True).encode(), digest_size=8
   ).hexdigest()
+
+
+def of_data(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """Settings that decide what the dataset, tokenizer and statistics are.
+
+  Args:
+    fields: of a configuration, as in config.json.
+  """
+  found = {
+    name: x
+    for name, x in _identity(fields).items()
+    if name.split('.')[0] in ('data', 'text')
+  }
+  path = fields.get('data', {}).get('path')
+  return found | {'path': path and os.path.abspath(path)} | _of_base(fields)
+
+
+def of_stages(
+  fields: Mapping[str, Any], names: Sequence[str]
+) -> dict[str, Any]:
+  """Settings that decide what the first stages make, data included.
+
+  Args:
+    fields: of a configuration, as in config.json.
+    names: the stages, from the first one on.
+  """
+  others = {*stages.NAMES, 'stage_names'} - {*names}
+  found = {
+    name: x
+    for name, x in _identity(fields).items()
+    if name.split('.')[0] not in others
+  }
+  return found | of_data(fields) | {'first': list(names)}
+
+
+def _of_base(fields: Mapping[str, Any]) -> dict[str, str]:
+  return {
+    f'base.{part}': os.path.abspath(folder)
+    for part, folder in (fields.get('base') or {}).items()
+    if folder
+  }
 
 
 def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:

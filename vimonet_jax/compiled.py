@@ -3,9 +3,13 @@
 A 7B step takes XLA minutes, and a run on preemptible machines starts often.
 """
 
+import contextlib
 import os
+import tempfile
+from collections.abc import Iterator
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 
 def keep(workdir: str) -> bool:
@@ -26,3 +30,22 @@ def keep(workdir: str) -> bool:
   folder = os.path.join(workdir, 'compiled')
   jax.config.update('jax_compilation_cache_dir', folder)
   return True
+
+
+@contextlib.contextmanager
+def meanwhile() -> Iterator[None]:
+  """Keeps compiled programs on a CPU, too, until this process leaves.
+
+  For one that compiles the same again, as every run of a study does: there is
+  no other CPU that could find them.
+  """
+  if jax.config.jax_compilation_cache_dir:
+    yield
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    jax.config.update('jax_compilation_cache_dir', folder)
+    try:
+      yield
+    finally:
+      jax.config.update('jax_compilation_cache_dir', None)
+      compilation_cache.reset_cache()

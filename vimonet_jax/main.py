@@ -183,6 +183,14 @@ def _plan(config, workdir: str) -> int:
   return planning.run(config, workdir, output=_OUTPUT.value)
 
 
+def _study(config, workdir: str) -> int:
+  from vimonet_jax import allocator, compiled, study
+
+  allocator.keep_freed()
+  compiled.keep(workdir)
+  return study.run(config, workdir)
+
+
 def _annotate(config, workdir: str) -> int:
   from vimonet_jax import annotate
 
@@ -207,11 +215,12 @@ TASKS = {
   'parity': _parity,
   'plan': _plan,
   'annotate': _annotate,
+  'study': _study,
 }
 
 
 # Tasks that keep what they have done when they are stopped.
-_RESUMED = ('pipeline', 'eval', 'annotate')
+_RESUMED = ('pipeline', 'eval', 'annotate', 'study')
 # Tasks that several processes can do together.
 _TOGETHER = ('pipeline', 'eval', 'report')
 

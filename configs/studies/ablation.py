@@ -1,0 +1,160 @@
+"""What each part of the tiny preset is worth: the paper's ablations.
+
+    python -m vimonet_jax.main --config=configs/studies/ablation.py
+    python -m vimonet_jax.main --config=configs/studies/ablation.py:smoke
+
+Every run takes the same steps, rows of the same size, seeds and decoding, and
+is asked the same held-out questions. Runs with the same seed share what they
+have in common: the dataset and the stages before the first that differs. So
+`motion only` has the decoder of `full`, which has read words in place of both
+media, and its motion encoder; it has met no video and no question about one
+later. A finished work folder of configs/tiny.py gives its data, and its stages
+to the runs of its seed: --config.study.start_from=workdir/tiny.
+
+`unpaired` shows motions of one half of the clips and videos of the other half,
+`paired` both of the first half, each alone: as many clips of each kind, so only
+whether they are the same clips differs. The video tower is that of `full`.
+"""
+
+import pathlib
+import runpy
+
+import ml_collections
+
+
+def get_config(arg: str = '') -> ml_collections.ConfigDict:
+  """The ablation of the tiny preset, or its short version for `smoke`."""
+  if arg not in ('', 'smoke'):
+    raise ValueError(
+      'Expected configs/studies/ablation.py or configs/studies/ablation.py:'
+      f"smoke, found ':{arg}'."
+    )
+  # From wherever the program is started.
+  preset = pathlib.Path(__file__).parents[1] / 'tiny.py'
+  config = runpy.run_path(str(preset))['get_config'](arg)
+  config.task = 'study'
+  config.workdir = 'workdir/ablation' + ('-smoke' if arg else '')
+  # Nobody looks at the probes, and each compiles anew.
+  config.eval.update({'corruptions': (), 'probe_per_domain': 0})
+  config.study = ml_collections.ConfigDict({
+    'name': 'Ablations',
+    'seeds': (0, 1, 2) if not arg else (0,),
+    'start_from': '',
+    'runs': _runs(config),
+    'rows': _ROWS,
+    'claims': _CLAIMS,
+    'notes': ('Smoke: too short to learn anything.',) if arg else (),
+  })  # fmt: skip
+  return config
+
+
+def _runs(config):
+  align = _alone(config, caption_share=config.align.mixes.motion.caption_share)
+  instruct = _alone(config, caption_share=0.0)
+
+  def shown(inputs, media, **parts):
+    """Settings of runs whose rows have one medium each."""
+    return (
+      ('align.mixes', _mixes(align, media, parts)),
+      ('instruct.mixes', _mixes(instruct, media, parts)),
+      ('eval.inputs', inputs),
+    )
+
+  half = (0, 2)
+  both = ('motion', 'video')
+  alone = ('motion', 'video', 'both')
+  without_video = tuple(x for x in config.stage_names if x != 'video')
+  return (
+    ('full', ()),
+    (
+      'motion-only',
+      (
+        *shown(('motion',), ('motion',)),
+        ('stage_names', without_video),
+      ),
+    ),
+    # With stage `motion`, whose weights it never sees, it begins as `full`.
+    ('video-only', shown(('video',), ('video',))),
+    (
+      'no-instruct',
+      (
+        ('stage_names', tuple(config.stage_names[:-1])),
+        ('eval.inputs', alone),
+      ),
+    ),
+    ('unpaired', shown(alone, both, motion=half, video=(1, 2))),
+    ('paired', shown(alone, both, motion=half, video=half)),
+  )
+
+
+def _alone(config, *, caption_share):
+  """Rows of motion and rows of video, which come equally often."""
+  return {
+    medium: {
+      **config.instruct.mixes[medium].to_dict(),
+      'weight': 1.0,
+      'caption_share': caption_share,
+    }
+    for medium in ('motion', 'video')
+  }
+
+
+def _mixes(mixes, media, parts):
+  return {
+    medium: mixes[medium] | ({'part': parts[medium]} if medium in parts else {})
+    for medium in media
+  }
+
+
+def _row(label, run, input='both', against=''):
+  return {'label': label, 'run': run, 'input': input, 'against': against}
+
+
+_ROWS = (
+  _row('full', 'full'),
+  _row('no motion input', 'full', 'video', 'full'),
+  _row('no video input', 'full', 'motion', 'full'),
+  _row('question only', 'full', 'text', 'full'),
+  _row('motion only', 'motion-only', 'motion', 'full'),
+  _row('video only', 'video-only', 'video', 'full'),
+  _row('no instruction tuning', 'no-instruct', 'both', 'full'),
+  _row('full, of motion', 'full', 'motion', 'motion only'),
+  _row('full, of video', 'full', 'video', 'video only'),
+  _row('unpaired', 'unpaired'),
+  _row('paired', 'paired', 'both', 'unpaired'),
+  _row('unpaired, of motion', 'unpaired', 'motion'),
+  _row('paired, of motion', 'paired', 'motion', 'unpaired, of motion'),
+  _row('unpaired, of video', 'unpaired', 'video'),
+  _row('paired, of video', 'paired', 'video', 'unpaired, of video'),
+)
+_CLAIMS = (
+  {
+    'says': 'Learning from both and seeing both beats either alone',
+    'rows': ('motion only', 'video only'),
+    'expects': 'lower',
+  },
+  {
+    'says': 'Both inputs are needed when it is asked',
+    'rows': ('no motion input', 'no video input'),
+    'expects': 'lower',
+  },
+  {
+    'says': 'Instruction tuning helps',
+    'rows': ('no instruction tuning',),
+    'expects': 'lower',
+  },
+  {
+    'says': 'Learning from video as well helps with motion',
+    'rows': ('full, of motion',),
+    'domain': 'of motion',
+  },
+  {
+    'says': 'Learning from motion as well helps with video',
+    'rows': ('full, of video',),
+    'domain': 'of video',
+  },
+  {
+    'says': 'Motions and videos of the same clips teach more than of others',
+    'rows': ('paired, of motion', 'paired, of video'),
+  },
+)
