@@ -242,7 +242,9 @@ def share(config, folder: str, others: Sequence[str]) -> list[str]:
       # What comes later was trained on a stage that this run has to train.
       break
   if linked:
-    print(f'{os.path.basename(folder)} has from others: {", ".join(linked)}')
+    # Files that belong to the data are nobody's business.
+    names = [x for x in linked if x == _DATA[0] or x not in _DATA]
+    print(f'{os.path.basename(folder)} has from others: {", ".join(names)}')
   return linked
 
 
