@@ -20,10 +20,13 @@ def get_config() -> ml_collections.ConfigDict:
     # BERTScore of captions; downloads roberta-large (1.4 GB) when it is first
     # wanted. Needs pip install -e '.[bertscore]'.
     'bertscore': False,
-    # Of VIMOS-Synth: which media are shown, and how many draws of the noise of
-    # each of the `corruptions`.
+    # Of VIMOS-Synth: which media are shown.
     'inputs': ('text', 'motion', 'video', 'both'),
+    # How many draws of the noise of each of the `corruptions`.
     'noise_seeds': 1,
+    # Change media of other benchmarks, too, where they are what is shown; noise
+    # needs joints.
+    'corrupt_all': False,
     # Items of a file about files of a folder; empty for those of VIMOS-Synth.
     'vimonet_bench': {'questions': '', 'media': ''},
     'babel_qa': {

@@ -13,7 +13,7 @@ def lines_of(
   shown = {'input': 'both', 'corruption': 'none', **shown}
   found = [
     {
-      'benchmark': 'bench',
+      'benchmark': 'vimos-synth',
       'split': 'test',
       'id': (at := f'r{clip}/{number}'),
       'reading': 'generated',

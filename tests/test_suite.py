@@ -149,6 +149,42 @@ def test_the_synthetic_questions_come_with_every_input_and_change(clips):
   assert len(found.records) == 2
 
 
+def test_noise_is_drawn_as_often_as_asked_and_inputs_are_those_asked(clips):
+  config = _config(
+    'vimos-synth',
+    inputs=('motion',),
+    corruptions=(('motion', 'L2'), ('both', 'zeroed')),
+    noise_seeds=3,
+    per_domain=1,
+  )
+  found = [(x.input, x.corruption, x.seed) for x in _open(config).items]
+  assert set(found) == {
+    ('motion', 'none', 0),
+    *(('motion', 'L2', seed) for seed in range(3)),
+    ('both', 'zeroed', 0),
+  }
+  assert len(found) == 5 * 5
+  with pytest.raises(ValueError, match='found both empty; name an input of'):
+    _open(_config('vimos-synth', inputs=(), corruptions=()))
+
+
+def test_other_benchmarks_are_changed_where_they_show_that_and_if_asked(
+  tmp_path, clips
+):
+  changes = {'corruptions': (('motion', 'L2'), ('both', 'swapped'))}
+  fields = changes | {'noise_seeds': 2}
+  fields |= _fields(tmp_path, 'babel-qa')
+  plain = _open(_config('babel-qa', **fields))
+  assert {item.corruption for item in plain.items} == {'none'}
+  found = _open(_config('babel-qa', **fields, corrupt_all=True))
+  assert found.items[: len(plain.items)] == plain.items
+  added = found.items[len(plain.items) :]
+  assert {(x.corruption, x.seed) for x in added} == {('L2', 0), ('L2', 1)}
+  assert len(added) == 2 * len(QUESTIONS)
+  found = _open(_config('captions', **changes, corrupt_all=True))
+  assert {item.corruption for item in found.items} == {'none'}
+
+
 def test_benchmarks_stand_in_the_order_of_their_names(tmp_path, clips):
   names = ('mvbench', 'captions', 'babel-qa')
   fields = _fields(tmp_path, 'mvbench') | _fields(tmp_path, 'babel-qa')

@@ -332,5 +332,5 @@ def _write(config, workdir: str, rows, claims, verdicts, failed) -> None:
   )
   os.replace(f'{page}.part', page)
   print()
-  print(study_tables.text(rows, claims, tables, failed))
+  print(study_tables.text(rows, claims, tables, failed, config.study.notes))
   print(f'\n{os.path.abspath(page)}')

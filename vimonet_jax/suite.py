@@ -4,7 +4,8 @@
     config.eval.<name>       where its files are, with _ for -
 """
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vimonet_jax import corpus as corpora
@@ -63,7 +64,8 @@ def open_one(
   frames = media.Frames(
     tower.frames, tower.image_size, tower.image_size < _REFERENCE_PIXELS
   )
-  return BENCHMARKS[name](config, workdir, frames)
+  found = BENCHMARKS[name](config, workdir, frames)
+  return _with_changes(config, found) if config.eval.corrupt_all else found
 
 
 def own(config: Any) -> str:
@@ -92,15 +94,45 @@ def _synthetic(config, workdir: str, frames) -> benchmarks.Benchmark:
   for shown in config.eval.inputs:
     found += benchmarks.variant(items, input=shown)
   for shown, change in config.eval.corruptions:
-    # Noise is drawn; what else is done to media is done in one way.
-    is_noise = change in corrupt.LEVELS
-    for seed in range(config.eval.noise_seeds if is_noise else 1):
-      found += benchmarks.variant(
-        items, input=shown, corruption=change, seed=seed
-      )
+    found += _changed(config, items, shown, change)
   return benchmarks.Benchmark(
     found, held_out, {judge.JUDGE: benchmarks.by_rules}, needs_judge=True
   )
+
+
+def _changed(
+  config, items: Sequence[benchmarks.Item], shown: str, change: str
+) -> list[benchmarks.Item]:
+  """The items with changed media, once for each draw of the noise."""
+  # What else is done to media is done in one way.
+  seeds = config.eval.noise_seeds if change in corrupt.LEVELS else 1
+  return [
+    item
+    for seed in range(seeds)
+    for item in benchmarks.variant(
+      items, input=shown, corruption=change, seed=seed
+    )
+  ]
+
+
+def _with_changes(
+  config, benchmark: benchmarks.Benchmark
+) -> benchmarks.Benchmark:
+  """A benchmark that shows what it shows with changed media as well."""
+  if benchmark.name == benchmarks.SYNTHETIC or not benchmark.rules:
+    return benchmark  # It has them, or answers are measured and not right.
+  items = list(benchmark.items)
+  for shown, change in config.eval.corruptions:
+    alike = [
+      item
+      for item in benchmark.items
+      if item.input == shown
+      and item.corruption == benchmarks.CLEAN
+      and item.reading == benchmarks.GENERATED
+    ]
+    if alike:
+      items += _changed(config, alike, shown, change)
+  return dataclasses.replace(benchmark, items=items)
 
 
 def _captions(config, workdir: str, frames) -> benchmarks.Benchmark:

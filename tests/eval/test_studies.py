@@ -55,6 +55,13 @@ def test_differences_pair_seeds_and_join_by_id_not_by_place():
   assert motion['difference_by_seed'] == {0: -75.0, 1: -25.0}
 
 
+def test_of_other_benchmarks_groups_are_what_was_shown():
+  lines = [x | {'benchmark': 'babel-qa'} for x in lines_of(EVERY)]
+  lines = [x | {'input': 'motion'} for x in lines]
+  rows = (studies.Row('a', 'a', 'motion'),)
+  assert _table(rows, {('a', 0): lines})['a']['of motion']['n'] == 8
+
+
 def test_only_questions_that_both_rows_have_are_compared():
   half = [x for x in lines_of(EVERY) if x['record'] < 2]
   numbers = _table(ROWS, {('a', 0): half, ('b', 0): lines_of({'r2/0'})})

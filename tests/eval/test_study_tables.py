@@ -24,7 +24,7 @@ def test_the_terminal_has_accuracies_differences_claims_and_failures(tables):
   accuracy, difference, claims, failed = text.split('\n\n')
   head, a, b = accuracy.splitlines()
   assert ' '.join(head.split()) == (
-    'bench test (rule), % all of motion of video n'
+    'vimos-synth test (rule), % all of motion of video n'
   )
   assert a.split()[:2] == ['a', '100.0']
   assert re.match(r'b +50\.0 \[21\.5, 78\.5\] +100\.0 \[', b)

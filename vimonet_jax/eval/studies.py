@@ -17,7 +17,8 @@ import numpy as np
 from vimonet_jax.data import records
 from vimonet_jax.eval import benchmarks, scores
 
-# Domains by the media that an answer must be read from.
+# Domains of VIMOS-Synth by the media that an answer must be read from; of other
+# benchmarks, items by the media that they show.
 GROUPS = {
   ('motion',): 'of motion',
   ('video',): 'of video',
@@ -230,6 +231,7 @@ class _Asked(NamedTuple):
   """A question, as far as all who were asked it agree."""
 
   domain: str
+  group: str
   record: int
 
 
@@ -277,7 +279,7 @@ def _answers(row: Row, by_run: Mapping[Trained, Sequence[Line]]) -> _Answers:
     texts[seed] = collections.defaultdict(dict)
     for line in wanted:
       at = line['id']
-      asked[at] = _Asked(line['domain'], line['record'])
+      asked[at] = _Asked(line['domain'], _group(line), line['record'])
       values[at].append(float(bool(line['correct'])))
       texts[seed][at][line['seed']] = line['text']
     right[seed] = {at: float(np.mean(x)) for at, x in values.items()}
@@ -400,14 +402,17 @@ def _by_domain(
   records_of = [asked[at].record for at in ids]
   domains = [asked[at].domain for at in ids]
   found = scores.means(values, domains=domains, records=records_of)
-  groups = [_group(domain) for domain in domains]
+  groups = [asked[at].group for at in ids]
   grouped = scores.means(values, domains=groups, records=records_of)
   names = [name for name in GROUPS.values() if name in grouped]
   return found | {name: grouped[name] for name in names}
 
 
-def _group(domain: str) -> str:
-  return GROUPS.get(records.DOMAINS.get(domain), 'other')
+def _group(line: Line) -> str:
+  is_synthetic = line['benchmark'] == benchmarks.SYNTHETIC
+  shown = benchmarks.INPUTS[line['input']]
+  media = records.DOMAINS.get(line['domain']) if is_synthetic else shown
+  return GROUPS.get(media, 'other')
 
 
 def _of(
@@ -416,6 +421,4 @@ def _of(
   """The ids of a domain, a group or a sum."""
   if domain in (scores.ALL, scores.MACRO):
     return list(ids)
-  return [
-    at for at in ids if domain in (asked[at].domain, _group(asked[at].domain))
-  ]
+  return [at for at in ids if domain in (asked[at].domain, asked[at].group)]

@@ -19,6 +19,7 @@ def text(
   claims: Sequence[studies.Claim],
   tables: Sequence[studies.Table],
   failed: Mapping[str, str],
+  notes: Sequence[str] = (),
 ) -> str:
   """Accuracies, differences and claims as aligned plain text.
 
@@ -27,6 +28,7 @@ def text(
     claims: of the study.
     tables: from studies.tables.
     failed: run and seed -> why it has no answers.
+    notes: sentences that a reader must know before the numbers.
   """
   blocks = []
   for table in tables:
@@ -62,7 +64,7 @@ def text(
     if claims:
       blocks.append('\n'.join(_sentences(claims, table)))
   blocks += [f'{name} failed: {reason}' for name, reason in failed.items()]
-  return '\n\n'.join(blocks)
+  return '\n\n'.join([*notes, *blocks])
 
 
 def write_page(
@@ -79,11 +81,11 @@ def write_page(
   Args:
     path: of the page, replaced as a whole.
     name: of the study.
-    rows: and `claims`, `tables`, `failed`: see `text`.
-    claims: see above.
-    tables: see above.
-    failed: see above.
-    notes: sentences that a reader must know before the numbers.
+    rows: this and all others as in `text`.
+    claims: see there.
+    tables: see there.
+    failed: see there.
+    notes: see there.
   """
   body = f'<header><h1>{page.escape(name)}</h1></header>'
   if notes or failed:
