@@ -183,6 +183,11 @@ def test_a_run_that_fails_is_said_and_loses_no_other(
   road.fails = {}
   assert study.run(config, str(tmp_path)) == 0
   assert ('full-0', 'align') not in road.made
+  # What it has answered before it fails again is not taken for its answers.
+  road.fails = {('full-0', 'answers'): error}
+  assert study.run(config, str(tmp_path)) == 1
+  numbers = _results(tmp_path)['tables'][0]['rows']
+  assert list(numbers['full']['all']['by_seed']) == ['1']
 
 
 def test_a_full_disk_ends_the_study(config, road, tmp_path):
@@ -211,6 +216,15 @@ def test_a_finished_work_folder_gives_what_it_has(
   assert ('full-1', 'motion') in road.made
   assert ('other-0', 'align') in road.made
   assert ('other-0', 'video') not in road.made
+
+
+def test_runs_of_other_data_have_their_own(config, road, tmp_path):
+  config.study.runs = (*config.study.runs[:1], ('more', (('data.train', 97),)))
+  config.study.rows, config.study.claims = (), ()
+  study.run(config, str(tmp_path))
+  assert road.times()['data'] == 2
+  assert not (tmp_path / 'more-0' / 'data').is_symlink()
+  assert (tmp_path / 'more-1' / 'data').resolve().parent.name == 'more-0'
 
 
 def test_an_unfinished_stage_is_nobodys(config, road, tmp_path):

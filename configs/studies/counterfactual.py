@@ -30,6 +30,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.task = 'study'
   config.workdir = 'workdir/counterfactual' + ('-smoke' if arg else '')
   config.eval.update({
+    # Nobody looks at the probes, and each compiles anew.
+    'probe_per_domain': 0,
     'inputs': ('both', 'text'),
     'corruptions': tuple(
       ('both', x) for x in ('swapped', 'zeroed', 'reversed', 'mirrored')

@@ -37,6 +37,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.task = 'study'
   config.workdir = 'workdir/robustness' + ('-smoke' if arg else '')
   config.eval.update({
+    # Nobody looks at the probes, and each compiles anew.
+    'probe_per_domain': 0,
     'inputs': ('motion', 'both'),
     # With both media at the headline only: each level is asked five times.
     'corruptions': (

@@ -35,13 +35,14 @@ def test_means_are_over_seeds_and_groups_over_their_domains():
 
 
 def test_differences_pair_seeds_and_join_by_id_not_by_place():
-  """Seed 2 has no partner, and the lines of b stand the other way round."""
+  """Seeds 2 and 3 have no partner; b's lines stand the other way round."""
   verdicts = {
     ('a', 0): lines_of(EVERY),
     ('a', 1): lines_of(MOTION),
     ('a', 2): lines_of(set()),
     ('b', 0): lines_of({'r0/0', 'r0/1'}, order=-1),
     ('b', 1): lines_of(MOTION - {'r3/0'}, order=-1),
+    ('b', 3): lines_of(set()),
   }
   whole = _table(ROWS, verdicts)['b']['all']
   # Seed 0: 8 become 2 of 8; seed 1: 4 become 3 of 8.
