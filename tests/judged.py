@@ -24,6 +24,7 @@ def lines_of(
       'text': (texts or {}).get(at, 'yes' if at in right else 'no'),
       'by': by,
       'correct': at in right,
+      'score': 5.0 if at in right else None,
       **shown,
     }
     for clip in range(4)

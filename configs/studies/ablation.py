@@ -118,14 +118,14 @@ _ROWS = (
   _row('motion only', 'motion-only', 'motion', 'full'),
   _row('video only', 'video-only', 'video', 'full'),
   _row('no instruction tuning', 'no-instruct', 'both', 'full'),
-  _row('full, of motion', 'full', 'motion', 'motion only'),
-  _row('full, of video', 'full', 'video', 'video only'),
+  _row('full, shown motion', 'full', 'motion', 'motion only'),
+  _row('full, shown video', 'full', 'video', 'video only'),
   _row('unpaired', 'unpaired'),
   _row('paired', 'paired', 'both', 'unpaired'),
-  _row('unpaired, of motion', 'unpaired', 'motion'),
-  _row('paired, of motion', 'paired', 'motion', 'unpaired, of motion'),
-  _row('unpaired, of video', 'unpaired', 'video'),
-  _row('paired, of video', 'paired', 'video', 'unpaired, of video'),
+  _row('unpaired, shown motion', 'unpaired', 'motion'),
+  _row('paired, shown motion', 'paired', 'motion', 'unpaired, shown motion'),
+  _row('unpaired, shown video', 'unpaired', 'video'),
+  _row('paired, shown video', 'paired', 'video', 'unpaired, shown video'),
 )
 _CLAIMS = (
   {
@@ -145,16 +145,16 @@ _CLAIMS = (
   },
   {
     'says': 'Learning from video as well helps with motion',
-    'rows': ('full, of motion',),
+    'rows': ('full, shown motion',),
     'domain': 'of motion',
   },
   {
     'says': 'Learning from motion as well helps with video',
-    'rows': ('full, of video',),
+    'rows': ('full, shown video',),
     'domain': 'of video',
   },
   {
     'says': 'Motions and videos of the same clips teach more than of others',
-    'rows': ('paired, of motion', 'paired, of video'),
+    'rows': ('paired, shown motion', 'paired, shown video'),
   },
 )

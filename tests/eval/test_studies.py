@@ -23,6 +23,7 @@ def test_means_are_over_seeds_and_groups_over_their_domains():
   ]  # fmt: skip
   assert a['all']['accuracy'] == pytest.approx((8 + 4) / 16)
   assert a['all']['by_seed'] == {0: 1.0, 1: 0.5}
+  assert a['all']['score'] == pytest.approx(5 * 0.75)
   assert (a['all']['n'], a['of motion']['n']) == (8, 4)
   assert a['of motion']['accuracy'] == 1.0
   assert a['of video']['accuracy'] == a['place']['accuracy'] == 0.5
@@ -111,7 +112,8 @@ def test_a_mirrored_question_is_joined_with_the_one_that_it_mirrors():
       **dict(zip(run.KEY, item.key, strict=True)),
       'split': 'test', 'domain': item.domain, 'record': item.position,
       'question': item.question, 'text': line['text'],
-      'correct': verdict.correct, 'by': judge.JUDGE,
+      'correct': verdict.correct, 'score': verdict.score,
+      'by': judge.JUDGE,
     }
     for item, line, verdict in zip(asked, lines, found, strict=True)
   ]  # fmt: skip

@@ -34,7 +34,7 @@ def test_the_terminal_has_accuracies_differences_claims_and_failures(tables):
   assert difference.endswith('50 %')
   assert claims.splitlines() == [
     'Holds: b is worse. b: -50.0 points, 95 % -50.0 to -50.0.',
-    'Does not hold: b is better (of video). b: -100.0 points, 95 % -100.0 to '
+    'Does not hold: b is better (questions of video). b: -100.0 points, 95 % -100.0 to '
     '-100.0.',
   ]
   assert failed == 'c, seed 1 failed: No room.'

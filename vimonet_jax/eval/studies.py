@@ -126,6 +126,7 @@ def tables(
       accuracy         0 to 1, mean over seeds of training and of noise
       low, high        its 95 % interval (Wilson's, for as many questions; of
                        `macro` by drawing records)
+      score            0 to 5, likewise
       n                questions
       by_seed          seed of training -> accuracy
 
@@ -241,11 +242,13 @@ class _Answers(NamedTuple):
   Attributes:
     asked: id -> question; those that every seed of training was asked.
     right: seed of training -> id -> mean over the seeds of noise.
+    points: the same of scores; what the judge gives none gets 0.
     texts: seed of training -> id -> seed of noise -> what was answered.
   """
 
   asked: dict[str, _Asked]
   right: dict[int, dict[str, float]]
+  points: dict[int, dict[str, float]]
   texts: dict[int, dict[str, dict[int, str]]]
 
 
@@ -266,7 +269,7 @@ def _check_same(by_run: Mapping[Trained, Sequence[Line]]) -> None:
 
 
 def _answers(row: Row, by_run: Mapping[Trained, Sequence[Line]]) -> _Answers:
-  asked, right, texts = {}, {}, {}
+  asked, right, points, texts = {}, {}, {}, {}
   for (run, seed), lines in by_run.items():
     wanted = [
       line for line in lines
@@ -275,16 +278,18 @@ def _answers(row: Row, by_run: Mapping[Trained, Sequence[Line]]) -> _Answers:
     ]  # fmt: skip
     if not wanted:
       continue
-    values = collections.defaultdict(list)
+    correct, scored = (collections.defaultdict(list) for _ in range(2))
     texts[seed] = collections.defaultdict(dict)
     for line in wanted:
       at = line['id']
       asked[at] = _Asked(line['domain'], _group(line), line['record'])
-      values[at].append(float(bool(line['correct'])))
+      correct[at].append(float(bool(line['correct'])))
+      scored[at].append(line['score'] or 0.0)
       texts[seed][at][line['seed']] = line['text']
-    right[seed] = {at: float(np.mean(x)) for at, x in values.items()}
+    right[seed] = {at: float(np.mean(x)) for at, x in correct.items()}
+    points[seed] = {at: float(np.mean(x)) for at, x in scored.items()}
   common = [at for at in asked if all(at in x for x in right.values())]
-  return _Answers({at: asked[at] for at in common}, right, texts)
+  return _Answers({at: asked[at] for at in common}, right, points, texts)
 
 
 def _means(answers: _Answers) -> dict[str, dict[str, Any]]:
@@ -293,6 +298,7 @@ def _means(answers: _Answers) -> dict[str, dict[str, Any]]:
   if not ids:
     return {}
   mean = _by_domain(answers.asked, _over_seeds(answers.right, ids), ids)
+  points = _by_domain(answers.asked, _over_seeds(answers.points, ids), ids)
   by_seed = {
     seed: _by_domain(answers.asked, [right[at] for at in ids], ids)
     for seed, right in answers.right.items()
@@ -307,6 +313,7 @@ def _means(answers: _Answers) -> dict[str, dict[str, Any]]:
       low, high = scores.wilson(accuracy, n)
     found[domain] = {
       'accuracy': accuracy,
+      'score': float(points[domain][0]),
       'low': low,
       'high': high,
       'n': n,
@@ -390,9 +397,9 @@ def _changed(ours: Mapping[int, str], theirs: Mapping[int, str]) -> float:
 
 
 def _over_seeds(
-  right: Mapping[int, Mapping[str, float]], ids: Sequence[str]
+  values: Mapping[int, Mapping[str, float]], ids: Sequence[str]
 ) -> list[float]:
-  return [float(np.mean([x[at] for x in right.values()])) for at in ids]
+  return [float(np.mean([x[at] for x in values.values()])) for at in ids]
 
 
 def _by_domain(

@@ -121,7 +121,9 @@ def _sentences(
   said = []
   for claim in claims:
     verdict, phrases = studies.judge_claim(claim, table)
-    of = '' if claim.domain == scores.ALL else f' ({claim.domain})'
+    is_group = claim.domain in studies.GROUPS.values()
+    of = f' ({"questions " * is_group}{claim.domain})'
+    of = '' if claim.domain == scores.ALL else of
     said.append(f'{_WORDS[verdict]}: {claim.says}{of}. {"; ".join(phrases)}.')
   return said
 
@@ -168,10 +170,13 @@ def _figure(rows: Sequence[studies.Row], table: studies.Table) -> str:
   """A curve for each input that was shown at several levels, else bars."""
   curves = {}
   for row in rows:
-    whole = table.rows[row.label].get(scores.ALL)
-    if whole and row.corruption in _LEVELS:
-      level = _LEVELS.index(row.corruption)
-      curves.setdefault((row.run, row.input), {})[level] = whole
+    numbers = table.rows[row.label]
+    # What the input can answer; the rest is guessed at every level.
+    domain = studies.GROUPS.get(benchmarks.INPUTS[row.input])
+    domain = scores.ALL if row.input == 'both' else domain
+    if domain in numbers and row.corruption in _LEVELS:
+      level, name = _LEVELS.index(row.corruption), (row.run, row.input, domain)
+      curves.setdefault(name, {})[level] = numbers[domain]
   curves = {key: x for key, x in curves.items() if len(x) > 2}
   if curves:
     return _curves(curves)
@@ -184,7 +189,7 @@ def _figure(rows: Sequence[studies.Row], table: studies.Table) -> str:
   )
 
 
-def _curves(curves: Mapping[tuple[str, str], Mapping[int, Any]]) -> str:
+def _curves(curves: Mapping[tuple[str, ...], Mapping[int, Any]]) -> str:
   """Accuracy over the levels of noise, with intervals, as inline SVG."""
   width, height, left, bottom, top = 560, 220, 40, 34, 8
 
@@ -205,7 +210,7 @@ def _curves(curves: Mapping[tuple[str, str], Mapping[int, Any]]) -> str:
     f'{"clean" if i == 0 else name}</text>'
     for i, name in enumerate(_LEVELS)
   ]
-  for number, ((run, shown), levels) in enumerate(curves.items()):
+  for number, (name, levels) in enumerate(curves.items()):
     shift = 4 * number  # Intervals side by side.
     points = [(x(i) + shift, levels[i]) for i in sorted(levels)]
     line = ' '.join(f'{a:.1f},{y(b["accuracy"]):.1f}' for a, b in points)
@@ -219,8 +224,8 @@ def _curves(curves: Mapping[tuple[str, str], Mapping[int, Any]]) -> str:
       )
     style = 'solid' if number == 0 else 'dashed'
     parts.append(
-      f'<text x="{left + 150 * number}" y="{height - 4}">{style}: '
-      f'{page.escape(f"{run}, {shown}")}</text>'
+      f'<text x="{left + 180 * number}" y="{height - 4}">{style}: '
+      f'{page.escape(", ".join(name))}</text>'
     )
   return (
     f'<figure><svg viewBox="0 0 {width} {height}" role="img" '
@@ -243,9 +248,11 @@ def _accuracies(rows: Sequence[studies.Row], table: studies.Table) -> str:
       )  # fmt: skip
     seeds = whole['by_seed'] if whole else {}
     by_seed = ', '.join(f'{100 * x:.1f}' for x in seeds.values()) or '–'
+    score = f'{whole["score"]:.2f}' if whole else '–'
     n = f'{whole["n"]:,}' if whole else '–'
-    lines.append(page.row(page.escape(row.label), *cells, by_seed, n))
-  return page.table([*_heads(domains), 'each seed', 'n'], lines) + page.quiet(
+    lines.append(page.row(page.escape(row.label), *cells, score, by_seed, n))
+  head = [*_heads(domains), 'score', 'each seed', 'n']
+  return page.table(head, lines) + page.quiet(
     'Percent of right answers, mean over seeds, with 95&#8239;% intervals.'
   )
 
