@@ -1,5 +1,6 @@
 """Where compiled programs are kept, and where not."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -33,6 +34,22 @@ def test_a_folder_that_is_set_stays(monkeypatch, folder):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   jax.config.update('jax_compilation_cache_dir', '/somewhere')
   assert not compiled.keep('/work/run')
+  assert folder() == '/somewhere'
+
+
+def test_meanwhile_they_are_kept_on_a_cpu_too(folder):
+  before = jax.config.jax_persistent_cache_min_compile_time_secs
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  with compiled.meanwhile():
+    kept = pathlib.Path(folder())
+    jax.jit(lambda x: x * 3 + 1)(2.0)
+    assert list(kept.iterdir())
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', before)
+  assert folder() is None
+  assert not kept.exists()
+  jax.config.update('jax_compilation_cache_dir', '/somewhere')
+  with compiled.meanwhile():
+    assert folder() == '/somewhere'
   assert folder() == '/somewhere'
 
 

@@ -43,6 +43,8 @@ def meanwhile() -> Iterator[None]:
     yield
     return
   with tempfile.TemporaryDirectory() as folder:
+    # What has compiled before has found that there is no folder.
+    compilation_cache.reset_cache()
     jax.config.update('jax_compilation_cache_dir', folder)
     try:
       yield

@@ -34,8 +34,8 @@ def test_the_terminal_has_accuracies_differences_claims_and_failures(tables):
   assert difference.endswith('50 %')
   assert claims.splitlines() == [
     'Holds: b is worse. b: -50.0 points, 95 % -50.0 to -50.0.',
-    'Does not hold: b is better (questions of video). b: -100.0 points, 95 % -100.0 to '
-    '-100.0.',
+    'Does not hold: b is better (questions of video). b: -100.0 points, 95 % '
+    '-100.0 to -100.0.',
   ]
   assert failed == 'c, seed 1 failed: No room.'
   assert len({len(line) for line in accuracy.splitlines()}) == 1
