@@ -3,13 +3,16 @@
     python -m vimonet_jax.main --config=configs/studies/ablation.py
     python -m vimonet_jax.main --config=configs/studies/ablation.py:smoke
 
-Every run takes the same steps, rows of the same size, seeds and decoding, and
-is asked the same held-out questions. Runs with the same seed share what they
-have in common: the dataset and the stages before the first that differs. So
-`motion only` has the decoder of `full`, which has read words in place of both
-media, and its motion encoder; it has met no video and no question about one
-later. A finished work folder of configs/tiny.py gives its data, and its stages
-to the runs of its seed: --config.study.start_from=workdir/tiny.
+Every run takes as many steps of as many rows, with the same seeds and decoding,
+and is asked the same held-out questions. (Rows of one medium are shorter than
+rows of both: as in the preset, they hold fewer tokens.)
+
+Runs with the same seed share what they have in common: the dataset and the
+stages before the first that differs. So `motion only` has the motion encoder of
+`full`, and its decoder, which has read words in place of both media; it has met
+no video, and no question about one later. A finished work folder of
+configs/tiny.py gives its data, and its stages to the runs of its seed:
+--config.study.start_from=workdir/tiny.
 
 `unpaired` shows motions of one half of the clips and videos of the other half,
 `paired` both of the first half, each alone: as many clips of each kind, so only

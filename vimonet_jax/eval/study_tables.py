@@ -11,6 +11,11 @@ _WORDS = {
   studies.FAILS: 'Does not hold',
   studies.OPEN: 'Not decided',
 }
+_RULE = (
+  'A claim holds where the 95&#8239;% interval leaves out zero and every seed '
+  'agrees, or where the whole interval is within a bound. Intervals say what '
+  'other clips would change, not what other seeds would.'
+)
 _LEVELS = (benchmarks.CLEAN, 'L1', 'L2', 'L3', 'L4')
 
 
@@ -98,6 +103,7 @@ def write_page(
     if claims:
       parts.append('<h3>Claims</h3>')
       parts += [f'<p>{page.escape(x)}</p>' for x in _sentences(claims, table)]
+      parts.append(page.quiet(_RULE))
     parts += ['<h3>Accuracy</h3>', _accuracies(rows, table)]
     if any(row.against for row in rows):
       parts += ['<h3>Differences</h3>', _all_differences(rows, table)]
