@@ -86,6 +86,7 @@ def _service(*, max_tokens: int) -> ml_collections.ConfigDict:
     'budget_usd': 5.0,
     # The environment variable that holds the key.
     'key_variable': 'OPENAI_API_KEY',
+    # Negative: left to the service; some models take no other.
     'temperature': 0.0,
     'max_tokens': max_tokens,
     'max_tokens_field': 'max_tokens',

@@ -1,5 +1,6 @@
 """Rules, a judge that costs money, and other systems, of one benchmark."""
 
+import dataclasses
 import json
 
 import chat_server
@@ -124,7 +125,6 @@ def test_other_systems_are_joined_by_id_and_what_they_lack_fails(
     server,
     systems=(
       ('vimos-synth', 'theirs', str(path)),
-      ('another benchmark', 'nobody', 'no such file'),
     ),
   )
   config.eval.judge.service.model = ''
@@ -133,6 +133,7 @@ def test_other_systems_are_joined_by_id_and_what_they_lack_fails(
     row for row in rows if (row['system'], row['domain']) == ('theirs', 'all')
   ]
   assert (whole['accuracy'], whole['n'], whole['n_failed']) == (0.5, 18, 9)
+  assert whole['accuracy_valid'] == 1.0
   assert 'found none for 9' in capsys.readouterr().out
 
 
@@ -168,3 +169,60 @@ def test_a_service_without_a_price_or_a_mode_is_refused(server, tmp_path):
   config.eval.judge.service.input_usd = -1.0
   with pytest.raises(ValueError, match='input_usd'):
     judging.rows(config, str(tmp_path), BENCHMARK, LINES)
+
+
+def test_what_a_system_lacks_is_right_under_no_rule(server, tmp_path):
+  """Such as one that takes an empty text for right."""
+  benchmark = dataclasses.replace(
+    BENCHMARK,
+    rules={'any': lambda item, text: judge.Verdict(item.id, True, 5.0)},
+  )
+  path = tmp_path / 'theirs.jsonl'
+  path.write_text(json.dumps({'id': ITEMS[0].id, 'text': 'n9'}) + '\n')
+  config = _config(server, systems=(('vimos-synth', 'theirs', str(path)),))
+  config.eval.judge.service.model = ''
+  rows = judging.rows(config, str(tmp_path), benchmark, LINES)
+  assert _accuracies(rows)['any', 'theirs'] == pytest.approx(1 / 18)
+
+
+def test_systems_of_one_name_are_refused(server, tmp_path):
+  path = tmp_path / 'theirs.jsonl'
+  path.write_text(json.dumps({'id': ITEMS[0].id, 'text': 'n9'}) + '\n')
+  twice = (('vimos-synth', 'theirs', str(path)),) * 2
+  config = _config(server, systems=twice)
+  with pytest.raises(ValueError, match='found theirs 2 times'):
+    judging.rows(config, str(tmp_path), BENCHMARK, LINES)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'systems': (('mvbench', 'they', 'x'),)}, r'asked \(vimos-synth\), found'),
+    ({'systems': (('vimos-synth', 'model', 'x'),)}, 'which is ours'),
+    ({'judge.mode': 'yes'}, 'mode=dry_run or mode=ask'),
+    ({'judge.prompt': 'short'}, 'default, paper'),
+    ({'judge.service.input_usd': -1.0}, 'input_usd'),
+    ({'judge.service.key_variable': 'NOBODY_SETS_THIS'}, 'NOBODY_SETS_THIS'),
+    ({'text_baseline.service.model': 'm'}, 'input_usd'),
+  ],
+)
+def test_what_would_stop_judging_stops_before_anything_is_asked(
+  server, changes, message
+):
+  config = _config(server)
+  judging.check(config, [BENCHMARK])
+  config.eval.update_from_flattened_dict(changes)
+  with pytest.raises(ValueError, match=message):
+    judging.check(config, [BENCHMARK])
+
+
+def test_a_file_of_predictions_is_looked_for_first(server):
+  config = _config(server, systems=(('vimos-synth', 'they', 'nowhere.jsonl'),))
+  with pytest.raises(OSError, match='nowhere'):
+    judging.check(config, [BENCHMARK])
+
+
+def test_a_negative_temperature_is_left_to_the_service(server):
+  config = _config(server)
+  config.eval.judge.service.temperature = -1.0
+  assert judging._service(config.eval.judge).temperature is None

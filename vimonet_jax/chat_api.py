@@ -72,6 +72,16 @@ class BatchReport(NamedTuple):
   errors: dict[str, str]  # hash or line number -> what went wrong
 
 
+def check(service: Service) -> None:
+  """Raises for whatever would keep a service from being asked; sends nothing.
+
+  Raises:
+    ImportError: a package is missing.
+    ValueError: the environment has no key that can be sent.
+  """
+  chat_sender.client_and_key(service)
+
+
 class Client:
   """Asks a service; what it answers is kept in a folder.
 

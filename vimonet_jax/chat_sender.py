@@ -29,6 +29,26 @@ class ServiceError(RuntimeError):
   """The service refuses for a reason that another try does not mend."""
 
 
+def client_and_key(service: chat_messages.Service) -> tuple[Any, str]:
+  """The module openai, and the key of the service.
+
+  Raises:
+    ImportError: the package is missing.
+    ValueError: the environment has no key that can be sent.
+  """
+  try:
+    import openai
+  except ImportError:
+    raise chat_messages.missing('openai') from None
+  key = os.environ.get(service.key_variable, '').strip()
+  if not (key and key.isascii() and key.isprintable()):
+    raise ValueError(
+      'Expected the key of the service in the environment variable '
+      f'{service.key_variable}, found none that can be sent; set it there.'
+    )
+  return openai, key
+
+
 class _AgainError(Exception):
   """It may work another time."""
 
@@ -98,17 +118,8 @@ class Sender:
     """Once, as soon as something has to be sent: only that needs a key."""
     if self._openai:
       return
-    try:
-      import openai
-    except ImportError:
-      raise chat_messages.missing('openai') from None
     service = self._service
-    self._key = os.environ.get(service.key_variable, '').strip()
-    if not (self._key and self._key.isascii() and self._key.isprintable()):
-      raise ValueError(
-        'Expected the key of the service in the environment variable '
-        f'{service.key_variable}, found none that can be sent; set it there.'
-      )
+    openai, self._key = client_and_key(service)
     logging.warning(
       'Sending requests to %s (%s), which sees all that they hold; at most '
       '$%.4f will be spent, $%.4f of it is.',

@@ -107,6 +107,7 @@ def evaluate(
   folder = os.path.join(workdir, 'model')
   tower = engine.load_bundle(folder).model.video
   found = suite.open_all(config, workdir, tower)
+  judging.check(config, found)
   if cluster.is_first():
     for benchmark in found:
       _say_missing(workdir, benchmark)
@@ -147,9 +148,15 @@ def score(
   """
   captioning.check(config)
   tower = engine.load_bundle(os.path.join(workdir, 'model')).model.video
-  for benchmark in suite.open_all(config, workdir, tower):
+  found = suite.open_all(config, workdir, tower)
+  judging.check(config, found)
+  for benchmark in found:
     answers = _answers(config, workdir, benchmark.name)
-    lines = [answers[i.key] for i in benchmark.items if i.key in answers]
+    lines = [
+      line
+      for item in benchmark.items
+      if (line := answers.get(item.key)) and eval_run.is_about(line, item)
+    ]
     if not lines:
       raise ValueError(
         f'Expected answers to {benchmark.name} in '

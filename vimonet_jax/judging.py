@@ -9,6 +9,7 @@ questions alone. Nothing is sent to anybody before it is said what and to whom.
     judge/  text_baseline/       replies that were paid for
 """
 
+import collections
 import itertools
 import json
 import os
@@ -39,6 +40,45 @@ class _Answers(NamedTuple):
   lines: Sequence[eval_run.Line]
 
 
+def check(config: Any, found: Sequence[benchmarks.Benchmark]) -> None:
+  """Raises for whatever would stop judging after hours of answering.
+
+  Args:
+    config: see `eval` of the presets.
+    found: the benchmarks that are asked.
+
+  Raises:
+    ValueError: a mode, a price, a key or a name of a system is not as it should
+      be.
+    ImportError: a package is missing.
+    OSError: a file of predictions is not there.
+  """
+  names = [benchmark.name for benchmark in found]
+  for name, system, path in config.eval.systems:
+    if name not in names:
+      raise ValueError(
+        f'Expected config.eval.systems to name a benchmark that is asked '
+        f'({", ".join(names)}), found {name!r} for {system}; correct it.'
+      )
+    if system == scoring.MODEL:
+      raise ValueError(
+        f'Expected other names in config.eval.systems than {scoring.MODEL!r}, '
+        'which is ours; choose one.'
+      )
+    items = benchmarks.fullest(found[names.index(name)].items)
+    predictions_file.read(path, items)
+  if not any(benchmark.needs_judge for benchmark in found):
+    return
+  for asked in (config.eval.judge, config.eval.text_baseline):
+    if not asked.service.model:
+      continue
+    service = _service(asked)
+    if asked is config.eval.judge:
+      llm_judge.check_mode(asked.prompt)
+    if _may_ask(asked):
+      chat_api.check(service)
+
+
 def rows(
   config: Any,
   workdir: str,
@@ -58,6 +98,12 @@ def rows(
   """
   answers = _Answers(scoring.MODEL, benchmark.items, lines)
   everybody = [answers, *_others(config, workdir, benchmark)]
+  counts = collections.Counter(each.system for each in everybody)
+  if twice := [name for name, number in counts.items() if number > 1]:
+    raise ValueError(
+      f'Expected each system once, found {twice[0]} {counts[twice[0]]} times; '
+      'give it another name in config.eval.systems.'
+    )
   judges = {
     name: scoring.by_rule(rule) for name, rule in benchmark.rules.items()
   }
@@ -117,11 +163,12 @@ def _others(
     predictions = predictions_file.read(path, items)
     for report in predictions.reports():
       print(f'{path}: {report}')
-    found.append(
-      _Answers(
-        system, items, eval_run.as_predictions(items, predictions.texts)
-      )
-    )
+    lines = eval_run.as_predictions(items, predictions.texts)
+    without = {*predictions.missing, *predictions.empty}
+    for item, line in zip(items, lines, strict=True):
+      if item.id in without:
+        line['error'] = f'no prediction in {path}'
+    found.append(_Answers(system, items, lines))
   if config.eval.text_baseline.service.model and benchmark.needs_judge:
     asked = benchmarks.variant(items, input='text')
     client = _client(config.eval.text_baseline, workdir, 'text_baseline')
@@ -159,8 +206,14 @@ def _may_ask(asked) -> bool:
 
 
 def _client(asked, workdir: str, name: str) -> chat_api.Client:
-  service = chat_api.Service(**asked.service)
-  return chat_api.Client(service, os.path.join(workdir, name))
+  return chat_api.Client(_service(asked), os.path.join(workdir, name))
+
+
+def _service(asked) -> chat_api.Service:
+  fields = dict(asked.service)
+  if fields['temperature'] < 0:
+    fields['temperature'] = None
+  return chat_api.Service(**fields)
 
 
 def _given(each: _Answers) -> tuple[list[benchmarks.Item], list[str]]:

@@ -194,7 +194,9 @@ def _babel_qa(config, workdir: str, frames) -> benchmarks.Benchmark:
   if files.split_ids:
     asked = babel_questions.take_split(asked, files.split_ids, files.split)
   train = babel_questions.read(files.train) if files.train else ()
-  return babel_qa.benchmark(
+  if train and files.split_ids:  # A file may have the questions of all splits.
+    train = babel_questions.take_split(train, files.split_ids, 'train')
+  found = babel_qa.benchmark(
     asked,
     files.motions,
     vocabulary,
@@ -202,6 +204,13 @@ def _babel_qa(config, workdir: str, frames) -> benchmarks.Benchmark:
     train=train,
     up=files.get('up') or None,
   )
+  if files.split_ids:
+    return found
+  note = (
+    f'Without split_ids all {len(asked)} questions of {files.questions} are '
+    f'taken for those of {files.split}.'
+  )
+  return dataclasses.replace(found, notes=(note, *found.notes))
 
 
 def _activitynet_qa(config, workdir: str, frames) -> benchmarks.Benchmark:

@@ -23,6 +23,8 @@ SWAPPED = 'swapped'
 MIRRORED = 'mirrored'
 REVERSED = 'reversed'
 ZEROED = 'zeroed'
+# Of the question: its options in another order.
+ROTATED = 'rotated'
 
 _BOTH = ('motion', 'video')
 # Each change -> the media that it is a change of.

@@ -90,6 +90,14 @@ _MODES = {
 DEFAULT, PAPER = _MODES
 
 
+def check_mode(mode: str) -> None:
+  """Raises a ValueError for a mode that there is not."""
+  if mode not in _MODES:
+    raise ValueError(
+      f'Expected a mode of {", ".join(_MODES)}, found {mode!r}; choose one.'
+    )
+
+
 class Judge:
   """Judges by a chat service.
 
@@ -110,10 +118,7 @@ class Judge:
         near one.
       mode: `default` or `paper`.
     """
-    if mode not in _MODES:
-      raise ValueError(
-        f'Expected a mode of {", ".join(_MODES)}, found {mode!r}; choose one.'
-      )
+    check_mode(mode)
     if client.service.model == judge.JUDGE:
       raise ValueError(
         f'Expected a model with a name of its own, found {judge.JUDGE!r}, '

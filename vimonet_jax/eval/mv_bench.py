@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from vimonet_jax.data import records
-from vimonet_jax.eval import benchmarks, judge, media
+from vimonet_jax.eval import benchmarks, changes, judge, media
 
 NAME = 'mvbench'
 # A change of the item and not of its media; the seed says by how many places.
-ROTATED = 'rotated'
+ROTATED = changes.ROTATED
 
 
 class Task(NamedTuple):

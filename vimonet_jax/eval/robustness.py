@@ -70,7 +70,7 @@ def _cells(row: scores.Row) -> tuple[str, ...]:
     f'{points:.1f}<small>{row["drop_points_low"]:.1f} to '
     f'{row["drop_points_high"]:.1f}</small>'.replace('-', '−'),
     '–' if percent is None else f'{percent:.0f}&#8239;%',
-    f'{100 * row["changed"]:.0f}&#8239;%',
+    '–' if row['changed'] is None else f'{100 * row["changed"]:.0f}&#8239;%',
     f'{row["n"]:,}',
   )
 

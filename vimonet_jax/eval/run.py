@@ -142,9 +142,14 @@ def current(
     for item in items
     if (line := lines.get(item.key))
     and 'error' not in line
-    # Lines of before there was a digest count.
-    and line.get('asked', item.digest) == item.digest
+    and is_about(line, item)
   }
+
+
+def is_about(line: Line, item: benchmarks.Item) -> bool:
+  """Whether a line of that key was asked what the item asks now."""
+  # Lines of before there was a digest count.
+  return line.get('asked', item.digest) == item.digest
 
 
 def _lines(path: str, settings: Settings) -> dict[tuple, Line]:

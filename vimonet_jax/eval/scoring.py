@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import benchmarks, judge, run, scores
+from vimonet_jax.eval import benchmarks, changes, judge, run, scores
 
 # Whose answers they are, where others stand beside them.
 MODEL = 'model'
@@ -46,7 +46,8 @@ def verdicts(
 ) -> list[judge.Verdict]:
   """What a judge says about each item, in their order.
 
-  Without an answer it is not asked: the item has `failed`. Lines are joined by
+  Without an answer it is not asked: the item has `failed`, or what its line
+  says as `status`. Lines are joined by
   `run.key`, never by place.
   """
   lines = _by_key(predictions)
@@ -55,7 +56,9 @@ def verdicts(
   said = judged([items[i] for i in there], [found[i]['text'] for i in there])
   given = dict(zip(there, said, strict=True))
   return [
-    given.get(i, judge.Verdict(item.id, None, None, 'failed'))
+    given.get(
+      i, judge.Verdict(item.id, None, None, found[i].get('status', 'failed'))
+    )
     for i, item in enumerate(items)
   ]
 
@@ -334,6 +337,9 @@ def _drops(clean: Sequence[_Answer], answers) -> dict[str, scores.Row]:
       'drop_percent': float(drop[0] / mean[0]) if mean[0] else None,
       'changed': float(changed[domain][0]),
     }
+    if after[0].item.corruption == changes.ROTATED:
+      # The same option has another letter.
+      found[domain]['changed'] = None
   return found
 
 

@@ -64,7 +64,7 @@ def text(rows: Sequence[scores.Row]) -> str:
       values = [
         *(row[f'drop_points{end}'] for end in ('', '_low', '_high')),
         row['drop_percent'],
-        100 * row['changed'],
+        None if row['changed'] is None else 100 * row['changed'],
       ]
       by = row.get('judge')
       judge_name = '' if by in _PLAIN else f' ({by})'
@@ -264,7 +264,9 @@ def _domains(found, inputs) -> tuple[str, str]:
 
 def _heat(row) -> page.Cell:
   accuracy, (low, high) = row['accuracy'], interval(row)
-  needed = set(records.DOMAINS.get(row['domain'], ()))
+  # Other benchmarks' domains have the names, and are asked about their media.
+  is_own = row['benchmark'] == benchmarks.SYNTHETIC
+  needed = set(records.DOMAINS.get(row['domain'], ()) if is_own else ())
   can_see = needed <= set(benchmarks.INPUTS[row['input']])
   return page.Cell(
     f'{100 * accuracy:.0f}<small>{100 * low:.0f}–{100 * high:.0f}</small>',

@@ -141,7 +141,11 @@ def _lines(
     line['fingerprint'] = reply.model or service.model
     line['status'] = reply.status
     if reply.status != 'ok':
-      line |= {'problem': reply.problem, 'reply': reply.text}
+      line |= {
+        'error': reply.problem or reply.status,
+        'problem': reply.problem,
+        'reply': reply.text,
+      }
   return lines
 
 

@@ -13,6 +13,7 @@ list of [question, answer]. Joints of which neither the line nor the file nor
 its name says the frame rate have 20 fps, as those of HumanML3D.
 """
 
+import dataclasses
 import functools
 import math
 import os
@@ -156,7 +157,11 @@ def synthetic(
           f'Expected {number} questions of domain {domain}, found '
           f'{len(there)} in {len(records)} records; build more test clips.'
         )
-      found += benchmarks.variant(there[:number], input=modality)
+      # The same question of both modalities is two items.
+      found += [
+        dataclasses.replace(item, id=f'{modality}/{item.id}')
+        for item in benchmarks.variant(there[:number], input=modality)
+      ]
   return found
 
 
