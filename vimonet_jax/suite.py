@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vimonet_jax import corpus as corpora
-from vimonet_jax.data import babel_questions
+from vimonet_jax.data import babel_questions, video
 from vimonet_jax.eval import (
   activitynet_qa,
   babel_qa,
@@ -22,9 +22,6 @@ from vimonet_jax.eval import (
 )
 from vimonet_jax.models import clip_video
 from vimonet_jax.motion import corrupt
-
-# What a tower's weights were trained on shows no averaged pixels; see video.
-_REFERENCE_PIXELS = 224
 
 
 def open_all(
@@ -62,7 +59,9 @@ def open_one(
 ) -> benchmarks.Benchmark:
   """One of them; see `open_all`."""
   frames = media.Frames(
-    tower.frames, tower.image_size, tower.image_size < _REFERENCE_PIXELS
+    tower.frames,
+    tower.image_size,
+    tower.image_size < video.REFERENCE_PIXELS,
   )
   found = BENCHMARKS[name](config, workdir, frames)
   return _with_changes(config, found) if config.eval.corrupt_all else found

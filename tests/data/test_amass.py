@@ -1,9 +1,7 @@
-import logging
-
 import numpy as np
 import pytest
 
-from vimonet_jax.data import amass, builder, dataset, kin
+from vimonet_jax.data import amass, builder, dataset, kin, survey
 from vimonet_jax.motion import features, skeleton
 from vimonet_jax.synthetic import actions
 
@@ -94,21 +92,22 @@ def _source(two, **others):
   return amass.Amass(str(two[0]), str(two[1]), licence='research', **others)
 
 
-def test_whatever_is_named_is_a_clip_or_left_out_for_a_reason(two, caplog):
-  with caplog.at_level(logging.WARNING):
-    splits = _source(two).splits()
+def test_whatever_is_named_is_a_clip_or_left_out_for_a_reason(two):
+  source = _source(two)
+  splits = source.splits()
   ids = {split: [clip.id for clip in clips] for split, clips in splits.items()}
   assert ids == {
     'train': ['000000', 'M000000', '000001', '000001_20-70'],
     'val': ['000002', '000009'],
     'test': ['000003', '000004'],
   }
-  rows = [' '.join(line.split()) for line in caplog.text.splitlines()[1:5]]
+  text = survey.text([source.survey()])
+  rows = [' '.join(line.split()) for line in text.splitlines()[:4]]
   assert rows == [
-    'source split present missing unreadable damaged too short too long',
-    'amass train 4 1 1 1 0 0',
-    'amass val 2 0 1 0 1 0',
-    'amass test 2 2 0 0 0 0',
+    'source split present missing unreadable left out turns',
+    'amass train 4 1 2 0 4',
+    'amass val 2 0 1 1 2',
+    'amass test 2 2 0 0 2',
   ]
   for line in (
     'missing: 3 (000007 000011 999999; the first: no file of CMU/1/nowhere)',
@@ -117,9 +116,8 @@ def test_whatever_is_named_is_a_clip_or_left_out_for_a_reason(two, caplog):
     'damaged: 1 (000005)',
     'too short: 1 (000010)',
   ):
-    assert f'amass, {line}' in caplog.text
-  survey = _source(two).surveys()['amass']
-  whys = {clip.id: clip.why for clip in survey.left_out}
+    assert f'amass, {line}' in text
+  whys = {clip.id: clip.why for clip in source.find().left_out}
   assert whys['000008'].startswith(
     'KIT/3/a_poses.npy: expected frames 100 to 190 at 20 fps, found 150'
   )
@@ -196,9 +194,9 @@ def test_the_official_clip_comes_out_as_published(
     {'004822': (f'{subset}/s/a_poses.npy', 30, 230)},
     {'train': names},
   )
-  survey = amass.look(root, home)
-  assert [clip.id for clip in survey.of('too_long')] == []
-  clip, mirrored = survey.splits['train']
+  there = amass.look(root, home)
+  assert [clip.id for clip in there.of('too_long')] == []
+  clip, mirrored = there.splits['train']
   assert clip.stop == len(official['hml263']) == 199
   record = amass.Amass(str(root), str(home), 'l').make(clip)
   np.testing.assert_allclose(record.motion, official['hml263'][:196], atol=1e-4)

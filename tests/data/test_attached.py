@@ -171,7 +171,7 @@ def test_clips_and_questions_are_surveyed(base, tmp_path):
     {'id': 'c', 'split': 'test', 'turns': [['Why?', 'So.']]},
     {'id': 'c'},
   )
-  found = survey.survey(attached.Attached(base, (path,)))
+  found = attached.Attached(base, (path,)).survey()
   assert found.rows[3:] == (
     survey.Row('mine + questions', 'train', 1, turns=2),
     survey.Row('mine + questions', 'val', 0),

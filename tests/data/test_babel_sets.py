@@ -102,7 +102,7 @@ def test_questions_of_train_and_val_become_records(parts):
 
 
 def test_the_rest_is_counted(parts):
-  found = survey.survey(babel_sets.BabelQa(**parts))
+  found = babel_sets.BabelQa(**parts).survey()
   assert found.rows == (
     survey.Row('babel_qa', 'train', 1, missing=1, left_out=2, turns=2),
     survey.Row('babel_qa', 'val', 1, turns=1),

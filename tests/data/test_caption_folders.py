@@ -1,6 +1,6 @@
 import pytest
 
-from vimonet_jax.data import caption_folders, qa_files, sources
+from vimonet_jax.data import caption_folders, clips, qa_files
 
 
 def _texts(root, **texts):
@@ -25,7 +25,7 @@ def test_a_caption_is_a_conversation_about_the_clip_of_that_name(tmp_path):
     ('walk', 'a man walks.', 0, 0),
     ('walk', 'he stops', 1.0, 2.5),
   ]
-  assert {c.turns[0].question for c in found} <= set(sources.QUESTIONS)
+  assert {c.turns[0].question for c in found} <= set(clips.QUESTIONS[''])
   assert found[0].turns[0].question != found[1].turns[0].question
   assert found[0].provenance == {'file': 'texts', 'place': 'dance/jazz_1.txt'}
 

@@ -13,35 +13,13 @@ def _survey():
   )
 
 
-def test_the_table_counts_what_is_present_and_what_is_not():
-  text = found.table(
-    {'some source': _survey(), 'b': found.Found({})}, ('train', 'val', 'test')
-  )
-  lines = text.splitlines()
-  assert lines[:4] == [
-    'source       split  present  missing  unreadable  damaged  too short  '
-    'too long',
-    'some source  train        2        0           2        0          0  '
-    '       0',
-    'some source  val          0        7           0        0          0  '
-    '       0',
-    'some source  test         1        0           0        0          0  '
-    '       1',
-  ]
-  assert lines[4:7] == [
-    f'b            {split:5}        0        0           0        0          0'
-    '         0'
-    for split in ('train', 'val', 'test')
-  ]
-  assert lines[7:] == [
-    'some source, missing: 7 (0 1 2 3 4 ...)',
-    'some source, unreadable: 2 (d e; the first: d.npz: expected a file)',
-    'some source, too long: 1 (f)',
-  ]
-
-
 def test_ids_of_a_reason_and_the_line_for_one_source():
   survey = _survey()
+  assert survey.reasons() == [
+    'missing: 7 (0 1 2 3 4 ...)',
+    'unreadable: 2 (d e; the first: d.npz: expected a file)',
+    'too long: 1 (f)',
+  ]
   assert survey.of('unreadable') == ('d', 'e')
   assert survey.of('damaged') == ()
   assert survey.summary() == (

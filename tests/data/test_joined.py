@@ -1,5 +1,3 @@
-import logging
-
 import numpy as np
 import pytest
 
@@ -11,6 +9,7 @@ from vimonet_jax.data import (
   kin,
   motionx,
   sources,
+  survey,
 )
 from vimonet_jax.motion import features
 from vimonet_jax.synthetic import actions
@@ -123,9 +122,8 @@ def three(tmp_path):
   )
 
 
-def test_no_clip_is_trained_on_that_another_source_tests(three, caplog):
-  with caplog.at_level(logging.WARNING):
-    splits = _ids(joined.Joined(three))
+def test_no_clip_is_trained_on_that_another_source_tests(three):
+  splits = _ids(joined.Joined(three))
   assert splits == {
     'train': [
       # Of a test clip's trial, but so HumanML3D itself may split it. None of
@@ -149,12 +147,16 @@ def test_no_clip_is_trained_on_that_another_source_tests(three, caplog):
       ('motionx', 'idea400/Eat_clip_3'),
     ],
   }
-  assert 'amass           train        4' in caplog.text
+  found = joined.Joined(three).survey()
+  text = survey.text([found])
+  assert 'humanml3d  train        0        0           0         3' in text
+  assert 'amass      train        3        0           0         1' in text
+  assert sum(row.present for row in found.rows) == 12
   assert (
     'humanml3d: 2 of train left out for a clip of test (2 the same clip; the '
     'first: 000003 for amass M000003)'
-  ) in caplog.text
-  assert 'motionx: 1 of train left out for a clip of test' in caplog.text
+  ) in text
+  assert 'motionx: 1 of train left out for a clip of test' in text
 
 
 def test_strict_keeps_every_cut_of_a_tested_trial_out(three):
@@ -197,26 +199,23 @@ def test_the_order_of_the_sources_does_not_decide_who_stays(three):
     assert sorted(_ids(one)[split]) == sorted(_ids(other)[split])
 
 
-def test_without_an_index_the_same_clip_is_still_one_clip(tmp_path, caplog):
+def test_without_an_index_the_same_clip_is_still_one_clip(tmp_path):
   parts = (
     _folder(tmp_path / 'h', train=['000001'], val=['000006'], test=['000000']),
     _motionx(tmp_path / 'x', train=['humanml/M000000', 'humanml/000002']),
   )
-  with caplog.at_level(logging.WARNING):
-    splits = _ids(joined.Joined(parts, strict=True))
+  source = joined.Joined(parts, strict=True)
+  splits = _ids(source)
   assert splits['train'] == [
     ('humanml3d', '000001'),
     ('motionx', 'humanml/000002'),
   ]
-  assert 'Without index=' in caplog.text
-  caplog.clear()
+  assert 'Without index=' in source.survey().notes[-1]
   index = _index(tmp_path / 'index.csv')
-  with (
-    caplog.at_level(logging.WARNING),
-    pytest.raises(ValueError, match='found none for train: humanml3d: 1 of'),
-  ):
-    _ids(joined.Joined(parts, index=index, strict=True))
-  assert 'Without index=' not in caplog.text
+  source = joined.Joined(parts, index=index, strict=True)
+  assert 'Without index=' not in survey.text([source.survey()])
+  with pytest.raises(ValueError, match='found none for train: humanml3d: 1 of'):
+    source.splits()
 
 
 def test_folders_of_other_data_sets_have_no_kin_in_humanml3d(tmp_path):

@@ -1,10 +1,16 @@
-import logging
-
 import moving_bodies
 import numpy as np
 import pytest
 
-from vimonet_jax.data import builder, dataset, kin, motionx, sources, video
+from vimonet_jax.data import (
+  builder,
+  dataset,
+  kin,
+  motionx,
+  sources,
+  survey,
+  video,
+)
 from vimonet_jax.motion import features, readers, smpl
 
 WALK = 'idea400/subset_0001/Walk_clip_1'
@@ -87,29 +93,28 @@ def _source(folder, **others):
   return motionx.MotionX(str(folder), 'research', image_size=16, **others)
 
 
-def test_whatever_is_named_is_a_clip_or_left_out_for_a_reason(folder, caplog):
-  with caplog.at_level(logging.WARNING):
-    splits = _source(folder).splits()
+def test_whatever_is_named_is_a_clip_or_left_out_for_a_reason(folder):
+  source = _source(folder)
+  splits = source.splits()
   ids = {split: [clip.id for clip in clips] for split, clips in splits.items()}
   assert ids == {
     'train': [WALK, BALLET],
     'val': ['humanml/M000820', 'humanml/M000820_10-60'],
     'test': ['fitness/Jump'],
   }
-  rows = [' '.join(line.split()) for line in caplog.text.splitlines()[1:8]]
+  text = survey.text([source.survey()])
+  rows = [' '.join(line.split()) for line in text.splitlines()[:4]]
   assert rows == [
-    'source split present missing unreadable damaged too short too long',
-    'motionx train 2 0 1 0 1 0',
-    'motionx val 2 0 0 1 0 1',
-    'motionx test 1 2 0 0 0 0',
-    'motionx videos train 0 2 0 0 0 0',
-    'motionx videos val 0 2 0 0 0 0',
-    'motionx videos test 0 1 0 0 0 0',
+    'source split present missing unreadable left out turns',
+    'motionx train 2 0 1 1 2',
+    'motionx val 2 0 1 1 2',
+    'motionx test 1 2 0 0 2',
   ]
+  assert 'videos of these: present: none; missing: 5 (' in text
   assert 'missing: 2 (music/silent music/nowhere; the first: no caption in' in (
-    caplog.text
+    text
   )
-  assert 'music/narrow.npy: expected [2 or more, 322]' in caplog.text
+  assert 'music/narrow.npy: expected [2 or more, 322]' in text
 
 
 def test_joints_are_interpolated_to_20_fps(folder):
@@ -139,8 +144,8 @@ def test_only_what_is_used_can_be_damaged(tmp_path, column, is_damaged):
   _save(tmp_path, WALK, vectors)
   _save(tmp_path, 'music/sound', _vectors(90))
   _split(tmp_path, train=[WALK, 'music/sound'])
-  survey, _ = motionx.look(tmp_path)
-  assert survey.of('damaged') == (WALK,) * is_damaged
+  there, _ = motionx.look(tmp_path)
+  assert there.of('damaged') == (WALK,) * is_damaged
 
 
 def test_real_motion_comes_back(tmp_path, shared_data):
@@ -149,8 +154,8 @@ def test_real_motion_comes_back(tmp_path, shared_data):
   poses = moving_bodies.poses(seen)
   _save(tmp_path, WALK, _vectors(150, poses=poses, trans=seen[:, 0]))
   _split(tmp_path, train=[WALK])
-  (survey, _) = motionx.look(tmp_path)
-  record = _source(tmp_path).make(survey.splits['train'][0])
+  there, _ = motionx.look(tmp_path)
+  record = _source(tmp_path).make(there.splits['train'][0])
   expected = features.encode(readers.resample(seen, 30.0))[: len(record.motion)]
   std = np.load(shared_data / 'humanml3d' / 'Std.npy')
   apart = np.abs(record.motion - expected) / std
@@ -182,8 +187,8 @@ def test_a_clip_with_a_video_has_its_frames_and_its_captions_twice(folder):
   _film(folder / 'videos' / 'humanml/M000820.mp4', 91)
   (folder / 'videos' / 'fitness').mkdir()
   (folder / 'videos' / 'fitness/Jump.mp4').write_bytes(b'\0' * 4000)
-  source = _source(folder, num_frames=4)
-  videos = source.surveys()['motionx videos']
+  source = _source(folder, frames=4)
+  _, videos = motionx.look(folder)
   present = {s: [c.id for c in clips] for s, clips in videos.splits.items()}
   assert present == {
     'train': [WALK], 'val': ['humanml/M000820', 'humanml/M000820_10-60']
@@ -223,10 +228,10 @@ def test_small_frames_are_averaged_and_the_reference_s_are_not(
   (tmp_path / 'video' / WALK).parent.mkdir(parents=True)
   (tmp_path / 'video' / f'{WALK}.mp4').write_bytes(film.read_bytes())
   _split(tmp_path, train=[WALK])
-  survey, videos = motionx.look(tmp_path)
-  assert videos.splits == survey.splits
-  source = motionx.MotionX(str(tmp_path), 'l', image_size=size, num_frames=2)
-  record = source.make(survey.splits['train'][0])
+  there, videos = motionx.look(tmp_path)
+  assert videos.splits == there.splits
+  source = motionx.MotionX(str(tmp_path), 'l', image_size=size, frames=2)
+  record = source.make(there.splits['train'][0])
   expected = video.read_clip(film, size=size, frames=2, antialias=antialias)
   np.testing.assert_array_equal(record.frames, expected)
 
@@ -296,8 +301,8 @@ def test_a_subset_with_z_up_is_refused_unless_it_is_a_few_who_lie(tmp_path):
   with pytest.raises(ValueError, match='fitness: .*20 of 20 clips standing'):
     motionx.look(tmp_path)
   _split(tmp_path, train=[*names[1:], *standing])
-  survey, _ = motionx.look(tmp_path)
-  assert len(survey.splits['train']) == 49
+  there, _ = motionx.look(tmp_path)
+  assert len(there.splits['train']) == 49
 
 
 def test_a_body_model_is_used_with_the_shape_in_the_file(folder, tmp_path):
@@ -316,7 +321,7 @@ def test_a_body_model_is_used_with_the_shape_in_the_file(folder, tmp_path):
   )
   assert source.identity() != _source(folder).identity()
   with pytest.raises(ValueError, match=r'neutral/model\.npz or SMPLX_NEUTRAL'):
-    _source(folder, body_models=str(folder / 'texts')).surveys()
+    _source(folder, body_models=str(folder / 'texts')).survey()
 
 
 def test_content_follows_motions_videos_and_captions(folder):

@@ -1,6 +1,6 @@
 import pytest
 
-from vimonet_jax.data import qa_layouts, sources
+from vimonet_jax.data import clips, qa_layouts
 
 
 def _pairs(conversation):
@@ -118,7 +118,9 @@ def test_each_wording_of_a_caption_is_a_conversation():
   found = qa_layouts.read(IRG)
   assert [c.turns[0].answer for c in found] == IRG['text']['<Goal_Caption>']
   assert {c.turns[0].domain for c in found} == {'motion_caption'}
-  assert {c.turns[0].question for c in found} <= set(sources.QUESTIONS)
+  assert {c.turns[0].question for c in found} <= set(
+    clips.QUESTIONS['motion_caption']
+  )
   assert {(c.media, c.end_s, c.medium) for c in found} == {
     ('000002', 5.0, 'motion')
   }

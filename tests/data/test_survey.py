@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import samples
 
-from vimonet_jax.data import builder, sources, survey
+from vimonet_jax.data import clips, sources, survey
+from vimonet_jax.data import found as found_lib
 
 
 @pytest.fixture
@@ -23,29 +26,26 @@ def folder(tmp_path):
 
 
 def test_a_folder_is_counted_split_by_split(folder):
-  found = survey.survey(folder)
+  found = folder.survey()
   assert found.rows == (
     survey.Row('mine', 'train', 2, missing=1, unreadable=1, left_out=2,
                turns=3),
     survey.Row('mine', 'val', 1, left_out=1, turns=1),
     survey.Row('mine', 'test'),
   )  # fmt: skip
-  where = folder.path
   assert found.notes == (
-    f'1 without motion or caption in {where}: nowhere',
-    f'1 with NaN or infinity in {where}: bad',
-    f'2 too short in {where}: a_0-20, short',
-    f'1 too long in {where}: long',
+    'mine, missing: 1 (nowhere)',
+    'mine, damaged: 1 (bad)',
+    'mine, too short: 2 (a_0-20 short)',
+    'mine, too long: 1 (long)',
   )
 
 
-def test_other_sources_are_counted_by_their_items():
-  made = builder.Synthetic(num_train=3, num_val=2, num_test=1)
-  assert survey.survey(made).rows == (
-    survey.Row('synthetic', 'train', 3, turns=None),
-    survey.Row('synthetic', 'val', 2, turns=None),
-    survey.Row('synthetic', 'test', 1, turns=None),
-  )
+def test_captions_of_a_clip_with_a_video_are_said_of_both():
+  clip = clips.Clip('a', 'val', '', '', 'a', 0, 60, ('x', 'y'), video='a.mp4')
+  still = dataclasses.replace(clip, video='')
+  found = survey.of_clips('s', found_lib.Found({'val': [clip, still]}))
+  assert [row.turns for row in found.rows] == [0, 6, 0]
 
 
 def test_the_table_has_sums_and_says_what_nobody_knows():

@@ -1,6 +1,5 @@
 import collections
 import json
-import logging
 
 import numpy as np
 import pytest
@@ -109,7 +108,7 @@ def test_part_of_a_video_is_a_record_of_its_own(folder):
   assert (whole.frames != part.frames).any()
 
 
-def test_what_cannot_become_a_record_is_counted_and_named(folder, caplog):
+def test_what_cannot_become_a_record_is_counted_and_named(folder):
   source = _set(
     folder,
     _pair('one'),
@@ -122,7 +121,7 @@ def test_what_cannot_become_a_record_is_counted_and_named(folder, caplog):
     _pair('one', 3, split='val'),
     _pair('one', 4, split='train'),
   )
-  found = survey.survey(source)
+  found = source.survey()
   assert found.rows == (
     survey.Row('valley', 'train', 1, turns=1),
     survey.Row('valley', 'val', 1, turns=2),
@@ -134,9 +133,7 @@ def test_what_cannot_become_a_record_is_counted_and_named(folder, caplog):
   assert 'one of several: same (words.json, entry 3)' in notes
   assert 'text.mp4: expected a whole video' in notes
   assert 'entry 7: expected the keys' in notes
-  with caplog.at_level(logging.WARNING):
-    source.splits()
-  assert '1 videos that do not open: text.mp4' in caplog.text
+  assert '1 videos that do not open: text.mp4' in notes
 
 
 def test_a_video_that_opens_and_is_cut_off_fails_with_its_name(folder):

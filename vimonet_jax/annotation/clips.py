@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from vimonet_jax.data import captions as caption_files
+from vimonet_jax.data import clips as clip_records
 from vimonet_jax.data import records, sources, video
 from vimonet_jax.motion import readers
 
@@ -60,7 +61,7 @@ class Clip:
   fps: float | None = None
   up: str | None = None
   unit: str | None = None
-  part: sources.Clip | None = None
+  part: clip_records.Clip | None = None
 
 
 def find(path: str | os.PathLike, *, licence: str) -> list[Clip]:

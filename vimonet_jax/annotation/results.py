@@ -20,7 +20,8 @@ from vimonet_jax import chat_api
 from vimonet_jax.annotation import clips as clip_lib
 from vimonet_jax.annotation import contradictions, prompts, replies
 from vimonet_jax.data import captions as caption_files
-from vimonet_jax.data import records, sources
+from vimonet_jax.data import clips as clip_records
+from vimonet_jax.data import records
 
 CAPTIONS, QUESTIONS, REJECTED = FILES = (
   'captions.jsonl',
@@ -126,9 +127,9 @@ class Results:
       return
     self._counts['captions']['kept'] += 1
     # Any question goes with any caption, and always the same one.
-    number = zlib.crc32(clip.id.encode()) % len(sources.QUESTIONS)
+    questions = clip_records.QUESTIONS['motion_caption']
     turn = {
-      'question': sources.QUESTIONS[number],
+      'question': questions[zlib.crc32(clip.id.encode()) % len(questions)],
       'answer': text,
       'domain': 'motion_caption',
       'kind': 'caption',

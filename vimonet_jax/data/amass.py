@@ -9,7 +9,6 @@ See `amass_files` for what happens to a trial on the way.
 """
 
 import dataclasses
-import logging
 import math
 import os
 import pathlib
@@ -27,6 +26,7 @@ from vimonet_jax.data import (
   motion_files,
   records,
   sources,
+  survey,
 )
 from vimonet_jax.motion import body_model, skeleton
 
@@ -72,16 +72,14 @@ class Amass:
   min_frames: int = records.MIN_MOTION_FRAMES
 
   def splits(self) -> dict[str, list[Clip]]:
-    """What `make` is called with, for each split; says what is left out.
+    """What `make` is called with, for each split.
 
     Raises:
-      ValueError: as `survey`, or there is a split without clips.
+      ValueError: as `find`, or there is a split without clips.
     """
-    surveys = self.surveys()
-    logging.warning('%s\n%s', self.path, found.table(surveys, sources.SPLITS))
-    survey = surveys[self.source]
-    sources.check_splits(survey, path=self.path, min_frames=self.min_frames)
-    return survey.splits
+    there = self.find()
+    sources.check_splits(there, path=self.path, min_frames=self.min_frames)
+    return there.splits
 
   def make(self, item: Clip) -> records.Record:
     """The record of a clip."""
@@ -105,20 +103,22 @@ class Amass:
 
   def identity(self) -> dict[str, Any]:
     """What decides the content; folders may move, their files must stay."""
-    survey = self.surveys()[self.source]
     return {
       'source': self.source,
       'licence': self.licence,
       'min_frames': self.min_frames,
       'bodies': [body.checksum() for body in self._bodies()],
-      'content': survey.digest(),
+      'content': self.find().digest(),
     }
 
-  def surveys(self) -> dict[str, found.Found]:
-    """What there is and what is left out, for `found.table`."""
+  def find(self) -> found.Found:
+    """What there is, a split without clips or not; see `look`."""
     self._bodies()  # Now, and not some hours into a build.
-    survey = look(self.path, self.humanml3d, min_frames=self.min_frames)
-    return {self.source: survey}
+    return look(self.path, self.humanml3d, min_frames=self.min_frames)
+
+  def survey(self, there: found.Found | None = None) -> survey.Survey:
+    """Counts what `find` finds, or what is given."""
+    return survey.of_clips(self.source, there or self.find())
 
   def cut(self, item: Clip) -> kin.Cut:
     """The frames that a clip shows."""
@@ -165,14 +165,14 @@ def look(
       if shown:
         splits.setdefault(split, []).extend(shown)
         checksums[whole.file] = amass_files.look(root, whole.file).checksum
-  survey = found.Found(splits, checksums, tuple(left_out))
+  there = found.Found(splits, checksums, tuple(left_out))
   if not splits:
     raise ValueError(
       f'Expected clips of {index_file} in {root}, AMASS as it was unpacked, '
-      f'found {survey.summary()}; give the folder that holds CMU, KIT and so '
+      f'found {there.summary()}; give the folder that holds CMU, KIT and so '
       'on.'
     )
-  return survey
+  return there
 
 
 def find_index(home: pathlib.Path) -> pathlib.Path:

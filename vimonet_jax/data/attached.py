@@ -2,11 +2,10 @@
 
 import collections
 import dataclasses
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vimonet_jax.data import conversations, qa_files, records, survey
+from vimonet_jax.data import conversations, kin, qa_files, records, survey
 
 # Where the turns of files go: behind a clip's captions in the clip's record, or
 # into records of their own beside it. Several rounds always have their own, as
@@ -28,6 +27,11 @@ class Item(NamedTuple):
   asked: tuple[conversations.Conversation, ...]
   number: int
 
+  @property
+  def id(self) -> str:
+    name = self.clip.id
+    return name if self.number < 0 else f'{name}/{self.number}'
+
 
 @dataclasses.dataclass(frozen=True)
 class Found:
@@ -39,12 +43,14 @@ class Found:
     contrary: conversations that name another split than their clip is in; they
       are left out, for somebody took care that they are.
     faults: a sentence for each malformed entry.
+    base: what the motion source found.
   """
 
   splits: dict[str, list[Item]]
   missing: tuple[conversations.Conversation, ...]
   contrary: tuple[conversations.Conversation, ...]
-  faults: tuple[str, ...]
+  faults: tuple[str, ...] = ()
+  base: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Attached:
 
   Attributes:
     base: a source whose items have an `id`, e.g. `sources.Folder`; to find
-      parts of clips they need `member`, `start` and `stop` of sources.Clip.
+      parts of clips they need `member`, `start` and `stop` of clips.Clip.
     files: of questions and answers; see `qa_files`.
     place: one of `PLACES`.
     max_turns: most turns of a record of its own. Conversations of one turn
@@ -95,21 +101,19 @@ class Attached:
     return getattr(self.base, 'source', self.base.name)
 
   def find(self) -> Found:
-    """Joins conversations and clips; see `join`."""
+    """Joins conversations and clips; see `join`. A split may be empty."""
     read = [qa_files.read(path) for path in self.files]
     asked = [c for found in read for c in found.conversations]
+    there = self.base.find()
     joined = join(
-      self.base.splits(), asked, place=self.place, max_turns=self.max_turns
+      there.splits, asked, place=self.place, max_turns=self.max_turns
     )
     faults = [fault for found in read for fault in found.faults]
-    return dataclasses.replace(joined, faults=tuple(faults))
+    return dataclasses.replace(joined, base=there, faults=tuple(faults))
 
   def splits(self) -> dict[str, list[Item]]:
-    """What `make` is called with, for each split; says what is left out."""
-    found = self.find()
-    if found.missing or found.contrary or found.faults:
-      logging.warning('%s: %s', self.source, '; '.join(_notes(found)))
-    return found.splits
+    """What `make` is called with, for each split."""
+    return self.find().splits
 
   def make(self, item: Item) -> records.Record:
     """The record of an item."""
@@ -141,9 +145,18 @@ class Attached:
       'domain': self.domain,
     }
 
-  def survey(self) -> survey.Survey:
-    """The clips' rows, and those of conversations, under the files' names."""
-    found, base = self.find(), survey.survey(self.base)
+  def cut(self, item: Item) -> kin.Cut:
+    """The frames that an item's clip shows."""
+    return self.base.cut(item.clip)
+
+  def survey(self, found: Found | None = None) -> survey.Survey:
+    """The clips' rows, and those of conversations, of `find` or as given."""
+    found = found or self.find()
+    clips = {
+      split: [item.clip for item in items if item.number < 0]
+      for split, items in found.splits.items()
+    }
+    base = self.base.survey(dataclasses.replace(found.base, splits=clips))
     name = f'{self.source} + questions'
     rows = []
     for split, items in found.splits.items():
@@ -222,7 +235,7 @@ def join(
       found[split].append(Item(clip, behind, -1))
       shared = group(about, max_turns)
       found[split] += [Item(clip, some, i) for i, some in enumerate(shared)]
-  return Found(found, tuple(missing), tuple(contrary), ())
+  return Found(found, tuple(missing), tuple(contrary))
 
 
 def group(

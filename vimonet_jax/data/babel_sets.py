@@ -7,8 +7,9 @@ not, such a motion is left out: nobody could tell what was cut off.
 
 import collections
 import dataclasses
+import functools
 import hashlib
-import logging
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 from vimonet_jax.data import (
   babel_questions,
   babel_segments,
+  kin,
   qa_files,
   records,
   survey,
@@ -89,6 +91,9 @@ class BabelQa:
     split_file: a JSON object of train, val and test -> list of ids.
     motions: the folder with their joints; see `babel_questions.find_motion`.
     segments: upstream's motion_concepts.json, or empty.
+    babel: folder of BABEL's train.json, val.json and so on, which tell the
+      trial of AMASS that a motion is of, so that no other source trains on one
+      of test (see `kin`); empty where nothing else is of AMASS.
     licence: goes into every record.
     max_turns: most questions of a record.
     min_frames: motions with fewer rows of features are left out.
@@ -101,6 +106,7 @@ class BabelQa:
   split_file: str
   motions: str
   segments: str = ''
+  babel: str = ''
   licence: str = 'BABEL and AMASS, non-commercial research'
   max_turns: int = 3
   min_frames: int = records.MIN_MOTION_FRAMES
@@ -146,11 +152,8 @@ class BabelQa:
     return found
 
   def splits(self) -> dict[str, list[Item]]:
-    """What `make` is called with, for each split; says what is left out."""
-    found = self.find()
-    for note in _notes(found):
-      logging.warning('%s: %s', self.source, note)
-    return found.splits
+    """What `make` is called with, for each split; that of test is empty."""
+    return self.find().splits
 
   def make(self, item: Item) -> records.Record:
     """The record of an item."""
@@ -195,9 +198,28 @@ class BabelQa:
       'min_frames': self.min_frames,
     }
 
-  def survey(self) -> survey.Survey:
-    """A row a split; test is left out as a whole."""
-    found = self.find()
+  def cut(self, item: Item) -> kin.Cut:
+    """The frames that an item shows, of a trial if `babel` tells which."""
+    return self._cut(item.babel_id, start=item.start, stop=item.stop)
+
+  def tested(self) -> dict[str, kin.Cut]:
+    """Motions of test by their ids: other sources must not train on them."""
+    split_of = _split_of(self.split_file)
+    return {
+      question.babel_id: self._cut(question.babel_id)
+      for question in babel_questions.read(self.questions)
+      if split_of.get(question.id) == 'test'
+    }
+
+  def _cut(self, name: str, start: float = 0, stop: float = math.inf):
+    trial = f'{self.source}/{name}'
+    if self.babel:
+      trial = _trials(self.babel).get(name, trial)
+    return kin.Cut(self.source, name, trial, start, stop)
+
+  def survey(self, found: Found | None = None) -> survey.Survey:
+    """A row a split, of `find` or as given; test is left out as a whole."""
+    found = found or self.find()
     split_of = _split_of(self.split_file)
 
     def count(split, *reasons):
@@ -239,6 +261,26 @@ class BabelQa:
     except ValueError as e:
       return _Left('unanswered', str(e))
     return bounds or _Left('too_long')
+
+
+@functools.cache
+def _trials(folder: str) -> dict[str, str]:
+  """Motion -> its trial of AMASS, as all data sets name it.
+
+  BABEL's files are objects of id -> {"feat_p": "KIT/KIT/3/..._poses.npz", ...}.
+  """
+  found = {}
+  for path in sorted(pathlib.Path(folder).glob('*.json')):
+    entries = babel_questions.read_json(path)
+    for name, entry in entries.items() if isinstance(entries, dict) else ():
+      if isinstance(entry, dict) and isinstance(entry.get('feat_p'), str):
+        found[str(name)] = kin.trial(entry['feat_p'])
+  if not found:
+    raise ValueError(
+      f"Expected BABEL's train.json, val.json and so on in {folder}, found no "
+      'entry with feat_p; give the folder of BABEL as it was unpacked.'
+    )
+  return found
 
 
 class _Left(NamedTuple):

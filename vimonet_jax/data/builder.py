@@ -1,7 +1,10 @@
 """TFDS builder `vimos`: makes records once and keeps them; see `dataset`.
 
 A dataset is complete or not there: TFDS fills a folder with another name and
-renames it at the end.
+renames it at the end. Beside it stay two texts about its build:
+
+    survey.txt   what was there before, see `survey`
+    failed.txt   records that could not be made: id, what is wrong; a line each
 """
 
 import concurrent.futures
@@ -14,10 +17,12 @@ import itertools
 import json
 import multiprocessing
 import os
+import pickle
 import signal
+import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,16 +34,23 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from vimonet_jax.data import (
   amass,
+  babel_sets,
   dataset,
   joined,
   motionx,
   records,
   sources,
+  survey,
+  video_sets,
 )
 
 # Some 200 MB; fixed, so that a set's files do not depend on who built them.
 _EXAMPLES_PER_FILE = 1024
 _CHUNK = 4  # records that a process makes before it hands them over
+SURVEY, FAILED = 'survey.txt', 'failed.txt'
+_ITEMS = 'items'  # that Beam's workers read; of an unfinished build
+# Where a build runs: here, with Beam here, or with Beam on Google's machines.
+RUNNERS = {'': '', 'direct': 'DirectRunner', 'dataflow': 'DataflowRunner'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +105,8 @@ CONFIGS = {
     sources.Folder,
     amass.Amass,
     motionx.MotionX,
+    video_sets.Videos,
+    babel_sets.BabelQa,
     joined.Joined,
   )
 }
@@ -109,7 +123,12 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
       amass       `amass.Amass`: HumanML3D's clips, made from AMASS; licences of
                   both; with all files 29,228 named, less what is left out
       motionx     `motionx.MotionX`, under its licence; what it has
+      videos      `video_sets.Videos`: a folder of videos and what files say of
+                  them, as Valley and Video-ChatGPT; under its licence
+      babel_qa    `babel_sets.BabelQa`: its train and val, under its licence
       joined      `joined.Joined`: several of these, no kin in two splits
+
+  `attached.Attached` adds files of questions to one whose clips have names.
 
   Build command: `python -m vimonet_jax.main --config=configs/tiny.py` builds
   what is missing, or in Python
@@ -130,19 +149,24 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
   # importlib_resources, which nothing installs since etils 1.15.
   code_path = None
 
-  def __init__(self, *, config=None, processes=1, progress=False, **kwargs):
+  def __init__(
+    self, *, config=None, processes=1, progress=False, max_failed=0, **kwargs
+  ):
     """Prepares to build a dataset; `build` is simpler.
 
     Args:
       config: what to build, e.g. a `Synthetic`, or a name for its defaults.
       processes: how many make records; with 1 it is this one.
       progress: shows a bar.
+      max_failed: see `build`.
       **kwargs: of any TFDS builder, e.g. `data_dir`.
     """
     config = config or Synthetic.name
     self._config = CONFIGS[config]() if isinstance(config, str) else config
     self._processes = processes
     self._progress = progress
+    self._max_failed = max_failed
+    self._num_failed = 0
     self._map = map
     super().__init__(config=self._config.name, **kwargs)
 
@@ -156,22 +180,98 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
     )
 
   def _split_generators(self, dl_manager):
-    """What TFDS asks of a builder; see `_download_and_prepare`."""
+    """What TFDS asks of a builder, with Beam; see `_download_and_prepare`."""
     del dl_manager
     splits = self._config.splits()
-    return {s: self._generate_examples(items) for s, items in splits.items()}
+    return {
+      s: self._with_beam(s, items) for s, items in splits.items() if items
+    }
 
   def _generate_examples(self, items):
+    """Number and example of each item; who fails is named and has no number."""
     made = self._map(functools.partial(_make_example, self._config), items)
-    yield from enumerate(made)
+    number = 0
+    for item, example in zip(items, made, strict=True):
+      if isinstance(example, str):
+        self._fail([f'{_name(item)}: {example}'])
+      else:
+        yield number, example
+        number += 1
+
+  def _with_beam(self, split: str, items: Sequence[Any]):
+    """The same for Beam, which hands items to whoever is free."""
+    import apache_beam as beam  # See `_beam_options`, which comes first.
+
+    config, folder = self._config, self.data_path
+    # In files: the plan of a pipeline, which Dataflow bounds, is no place for a
+    # million items.
+    numbered, files = list(enumerate(items)), []
+    for start in range(0, len(items), _EXAMPLES_PER_FILE):
+      files.append(folder / f'{_ITEMS}.{split}.{start}')
+      some = numbered[start : start + _EXAMPLES_PER_FILE]
+      files[-1].write_bytes(pickle.dumps(some))
+
+    def write(lines):
+      if lines:
+        text = ''.join(f'{line}\n' for _, line in sorted(lines))
+        (folder / f'{FAILED}.{split}').write_text(text)
+
+    def expand(pipeline):
+      made = (
+        pipeline
+        | f'files of {split}' >> beam.Create(files)
+        | f'items of {split}' >> beam.FlatMap(_read_items)
+        | f'spread {split}' >> beam.Reshuffle()
+        | f'make {split}' >> beam.Map(_make_numbered, config)
+      )
+      _ = (
+        made
+        | f'failed of {split}' >> beam.Filter(lambda x: isinstance(x[1], str))
+        | f'gather failed of {split}' >> beam.combiners.ToList()
+        | f'name failed of {split}' >> beam.Map(write)
+      )
+      return made | f'sound of {split}' >> beam.Filter(
+        lambda x: not isinstance(x[1], str)
+      )
+
+    return beam.ptransform_fn(expand)()
+
+  def _process_pipeline_result(self, pipeline_result) -> None:
+    """After Beam: who failed is told as without it, if later."""
+    del pipeline_result
+    for path in self.data_path.glob(f'{_ITEMS}.*'):
+      path.unlink()
+    for split in survey.SPLITS:
+      path = self.data_path / f'{FAILED}.{split}'
+      if path.exists():
+        lines = path.read_text().splitlines()
+        path.unlink()
+        self._fail(lines)
+
+  def _fail(self, lines: Iterable[str]) -> None:
+    """Names records that could not be made; a few do not end the build."""
+    path = self.data_path.parent / FAILED
+    for line in lines:
+      self._num_failed += 1
+      with open(path, 'a', encoding='utf-8') as f:
+        f.write(f'{line}\n')
+    if self._num_failed > self._max_failed:
+      raise ValueError(
+        f'Expected at most {self._max_failed} records that cannot be made, '
+        f'found {self._num_failed}, the last {" ".join(line.split())} All are '
+        f'in {path}: mend or remove what they are made of, or raise '
+        'data.max_failed to go on without them.'
+      )
 
   def _download_and_prepare(self, dl_manager, download_config):
     """Writes each split in order and never holds it in memory.
 
     TFDS's own writer sorts a split in memory and, above 1 GB, needs TensorFlow
-    to go on.
+    to go on; it is for Beam.
     """
-    del dl_manager, download_config
+    if download_config.beam_runner:
+      super()._download_and_prepare(dl_manager, download_config)
+      return
     splits = {s: items for s, items in self._config.splits().items() if items}
     bar = tqdm.tqdm(
       desc=f'vimos/{self._config.name}',
@@ -217,8 +317,15 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
 
 
 def build(
-  config, data_dir: str, *, processes: int = 2, progress: bool = True
-) -> None:
+  config,
+  data_dir: str,
+  *,
+  processes: int = 2,
+  progress: bool = True,
+  max_failed: int = 0,
+  beam: str = '',
+  beam_options: Sequence[str] = (),
+) -> bool:
   """Makes a dataset unless it is there; its bytes depend on the config only.
 
   A build that was killed leaves nothing that looks finished, and the next one
@@ -232,22 +339,42 @@ def build(
     processes: how many make records. A synthetic clip takes 11 ms of a core
       (Xeon, 2.8 GHz), a clip of a folder 5 ms, one of Motion-X without a video
       20 ms, one of AMASS 20 to 80 ms.
-    progress: shows a bar with rate and remaining time.
+    progress: prints the survey and shows a bar with rate and remaining time.
+    max_failed: records that the build leaves out because they cannot be made;
+      one more ends it. `failed.txt` names them.
+    beam: one of `RUNNERS`; needs apache-beam unless it is empty. Files are cut
+      in another way then; records and their order are the same.
+    beam_options: flags of Beam's, e.g. `--project=P`, `--temp_location=gs://B`.
+
+  Returns:
+    Whether it was made now.
 
   Raises:
-    ValueError: the folder holds the dataset of another config.
+    ValueError: the folder holds the dataset of another config, or too many
+      records cannot be made.
   """
+  options = _beam_options(beam, beam_options)
   folder = dataset.folder(data_dir, config.name)
   folder.parent.mkdir(parents=True, exist_ok=True)
   with open(folder.parent / '.lock', 'w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     if folder.exists():
       _check_identity(folder, config)
-      return
+      return False
     for unfinished in folder.parent.glob('incomplete.*'):
       unfinished.rmtree()
+    (folder.parent / FAILED).unlink(missing_ok=True)
+    if hasattr(config, 'survey'):
+      text = survey.text([config.survey()])
+      (folder.parent / SURVEY).write_text(f'{text}\n')
+      if progress:
+        print(text, file=sys.stderr)
     builder = Vimos(
-      config=config, data_dir=data_dir, processes=processes, progress=progress
+      config=config,
+      data_dir=data_dir,
+      processes=processes,
+      progress=progress,
+      max_failed=max_failed,
     )
     # TFDS speaks of downloads and makes a folder for them; there are none.
     with (
@@ -255,8 +382,32 @@ def build(
       contextlib.redirect_stdout(io.StringIO()),
     ):
       builder.download_and_prepare(
-        file_format='array_record', download_dir=downloads
+        file_format='array_record',
+        download_dir=downloads,
+        download_config=tfds.download.DownloadConfig(**options),
       )
+  return True
+
+
+def _beam_options(beam: str, flags: Sequence[str]) -> dict[str, Any]:
+  """What TFDS needs for a runner, nothing without one."""
+  if beam not in RUNNERS:
+    raise ValueError(
+      f'Expected data.beam of {", ".join(map(repr, RUNNERS))}, found {beam!r}.'
+    )
+  if not beam:
+    return {}
+  try:
+    from apache_beam.options import pipeline_options
+  except ImportError:
+    raise ValueError(
+      f'Expected the package apache-beam for data.beam={beam}, found none; '
+      "pip install 'apache-beam[gcp]', or leave data.beam empty."
+    ) from None
+  return {
+    'beam_runner': RUNNERS[beam],
+    'beam_options': pipeline_options.PipelineOptions(list(flags)),
+  }
 
 
 def _check_identity(folder: epath.Path, config) -> None:
@@ -299,8 +450,33 @@ def _features(image_size: int) -> tfds.features.FeaturesDict:
   )
 
 
-def _make_example(config, item) -> dict[str, Any]:
-  return _to_example(config.make(item), config.image_size)
+def _make_example(config, item) -> dict[str, Any] | str:
+  """An example, or a sentence that says why there is none."""
+  try:
+    return _to_example(config.make(item), config.image_size)
+  except (ValueError, OSError) as error:
+    return ' '.join(str(error).split())
+
+
+def _read_items(path: epath.Path) -> list[tuple[int, Any]]:
+  return pickle.loads(path.read_bytes())
+
+
+def _make_numbered(
+  numbered: tuple[int, Any], config
+) -> tuple[int, dict[str, Any] | str]:
+  number, item = numbered
+  made = _make_example(config, item)
+  if isinstance(made, str):
+    made = f'{_name(item)}: {made}'
+  return number, made
+
+
+def _name(item: Any) -> str:
+  """The id of the record that an item becomes."""
+  if isinstance(item, tuple) and hasattr(item[-1], 'id'):
+    item = item[-1]  # Of `joined.Joined`.
+  return str(getattr(item, 'id', item))
 
 
 def _to_example(record: records.Record, image_size: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import os
 import pathlib
 import zlib
 
-from vimonet_jax.data import captions, conversations, records, sources
+from vimonet_jax.data import captions, clips, conversations, records
 
 
 def read(
@@ -28,6 +28,7 @@ def read(
       f'{path}: expected texts (*.txt), found none; give the folder that has '
       'them, or a file of questions and answers.'
     )
+  questions = clips.QUESTIONS['']
   found, faults = [], []
   for file in files:
     name = file.relative_to(root).with_suffix('').as_posix()
@@ -38,7 +39,7 @@ def read(
       continue
     first = zlib.crc32(name.encode())
     for number, caption in enumerate(said):
-      question = sources.QUESTIONS[(first + number) % len(sources.QUESTIONS)]
+      question = questions[(first + number) % len(questions)]
       found.append(
         conversations.Conversation(
           name,

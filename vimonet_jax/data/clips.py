@@ -10,7 +10,8 @@ import numpy as np
 from vimonet_jax.data import captions, found, records
 from vimonet_jax.motion import features
 
-# What a caption answers, by the domain of the turn.
+# What a caption answers, by the domain of the turn; empty is what can be asked
+# of either medium.
 QUESTIONS = {
   'motion_caption': (
     'Describe the motion.',
@@ -23,6 +24,12 @@ QUESTIONS = {
     'What does the person in the video do?',
     'How does the person in the video move?',
     'Say what happens in the video.',
+  ),
+  '': (
+    'Describe what happens.',
+    'What does the person do?',
+    'How does the person move?',
+    'Say what is done here.',
   ),
 }
 # Text-to-motion models leave out what is longer (T2M-GPT, `dataset_VQ.py`): of

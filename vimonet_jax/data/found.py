@@ -1,12 +1,12 @@
-"""What a source has of what its split files name, counted before a build.
+"""What a source has of what its split files name, found before a build.
 
-Nothing is lost silently: whatever is named is a clip or left out for a reason,
-and `table` shows several sources side by side.
+Nothing is lost silently: whatever is named is a clip or left out for a reason;
+`survey` counts both.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 # Why a clip is left out. What is damaged could be read, but is not finite.
@@ -38,11 +38,13 @@ class Found:
     splits: clips that become records, by split; no split is empty.
     checksums: of the bytes of their files, by the name of the file.
     left_out: everything else that is named.
+    notes: what else has to be said of them.
   """
 
   splits: dict[str, list[Any]]
   checksums: dict[str, str] = dataclasses.field(default_factory=dict)
   left_out: tuple[LeftOut, ...] = ()
+  notes: tuple[str, ...] = ()
 
   def of(self, reason: str) -> tuple[str, ...]:
     """Ids that are left out for a reason.
@@ -56,11 +58,16 @@ class Found:
   def summary(self) -> str:
     """One line; whatever was left out is counted, and named if it is little."""
     present = ', '.join(f'{len(c)} {s}' for s, c in self.splits.items())
-    parts = [f'present: {present or "none"}']
-    for reason in REASONS:
-      parts.append(_counted(reason, [c for c in self.left_out
-                                     if c.reason == reason]))  # fmt: skip
-    return '; '.join(parts)
+    parts = [_counted(reason, self._left(reason)) for reason in REASONS]
+    return '; '.join([f'present: {present or "none"}', *parts])
+
+  def reasons(self) -> list[str]:
+    """A line for each reason that left something out, with the first names."""
+    return [
+      _counted(reason, left)
+      for reason in REASONS
+      if (left := self._left(reason))
+    ]
 
   def digest(self) -> str:
     """A word that changes with clips, their files and their captions."""
@@ -72,39 +79,8 @@ class Found:
     content = repr((rows, sorted(self.checksums.items())))
     return hashlib.blake2s(content.encode(), digest_size=8).hexdigest()
 
-
-def table(surveys: Mapping[str, Found], splits: Sequence[str]) -> str:
-  """Several sources side by side, and below, by name, what they lack.
-
-      source  split  present  missing  unreadable  damaged  too short  too long
-      amass   train    21032      120           1        1       1850         0
-
-  Args:
-    surveys: by what the sources are called.
-    splits: rows of each source.
-  """
-  rows = [('source', 'split', 'present', *map(_words, REASONS))]
-  for source, survey in surveys.items():
-    for split in splits:
-      counts = [
-        sum((c.split, c.reason) == (split, reason) for c in survey.left_out)
-        for reason in REASONS
-      ]
-      present = len(survey.splits.get(split, ()))
-      rows.append((source, split, *map(str, (present, *counts))))
-  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-  lines = [
-    '  '.join(
-      cell.ljust(width) if i < 2 else cell.rjust(width)
-      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ).rstrip()
-    for row in rows
-  ]
-  for source, survey in surveys.items():
-    for reason in REASONS:
-      if left := [c for c in survey.left_out if c.reason == reason]:
-        lines.append(f'{source}, {_counted(reason, left)}')
-  return '\n'.join(lines)
+  def _left(self, reason: str) -> list[LeftOut]:
+    return [clip for clip in self.left_out if clip.reason == reason]
 
 
 def _counted(reason: str, left: Sequence[LeftOut]) -> str:

@@ -13,7 +13,6 @@ and have to be run for 30 fps.
 
 import collections
 import dataclasses
-import logging
 import os
 import pathlib
 from collections.abc import Collection
@@ -27,13 +26,12 @@ from vimonet_jax.data import (
   motionx_files,
   records,
   sources,
+  survey,
   video,
 )
 from vimonet_jax.motion import body_model
 
 PUBLISHED = 'motionx'
-# The reference's tower reads so many, and knows pictures without antialiasing.
-_REFERENCE_PIXELS = 224
 # So many clips of a subset do not happen to show people who lie.
 _MANY = 20
 
@@ -47,7 +45,7 @@ class MotionX:
     licence: under which it may be used; goes into every record.
     source: what records call it.
     image_size: width and height of frames, pixels.
-    num_frames: how many are taken of a video.
+    frames: how many are taken of a video.
     body_models: folder of `SMPLX_NEUTRAL.npz`; empty to move HumanML3D's body.
     min_frames: see `sources.humanml3d`.
   """
@@ -57,21 +55,19 @@ class MotionX:
   licence: str
   source: str = PUBLISHED
   image_size: int = 224
-  num_frames: int = 8
+  frames: int = 8
   body_models: str = ''
   min_frames: int = records.MIN_MOTION_FRAMES
 
   def splits(self) -> dict[str, list[clips.Clip]]:
-    """What `make` is called with, for each split; says what is left out.
+    """What `make` is called with, for each split.
 
     Raises:
       ValueError: as `look`, or there is a split without clips.
     """
-    surveys = self.surveys()
-    logging.warning('%s\n%s', self.path, found.table(surveys, sources.SPLITS))
-    survey = surveys[self.source]
-    sources.check_splits(survey, path=self.path, min_frames=self.min_frames)
-    return survey.splits
+    there = self.find()
+    sources.check_splits(there, path=self.path, min_frames=self.min_frames)
+    return there.splits
 
   def make(self, item: clips.Clip) -> records.Record:
     """The record of a clip; its frames are those of the video, if it has one.
@@ -89,10 +85,10 @@ class MotionX:
       frames = video.read_clip(
         pathlib.Path(item.root) / item.video,
         size=self.image_size,
-        frames=self.num_frames,
+        frames=self.frames,
         start_s=item.start / records.FPS if is_part else None,
         end_s=item.stop / records.FPS if is_part else None,
-        antialias=self.image_size < _REFERENCE_PIXELS,
+        antialias=self.image_size < video.REFERENCE_PIXELS,
       )
     return clips.record(
       item,
@@ -109,20 +105,25 @@ class MotionX:
       'source': self.source,
       'licence': self.licence,
       'image_size': self.image_size,
-      'num_frames': self.num_frames,
+      'frames': self.frames,
       'bodies': [body.checksum() for body in self._bodies()],
       'min_frames': self.min_frames,
-      'content': self.surveys()[self.source].digest(),
+      'content': self.find().digest(),
     }
 
-  def surveys(self) -> dict[str, found.Found]:
-    """What there is and what is left out, for `found.table`.
+  def find(self) -> found.Found:
+    """What there is, a split without clips or not; see `look`.
 
-    Videos are counted for themselves: a clip without one is a clip still.
+    Videos are a note of theirs: a clip without one is a clip still.
     """
     self._bodies()  # Now, and not some hours into a build.
-    survey, videos = look(self.path, min_frames=self.min_frames)
-    return {self.source: survey, f'{self.source} videos': videos}
+    there, videos = look(self.path, min_frames=self.min_frames)
+    note = f'videos of these: {videos.summary()}'
+    return dataclasses.replace(there, notes=(note,))
+
+  def survey(self, there: found.Found | None = None) -> survey.Survey:
+    """Counts what `find` finds, or what is given."""
+    return survey.of_clips(self.source, there or self.find())
 
   def cut(self, item: clips.Clip) -> kin.Cut:
     """The frames that a clip shows, of a trial that other data sets know."""
@@ -225,17 +226,17 @@ def look(
     else:
       reason = 'unreadable' if fault else 'missing'
       without += [found.LeftOut(split, c.id, reason, fault) for c in shown]
-  survey = found.Found(splits, checksums, tuple(left_out))
+  there = found.Found(splits, checksums, tuple(left_out))
   if not splits:
     raise ValueError(
       f'Expected clips with {motionx_files.MOTIONS} and '
       f'{motionx_files.TEXTS[0]} in {root}, found '
-      f"{survey.summary()}; give Motion-X's folder, with its split files in it."
+      f"{there.summary()}; give Motion-X's folder, with its split files in it."
     )
   for folder, counts in standing.items():
     if not folder or counts.total() >= _MANY:
       sources.check_up(root / motionx_files.MOTIONS / folder, counts)
-  return survey, found.Found(with_video, {}, tuple(without))
+  return there, found.Found(with_video, {}, tuple(without))
 
 
 def _mirror_of(name: str, names: Collection[str]) -> str:

@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from vimonet_jax.data import conversations, records, sources
+from vimonet_jax.data import clips, conversations, records
 
 # The first whose keys are all there is meant: MotionLLM's entries have a QA
 # beside instruction and output, and QA has all turns.
@@ -299,7 +299,8 @@ def _read_tagged(entry) -> list[conversations.Conversation]:
       question = _without_tags(question, number, (tag, *_TAGS))
       if is_caption and _PLACEHOLDER.fullmatch(question):
         drawn = zlib.crc32(motion['motion_name'].encode()) + i
-        question = sources.QUESTIONS[drawn % len(sources.QUESTIONS)]
+        known = clips.QUESTIONS['motion_caption']
+        question = known[drawn % len(known)]
       if left := _PLACEHOLDER.search(f'{question} {answer}'):
         raise ValueError(
           f'expected words, found {left[0]}; write what it stands for, or '

@@ -12,7 +12,6 @@ All at 20 frames per second, in metres, y up.
 
 import collections
 import dataclasses
-import logging
 import os
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -27,10 +26,11 @@ from vimonet_jax.data import (
   kin,
   motion_files,
   records,
+  survey,
 )
 from vimonet_jax.motion import features, skeleton
 
-SPLITS = ('train', 'val', 'test')
+SPLITS = survey.SPLITS
 # What a leg measures, in metres: a small child's and a giant's.
 _LEG_M = (0.3, 1.3)
 _LEG = ('hip', 'knee', 'ankle')
@@ -56,15 +56,14 @@ class Folder:
   min_frames: int = records.MIN_MOTION_FRAMES
 
   def splits(self) -> dict[str, list[clips.Clip]]:
-    """What `make` is called with, for each split; says what is left out.
+    """What `make` is called with, for each split.
 
     Raises:
       ValueError: as `humanml3d`, or there is a split without clips.
     """
-    survey = humanml3d(self.path, min_frames=self.min_frames)
-    logging.warning('%s: %s', self.path, survey.summary())
-    check_splits(survey, path=self.path, min_frames=self.min_frames)
-    return survey.splits
+    there = self.find()
+    check_splits(there, path=self.path, min_frames=self.min_frames)
+    return there.splits
 
   def make(self, item: clips.Clip) -> records.Record:
     """The record of a clip."""
@@ -72,18 +71,20 @@ class Folder:
 
   def identity(self) -> dict[str, Any]:
     """What decides the content; the folder may move, its files must stay."""
-    survey = humanml3d(self.path, min_frames=self.min_frames)
     return {
       'source': self.source,
       'licence': self.licence,
       'min_frames': self.min_frames,
-      'content': survey.digest(),
+      'content': self.find().digest(),
     }
 
-  def surveys(self) -> dict[str, found.Found]:
-    """What there is and what is left out, for `found.table`."""
-    survey = humanml3d(self.path, min_frames=self.min_frames)
-    return {self.source: survey}
+  def find(self) -> found.Found:
+    """What there is, a split without clips or not; see `humanml3d`."""
+    return humanml3d(self.path, min_frames=self.min_frames)
+
+  def survey(self, there: found.Found | None = None) -> survey.Survey:
+    """Counts what `find` finds, or what is given."""
+    return survey.of_clips(self.source, there or self.find())
 
   def cut(self, item: clips.Clip) -> kin.Cut:
     """The frames that a clip shows; ids of `humanml3d` are HumanML3D's."""
@@ -147,16 +148,16 @@ def humanml3d(
         legs.append(_leg_m(array))
       if file not in checksums:
         checksums[file] = motion_files.checksum(root / file)
-  survey = found.Found(splits, checksums, tuple(left_out))
+  there = found.Found(splits, checksums, tuple(left_out))
   if not splits:
     raise ValueError(
       f'Expected clips of {min_frames} to {clips.MAX_FRAMES} frames with '
       f'texts/ and {", ".join(motion_files.PLACES)} or {motion_files.ARCHIVE} '
-      f'in {root}, found {survey.summary()}.'
+      f'in {root}, found {there.summary()}.'
     )
   check_up(root, standing)
   _check_unit(root, legs)
-  return survey
+  return there
 
 
 def read(clip: clips.Clip, *, source: str, licence: str) -> records.Record:
@@ -231,13 +232,13 @@ def listed(
 
 
 def check_splits(
-  survey: found.Found, *, path: str | os.PathLike, min_frames: int
+  there: found.Found, *, path: str | os.PathLike, min_frames: int
 ) -> None:
   """Raises where a split has no clips."""
-  if empty := [split for split in SPLITS if split not in survey.splits]:
+  if empty := [split for split in SPLITS if split not in there.splits]:
     raise ValueError(
       f'{path}: expected clips for {", ".join(SPLITS)}, found none for '
-      f'{" and ".join(empty)} ({survey.summary()}); name some in '
+      f'{" and ".join(empty)} ({there.summary()}); name some in '
       f'{" and ".join(f"{split}.txt" for split in empty)}, or lower '
       f'data.min_frames, which is {min_frames}.'
     )

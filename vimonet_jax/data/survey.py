@@ -1,13 +1,15 @@
-"""Before a build: what a source has, lacks and cannot read, in one table."""
+"""Before a build: what sources have, lack and cannot read, in one table.
+
+Whatever a source has a method `survey` for: `splits` says what becomes records,
+this says what does not.
+"""
 
 import dataclasses
-import os
-import pathlib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from vimonet_jax.data import captions, sources
+from vimonet_jax.data import found as found_lib
 
+SPLITS = ('train', 'val', 'test')
 # In place of a split, for what is in none.
 NO_SPLIT = '-'
 _MOST_NAMED = 5
@@ -23,7 +25,8 @@ class Row:
     split: `train`, `val`, `test`, or `NO_SPLIT`.
     present: records to be.
     missing: clips or conversations of which the other half is not there.
-    unreadable: files that are there and cannot be read, and malformed entries.
+    unreadable: files that are there and cannot be read, or hold what is no
+      number, and malformed entries.
     left_out: what is sound and not taken, as clips that are too long.
     turns: questions with answers; None where nobody knows before the build.
   """
@@ -51,27 +54,29 @@ class Survey:
   notes: tuple[str, ...] = ()
 
 
-def survey(source: Any) -> Survey:
-  """Looks at what a source is made of, without making records.
+def of_clips(source: str, found: found_lib.Found) -> Survey:
+  """Of clips that split files name; a clip's caption is said of each medium."""
 
-  Args:
-    source: as `builder.build` takes it. One with a method `survey` knows best.
+  def count(split, *reasons):
+    return sum(c.split == split and c.reason in reasons for c in found.left_out)
 
-  Raises:
-    ValueError: as the source's `splits`, where it has no other way to tell.
-  """
-  if hasattr(source, 'survey'):
-    return source.survey()
-  if isinstance(source, sources.Folder):
-    return _folder(source)
-  name = getattr(source, 'source', source.name)
-  splits = source.splits()
-  return Survey(
-    tuple(
-      Row(name, split, present=len(items), turns=None)
-      for split, items in splits.items()
+  rows = [
+    Row(
+      source,
+      split,
+      present=len(found.splits.get(split, ())),
+      missing=count(split, 'missing'),
+      unreadable=count(split, 'unreadable', 'damaged'),
+      left_out=count(split, 'too_short', 'too_long'),
+      turns=sum(
+        len(clip.captions) * (1 + bool(clip.video))
+        for clip in found.splits.get(split, ())
+      ),
     )
-  )
+    for split in SPLITS
+  ]
+  notes = (*found.reasons(), *found.notes)
+  return Survey(tuple(rows), tuple(f'{source}, {note}' for note in notes))
 
 
 def text(surveys: Iterable[Survey]) -> str:
@@ -118,41 +123,3 @@ def _sum(rows: Sequence[Row]) -> Row:
     return None if None in values else sum(values)
 
   return Row('', '', **{name: total(name) for name in _COUNTS})
-
-
-def _folder(folder: sources.Folder) -> Survey:
-  """Of HumanML3D's layout; which split an id is in is in the split files."""
-  found = sources.humanml3d(folder.path, min_frames=folder.min_frames)
-  split_of = {}
-  for split in sources.SPLITS:
-    path = pathlib.Path(folder.path) / f'{split}.txt'
-    names = captions.read_text(path).split() if path.exists() else ()
-    split_of |= dict.fromkeys(names, split)
-
-  def count(names, split):
-    # A part of a clip has its frames behind the clip's id: 000021_20-60.
-    whole = (n if n in split_of else n.rpartition('_')[0] for n in names)
-    return sum(split_of[name] == split for name in whole)
-
-  rows = tuple(
-    Row(
-      folder.source,
-      split,
-      present=len(found.splits.get(split, ())),
-      missing=count(found.missing, split),
-      unreadable=count(found.damaged, split),
-      left_out=count(found.too_short + found.too_long, split),
-      turns=sum(len(c.captions) for c in found.splits.get(split, ())),
-    )
-    for split in sources.SPLITS
-  )
-  where = os.fspath(folder.path)
-  return Survey(
-    rows,
-    (
-      *named(f'without motion or caption in {where}', found.missing),
-      *named(f'with NaN or infinity in {where}', found.damaged),
-      *named(f'too short in {where}', found.too_short),
-      *named(f'too long in {where}', found.too_long),
-    ),
-  )

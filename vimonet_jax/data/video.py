@@ -17,6 +17,9 @@ import numpy as np
 
 VIDEOS = ('.mp4', '.mov', '.m4v', '.webm', '.mkv', '.avi', '.gif')
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+# The reference's tower reads so many, and was trained on pictures whose pixels
+# are not averaged; a smaller one wants them to be.
+REFERENCE_PIXELS = 224
 
 
 class VideoFileError(ValueError):

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -61,22 +62,26 @@ def look(path: str | os.PathLike) -> Clips:
   sizes: dict[str, int] = {}
   for folder, _, names in os.walk(root):
     place = pathlib.Path(folder)
-    images = 0
     for name in names:
       ending = os.path.splitext(name)[1].lower()
-      if name.startswith('.'):
-        continue
-      if ending in video.VIDEOS:
+      if ending in video.VIDEOS and not name.startswith('.'):
         file = (place / name).relative_to(root).as_posix()
-        sizes[file] = (place / name).stat().st_size
-      elif ending in video.IMAGES:
-        images += (place / name).stat().st_size
-    if images and place != root:
-      sizes[place.relative_to(root).as_posix()] = images
+        sizes[file] = size(place / name)
+    if place != root and any(map(_is_image, names)):
+      sizes[place.relative_to(root).as_posix()] = size(place)
   by_name = collections.defaultdict(list)
   for file in sorted(sizes):
     by_name[conversations.stem(file)].append(file)
   return Clips(sizes, by_name)
+
+
+def size(path: str | os.PathLike) -> int:
+  """Bytes of a video, or of all images of a folder."""
+  path = pathlib.Path(path)
+  if not path.is_dir():
+    return path.stat().st_size
+  images = (p for p in path.iterdir() if _is_image(p.name))
+  return sum(image.stat().st_size for image in images)
 
 
 def without_ending(file: str) -> str:
@@ -86,18 +91,34 @@ def without_ending(file: str) -> str:
 
 
 def unreadable(root: str | os.PathLike, files: Sequence[str]) -> dict[str, str]:
-  """What is wrong with each video that does not open."""
+  """What is wrong with each video that does not open.
+
+  This process opens each once and remembers it.
+  """
 
   def what(file):
-    try:
-      video.read_head(pathlib.Path(root) / file)
-    except video.VideoFileError as e:
-      return str(e)
-    return ''
+    path = pathlib.Path(root) / file
+    # With the time, so that a file that was replaced is opened anew.
+    return _fault(path, os.stat(path).st_mtime_ns)
 
   with concurrent.futures.ThreadPoolExecutor(_PROBES) as pool:
     found = dict(zip(files, pool.map(what, files), strict=True))
   return {file: fault for file, fault in found.items() if fault}
+
+
+@functools.cache
+def _fault(path: pathlib.Path, changed_ns: int) -> str:
+  del changed_ns
+  try:
+    video.read_head(path)
+  except video.VideoFileError as e:
+    return str(e)
+  return ''
+
+
+def _is_image(name: str) -> bool:
+  ending = os.path.splitext(name)[1].lower()
+  return ending in video.IMAGES and not name.startswith('.')
 
 
 def _parts(path: str) -> tuple[str, ...]:

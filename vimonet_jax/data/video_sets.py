@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import logging
+import math
 import pathlib
 from typing import Any, ClassVar, NamedTuple
 
@@ -16,6 +16,8 @@ from vimonet_jax.data import (
   attached,
   captions,
   conversations,
+  kin,
+  motionx,
   qa_files,
   records,
   sources,
@@ -85,6 +87,8 @@ class Videos:
     split_path: a folder with train.txt, val.txt and test.txt, which name videos
       without ending; what they do not name is missing. A clip of which another
       source has the motion has to be in the same split there.
+    names: whose names the videos have: `motionx`, or empty. It tells which are
+      of a recording that another source has, see `kin`.
   """
 
   name: ClassVar[str] = 'videos'
@@ -99,8 +103,13 @@ class Videos:
   max_turns: int = 3
   held_out: float = 0.01
   split_path: str = ''
+  names: str = ''
 
   def __post_init__(self):
+    if self.names not in ('', motionx.PUBLISHED):
+      raise ValueError(
+        f'Expected names of {motionx.PUBLISHED} or none, found {self.names!r}.'
+      )
     if self.domain not in ('', *records.DOMAINS):
       raise ValueError(
         f'Expected a domain of {", ".join(records.DOMAINS)}, found '
@@ -169,14 +178,8 @@ class Videos:
     return found
 
   def splits(self) -> dict[str, list[Item]]:
-    """What `make` is called with, for each split; says what is left out.
-
-    A split may be empty.
-    """
-    found = self.find()
-    for note in _notes(found):
-      logging.warning('%s: %s', self.source, note)
-    return found.splits
+    """What `make` is called with, for each split; one may be empty."""
+    return self.find().splits
 
   def make(self, item: Item) -> records.Record:
     """The record of an item.
@@ -243,9 +246,26 @@ class Videos:
       'videos': content.hexdigest(),
     }
 
-  def survey(self) -> survey.Survey:
-    """A row a split, and one for what is in none."""
-    found = self.find()
+  def cut(self, item: Item) -> kin.Cut:
+    """Which video an item shows.
+
+    Videos of one name and size are one, whichever set or folder has them; so
+    are Motion-X's and their motions, if `names` says so.
+    """
+    name = video_folder.without_ending(item.file)
+    start, stop = 0.0, math.inf
+    if item.asked[0].end_s:
+      bounds = item.asked[0].start_s, item.asked[0].end_s
+      start, stop = (second * records.FPS for second in bounds)
+    if self.names == motionx.PUBLISHED:
+      return motionx.cut(name, start=start, stop=stop)
+    size = video_folder.size(pathlib.Path(self.path) / item.file)
+    trial = f'video/{pathlib.PurePosixPath(name).name}/{size}'
+    return kin.Cut('video', trial, trial, start, stop)
+
+  def survey(self, found: Found | None = None) -> survey.Survey:
+    """A row a split, and one for what is in none, of `find` or as given."""
+    found = found or self.find()
     rows = [
       survey.Row(
         self.source,
