@@ -31,7 +31,7 @@ FLOORS = (
     'data.attached data.amass_files data.amass data.motionx_files data.motionx '
     'data.video_folder data.video_sets data.babel_questions '
     'data.babel_segments data.babel_sets data.joined data.dataset '
-    'data.builder data.contents data.views '
+    'data.examples data.beam data.builder data.contents data.views '
     'data.augment data.packing data.skipped data.batches',
     'models.dtypes models.quantize models.lora models.attention '
     'models.llama models.clip_video models.motion_vqvae '

@@ -56,6 +56,7 @@ class Fake:
   num_train: int = 11
   num_val: int = 3
   sleep_s: float = 0.0
+  failing: tuple[int, ...] = ()
 
   def splits(self):
     numbers = {'train': self.num_train, 'val': self.num_val, 'test': 0}
@@ -64,6 +65,8 @@ class Fake:
   def make(self, item):
     split, index = item
     time.sleep(self.sleep_s)
+    if split == 'train' and index in self.failing:
+      raise ValueError('a file\nis broken.')
     has = {'motion': index % 3 != 2, 'video': index % 2}
     media = [medium for medium in has if has[medium]]
     return dataclasses.replace(

@@ -94,21 +94,76 @@ def test_a_failed_build_leaves_no_dataset(tmp_path, monkeypatch):
   assert len(dataset.open(tmp_path, 'train')) == 11
 
 
+def _failed(folder):
+  path = pathlib.Path(folder) / 'vimos' / 'synthetic' / builder.FAILED
+  return path.read_text().splitlines()
+
+
+def test_who_cannot_be_made_is_named_and_the_rest_is_built(
+  tmp_path, monkeypatch
+):
+  # The second file would have one record, and that one fails.
+  monkeypatch.setattr(builder, '_EXAMPLES_PER_FILE', 10)
+  source = samples.Fake(failing=(4, 9))
+  (tmp_path / 'data').mkdir()
+  run = _start_build(tmp_path, 'samples.Fake(failing=(4, 9))', processes=2,
+                     max_failed=2)  # fmt: skip
+  builder.build(
+    source, tmp_path / 'one', processes=1, progress=False, max_failed=2
+  )
+  ids = [record.id for record in dataset.open(tmp_path / 'one', 'train')]
+  assert ids == [f'train-{i}' for i in range(11) if i not in (4, 9)]
+  assert _failed(tmp_path / 'one') == [
+    "('train', 4): a file is broken.", "('train', 9): a file is broken."
+  ]  # fmt: skip
+  assert run.wait() == 0
+  assert _failed(tmp_path / 'data') == _failed(tmp_path / 'one')
+  assert _files(tmp_path / 'data') == _files(tmp_path / 'one')
+  assert '2 records could not be made' in (tmp_path / 'log').read_text()
+
+
+def test_more_than_may_fail_end_the_build(tmp_path):
+  source = samples.Fake(failing=(4, 9))
+  message = (
+    r"at most 1 records .* found 2, the last \('train', 9\): a file is broken"
+    r'. All are in .*failed.txt: mend'
+  )
+  for _ in range(2):  # The second build tells of its own.
+    with pytest.raises(ValueError, match=message):
+      builder.build(
+        source, tmp_path, processes=1, progress=False, max_failed=1
+      )
+    assert len(_failed(tmp_path)) == 2
+  with pytest.raises(FileNotFoundError, match='found none'):
+    dataset.open(tmp_path, 'train')
+
+
+def test_a_split_of_which_nothing_can_be_made_ends_the_build(tmp_path):
+  source = samples.Fake(num_train=2, failing=(0, 1))
+  with pytest.raises(ValueError, match='for train, found that none of 2 can'):
+    builder.build(source, tmp_path, processes=1, progress=False, max_failed=9)
+
+
 _SCRIPT = """
 import samples
 from vimonet_jax.data import builder
 if __name__ == '__main__':
   config = {config}
-  builder.build(config, {data_dir!r}, processes={processes})
+  builder.build(
+    config, {data_dir!r}, processes={processes}, max_failed={max_failed}
+  )
 """
 
 
-def _start_build(folder, config, processes):
+def _start_build(folder, config, processes, max_failed=0):
   """Another program that builds in folder/data and writes folder/log."""
   script = folder / 'build.py'
   script.write_text(
     _SCRIPT.format(
-      config=config, data_dir=str(folder / 'data'), processes=processes
+      config=config,
+      data_dir=str(folder / 'data'),
+      processes=processes,
+      max_failed=max_failed,
     )
   )
   path = os.pathsep.join([str(pathlib.Path(__file__).parent), *sys.path])

@@ -85,3 +85,11 @@ def test_a_broken_line_is_named(tmp_path):
 def test_a_record_cannot_be_changed():
   with pytest.raises(dataclasses.FrozenInstanceError):
     _record().id = 'other'
+
+
+def test_turns_are_written_as_before_unless_they_follow():
+  alone = records.Turn('Why?', 'So.')
+  follows = records.Turn('And then?', 'Home.', follows=True)
+  assert 'follows' not in records.turn_to_json(alone)
+  for turn in (alone, follows):
+    assert records.turn_from_json(records.turn_to_json(turn)) == turn

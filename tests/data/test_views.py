@@ -110,3 +110,44 @@ def test_a_choice_says_when_no_view_has_its_media():
   record = dataclasses.replace(RECORD, motion_text=None)
   with pytest.raises(views.NothingToAskError, match='of 2 views, found video'):
     choice(record, np.random.default_rng(0))
+
+
+def _asked(*names, **fields):
+  """Turns by their questions; those that begin with + follow."""
+  turns = tuple(
+    records.Turn(name, 'so', 'direction', follows=name.startswith('+'))
+    for name in names
+  )
+  return records.Record('r', 'test', 'train', turns=turns, **fields)
+
+
+def _drawn(record, view, n=200):
+  rng = np.random.default_rng(0)
+  return {
+    ' '.join(turn.question for turn in view(record, rng).turns)
+    for _ in range(n)
+  }
+
+
+def test_what_follows_a_question_stays_behind_it():
+  record = _asked('a', '+b', '+c', 'd')
+  assert _drawn(record, views.View()) == {'a +b +c', 'd a +b'}
+  assert _drawn(record, views.View(max_turns=1)) == {'a', 'd'}
+  assert _drawn(record, views.View(max_turns=9)) == {'a +b +c d', 'd a +b +c'}
+
+
+def test_what_follows_a_turn_that_is_not_shown_is_not_shown():
+  record = _asked('a', '+b', '+c', 'd')
+  hidden = dataclasses.replace(record.turns[1], domain='colour')
+  turns = (record.turns[0], hidden, *record.turns[2:])
+  record = dataclasses.replace(record, turns=turns)
+  view = views.View(('motion',), max_turns=9)
+  assert _drawn(record, view) == {'a d', 'd a'}
+  caption = dataclasses.replace(record.turns[0], domain='motion_caption')
+  record = dataclasses.replace(record, turns=(caption, *turns[1:]))
+  assert _drawn(record, view) == {'d'}
+
+
+def test_rounds_that_are_in_order_are_asked_so():
+  record = _asked('a', 'b', 'c', 'd', provenance={'in_order': True})
+  assert _drawn(record, views.View(max_turns=3)) == {'a b c'}

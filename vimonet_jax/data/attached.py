@@ -259,11 +259,12 @@ def provenance(
 ) -> dict[str, Any]:
   """Where a record's turns come from, and whether their order means something.
 
-  It does where there are several rounds: a question may refer to what was said.
+  It does where there are several rounds, as a question may refer to what was
+  said, unless each turn says whether it follows.
   """
   return {
     'questions': [{'id': c.id, **c.provenance} for c in asked],
-    'in_order': any(len(c.turns) > 1 for c in asked),
+    'in_order': any(c.in_order and len(c.turns) > 1 for c in asked),
   }
 
 

@@ -14,10 +14,8 @@ import fcntl
 import functools
 import io
 import itertools
-import json
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import tempfile
@@ -25,7 +23,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 from array_record.python import array_record_module
@@ -36,6 +33,7 @@ from vimonet_jax.data import (
   amass,
   babel_sets,
   dataset,
+  examples,
   joined,
   motionx,
   records,
@@ -43,14 +41,12 @@ from vimonet_jax.data import (
   survey,
   video_sets,
 )
+from vimonet_jax.data import beam as beam_build
 
 # Some 200 MB; fixed, so that a set's files do not depend on who built them.
 _EXAMPLES_PER_FILE = 1024
 _CHUNK = 4  # records that a process makes before it hands them over
 SURVEY, FAILED = 'survey.txt', 'failed.txt'
-_ITEMS = 'items'  # that Beam's workers read; of an unfinished build
-# Where a build runs: here, with Beam here, or with Beam on Google's machines.
-RUNNERS = {'': '', 'direct': 'DirectRunner', 'dataflow': 'DataflowRunner'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +170,7 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
     return tfds.core.DatasetInfo(
       builder=self,
       description=self.builder_config.description,
-      features=_features(self._config.image_size),
+      features=examples.features(self._config.image_size),
       metadata=tfds.core.MetadataDict(self._config.identity()),
       disable_shuffling=True,
     )
@@ -184,69 +180,26 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
     del dl_manager
     splits = self._config.splits()
     return {
-      s: self._with_beam(s, items) for s, items in splits.items() if items
+      split: beam_build.transform(self._config, split, items, self.data_path)
+      for split, items in splits.items()
+      if items
     }
 
   def _generate_examples(self, items):
-    """Number and example of each item; who fails is named and has no number."""
-    made = self._map(functools.partial(_make_example, self._config), items)
+    """Number and example of each item, but of none that fails: it is named."""
+    make = functools.partial(examples.make, self._config)
     number = 0
-    for item, example in zip(items, made, strict=True):
-      if isinstance(example, str):
-        self._fail([f'{_name(item)}: {example}'])
+    for made in self._map(make, items):
+      if isinstance(made, str):
+        self._fail([made])
       else:
-        yield number, example
+        yield number, made
         number += 1
-
-  def _with_beam(self, split: str, items: Sequence[Any]):
-    """The same for Beam, which hands items to whoever is free."""
-    import apache_beam as beam  # See `_beam_options`, which comes first.
-
-    config, folder = self._config, self.data_path
-    # In files: the plan of a pipeline, which Dataflow bounds, is no place for a
-    # million items.
-    numbered, files = list(enumerate(items)), []
-    for start in range(0, len(items), _EXAMPLES_PER_FILE):
-      files.append(folder / f'{_ITEMS}.{split}.{start}')
-      some = numbered[start : start + _EXAMPLES_PER_FILE]
-      files[-1].write_bytes(pickle.dumps(some))
-
-    def write(lines):
-      if lines:
-        text = ''.join(f'{line}\n' for _, line in sorted(lines))
-        (folder / f'{FAILED}.{split}').write_text(text)
-
-    def expand(pipeline):
-      made = (
-        pipeline
-        | f'files of {split}' >> beam.Create(files)
-        | f'items of {split}' >> beam.FlatMap(_read_items)
-        | f'spread {split}' >> beam.Reshuffle()
-        | f'make {split}' >> beam.Map(_make_numbered, config)
-      )
-      _ = (
-        made
-        | f'failed of {split}' >> beam.Filter(lambda x: isinstance(x[1], str))
-        | f'gather failed of {split}' >> beam.combiners.ToList()
-        | f'name failed of {split}' >> beam.Map(write)
-      )
-      return made | f'sound of {split}' >> beam.Filter(
-        lambda x: not isinstance(x[1], str)
-      )
-
-    return beam.ptransform_fn(expand)()
 
   def _process_pipeline_result(self, pipeline_result) -> None:
     """After Beam: who failed is told as without it, if later."""
     del pipeline_result
-    for path in self.data_path.glob(f'{_ITEMS}.*'):
-      path.unlink()
-    for split in survey.SPLITS:
-      path = self.data_path / f'{FAILED}.{split}'
-      if path.exists():
-        lines = path.read_text().splitlines()
-        path.unlink()
-        self._fail(lines)
+    self._fail(beam_build.take_failed(self.data_path))
 
   def _fail(self, lines: Iterable[str]) -> None:
     """Names records that could not be made; a few do not end the build."""
@@ -258,8 +211,8 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
     if self._num_failed > self._max_failed:
       raise ValueError(
         f'Expected at most {self._max_failed} records that cannot be made, '
-        f'found {self._num_failed}, the last {" ".join(line.split())} All are '
-        f'in {path}: mend or remove what they are made of, or raise '
+        f'found {self._num_failed}, the last {line.rstrip(".")}. All are in '
+        f'{path}: mend or remove what they are made of, or raise '
         'data.max_failed to go on without them.'
       )
 
@@ -286,17 +239,17 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
       ]
     self.info.set_splits(tfds.core.SplitDict(infos))
 
-  def _write(self, split, examples, number, bar) -> tfds.core.SplitInfo:
+  def _write(self, split, made, number, bar) -> tfds.core.SplitInfo:
+    """Writes examples into files; `number` is how many there may be."""
     template = self._get_filename_template(split)
     lengths, num_bytes = [], 0
-    num_files = -(-number // _EXAMPLES_PER_FILE)
-    for i in range(num_files):
-      path = template.sharded_filepath(shard_index=i, num_shards=num_files)
+    paths = _paths(template, -(-number // _EXAMPLES_PER_FILE))
+    for path in paths:
       writer = array_record_module.ArrayRecordWriter(
         os.fspath(path), 'group_size:1'
       )
       lengths.append(0)
-      for _, example in itertools.islice(examples, _EXAMPLES_PER_FILE):
+      for _, example in itertools.islice(made, _EXAMPLES_PER_FILE):
         data = self.info.features.serialize_example(example)
         # The order of a protobuf map varies from run to run unless it is asked
         # not to.
@@ -308,12 +261,33 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
         num_bytes += len(data)
         bar.update()
       writer.close()
+    # Some could not be made, and so may have left no record for the last file.
+    lengths = [length for length in lengths if length]
+    if not lengths:
+      raise ValueError(
+        f'Expected records for {split}, found that none of {number} can be '
+        f'made; {self.data_path.parent / FAILED} says why.'
+      )
+    if len(lengths) < len(paths):
+      for path in paths[len(lengths) :]:
+        path.unlink()
+      names = _paths(template, len(lengths))
+      for path, name in zip(paths, names, strict=False):
+        path.rename(name)
     return tfds.core.SplitInfo(
       name=split,
       shard_lengths=lengths,
       num_bytes=num_bytes,
       filename_template=template,
     )
+
+
+def _paths(template, number: int) -> list[epath.Path]:
+  """The names of as many files; each tells how many there are."""
+  return [
+    template.sharded_filepath(shard_index=i, num_shards=number)
+    for i in range(number)
+  ]
 
 
 def build(
@@ -342,8 +316,8 @@ def build(
     progress: prints the survey and shows a bar with rate and remaining time.
     max_failed: records that the build leaves out because they cannot be made;
       one more ends it. `failed.txt` names them.
-    beam: one of `RUNNERS`; needs apache-beam unless it is empty. Files are cut
-      in another way then; records and their order are the same.
+    beam: one of `beam.RUNNERS`; needs apache-beam unless it is empty. Records
+      and their order are the same then, cut into other files.
     beam_options: flags of Beam's, e.g. `--project=P`, `--temp_location=gs://B`.
 
   Returns:
@@ -353,7 +327,7 @@ def build(
     ValueError: the folder holds the dataset of another config, or too many
       records cannot be made.
   """
-  options = _beam_options(beam, beam_options)
+  options = beam_build.options(beam, beam_options)
   folder = dataset.folder(data_dir, config.name)
   folder.parent.mkdir(parents=True, exist_ok=True)
   with open(folder.parent / '.lock', 'w') as lock:
@@ -386,35 +360,16 @@ def build(
         download_dir=downloads,
         download_config=tfds.download.DownloadConfig(**options),
       )
+    if progress and (failed := folder.parent / FAILED).exists():
+      number = len(failed.read_text().splitlines())
+      print(f'{number} records could not be made: {failed}', file=sys.stderr)
   return True
-
-
-def _beam_options(beam: str, flags: Sequence[str]) -> dict[str, Any]:
-  """What TFDS needs for a runner, nothing without one."""
-  if beam not in RUNNERS:
-    raise ValueError(
-      f'Expected data.beam of {", ".join(map(repr, RUNNERS))}, found {beam!r}.'
-    )
-  if not beam:
-    return {}
-  try:
-    from apache_beam.options import pipeline_options
-  except ImportError:
-    raise ValueError(
-      f'Expected the package apache-beam for data.beam={beam}, found none; '
-      "pip install 'apache-beam[gcp]', or leave data.beam empty."
-    ) from None
-  return {
-    'beam_runner': RUNNERS[beam],
-    'beam_options': pipeline_options.PipelineOptions(list(flags)),
-  }
 
 
 def _check_identity(folder: epath.Path, config) -> None:
   """Refuses a dataset that another config, or other files, would make."""
   info = dataset.describe(os.fspath(folder)).info
-  found = dict(info.metadata)
-  expected = config.identity()
+  found, expected = _flat(dict(info.metadata)), _flat(config.identity())
   if differing := [
     f'{key}={found.get(key)!r} instead of {expected.get(key)!r}'
     for key in {**found, **expected}
@@ -424,76 +379,24 @@ def _check_identity(folder: epath.Path, config) -> None:
       f'Expected {folder} to hold what the config asks for, found '
       f'{", ".join(differing)}; remove that folder, or take another workdir.'
     )
-  if info.features.to_json() != _features(config.image_size).to_json():
+  if info.features.to_json() != examples.features(config.image_size).to_json():
     raise ValueError(
       f'Expected {folder} to describe the arrays of records, found others; '
       'features.json is damaged: remove that folder so that it is built anew.'
     )
 
 
-def _features(image_size: int) -> tfds.features.FeaturesDict:
-  def array(*shape, dtype=np.float32):
-    # As bytes: a list of numbers takes 50 times as long to read, and zlib, on
-    # top of the file's own zstd, 5 times as long for the same size.
-    return tfds.features.Tensor(shape=shape, dtype=dtype, encoding='bytes')
-
-  return tfds.features.FeaturesDict(
-    {
-      **dict.fromkeys(dataset.TEXTS, tfds.features.Text()),
-      **{f'has_{key}': np.bool_ for key in dataset.ARRAYS},
-      'turns': tfds.features.Text(),
-      'provenance': tfds.features.Text(),
-      'motion': array(None, 263),
-      'joints': array(None, 22, 3),
-      'frames': array(None, image_size, image_size, 3, dtype=np.uint8),
-    }
-  )
-
-
-def _make_example(config, item) -> dict[str, Any] | str:
-  """An example, or a sentence that says why there is none."""
-  try:
-    return _to_example(config.make(item), config.image_size)
-  except (ValueError, OSError) as error:
-    return ' '.join(str(error).split())
-
-
-def _read_items(path: epath.Path) -> list[tuple[int, Any]]:
-  return pickle.loads(path.read_bytes())
-
-
-def _make_numbered(
-  numbered: tuple[int, Any], config
-) -> tuple[int, dict[str, Any] | str]:
-  number, item = numbered
-  made = _make_example(config, item)
-  if isinstance(made, str):
-    made = f'{_name(item)}: {made}'
-  return number, made
-
-
-def _name(item: Any) -> str:
-  """The id of the record that an item becomes."""
-  if isinstance(item, tuple) and hasattr(item[-1], 'id'):
-    item = item[-1]  # Of `joined.Joined`.
-  return str(getattr(item, 'id', item))
-
-
-def _to_example(record: records.Record, image_size: int) -> dict[str, Any]:
-  absent = {
-    'motion': np.zeros((0, 263), np.float32),
-    'joints': np.zeros((0, 22, 3), np.float32),
-    'frames': np.zeros((0, image_size, image_size, 3), np.uint8),
-  }
-  example = {key: getattr(record, key) or '' for key in dataset.TEXTS}
-  for key in dataset.ARRAYS:
-    value = getattr(record, key)
-    example[f'has_{key}'] = value is not None
-    example[key] = absent[key] if value is None else value
-  turns = [records.turn_to_json(turn) for turn in record.turns]
-  example['turns'] = json.dumps(turns, ensure_ascii=False)
-  example['provenance'] = json.dumps(record.provenance, ensure_ascii=False)
-  return example
+def _flat(value: Any, name: str = '') -> dict[str, Any]:
+  """Values within objects and lists by dotted names, `parts.0.licence`."""
+  if isinstance(value, tuple):
+    value = list(value)  # As JSON has them.
+  if not value or not isinstance(value, dict | list):
+    return {name: value}
+  rows = value.items() if isinstance(value, dict) else enumerate(value)
+  flat = {}
+  for key, inner in rows:
+    flat |= _flat(inner, f'{name}.{key}' if name else str(key))
+  return flat
 
 
 @contextlib.contextmanager

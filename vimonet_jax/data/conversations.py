@@ -44,6 +44,8 @@ class Conversation:
     start_s, end_s: the part of the clip that it is about; both 0 for all of it.
     collection: the folder that the clip is in, as Valley's `source` names it.
     provenance: where the words come from; plain JSON values.
+    in_order: whether a turn may refer to any before it. An entry whose turns
+      say whether they follow the one before knows better.
   """
 
   id: str
@@ -55,6 +57,7 @@ class Conversation:
   end_s: float = 0.0
   collection: str = ''
   provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+  in_order: bool = True
 
   @property
   def clip(self) -> str:
@@ -110,12 +113,20 @@ def make(
     start_s=start_s,
     end_s=end_s,
     collection=collection,
+    in_order=not _says_what_follows(entry.get('turns')),
     provenance={
       field: entry[field]
       for field in _PROVENANCE
       if isinstance(entry.get(field), str) and entry[field]
     }
     | provenance,
+  )
+
+
+def _says_what_follows(rows: Any) -> bool:
+  """Whether each of an entry's turns says if it needs the one before it."""
+  return isinstance(rows, list) and all(
+    isinstance(row, dict) and 'follows' in row for row in rows
   )
 
 
@@ -145,6 +156,7 @@ def turn(
   kind: Any = '',
   fact: Any = '',
   choices: Any = (),
+  follows: Any = False,
 ) -> records.Turn:
   """A turn whose parts are words; None is as good as nothing.
 
@@ -169,11 +181,16 @@ def turn(
     raise ValueError(
       f'expected choices in words, found {short(choices)}; mend them.'
     )
+  if not isinstance(follows or False, bool):
+    raise ValueError(
+      f'expected follows to be true or false, found {short(follows)}; mend it.'
+    )
   return records.Turn(
     question.strip(),
     _NOISE.sub('', answer).strip(),
     domain,
     choices=tuple(choices),
+    follows=bool(follows),
     **words,
   )
 

@@ -120,6 +120,11 @@ def _turns_of_turns(entry, key: str) -> list[records.Turn]:
     fields = {'question': None, 'answer': None, **row}
     fields['domain'] = row.get('domain') or entry.get('domain')
     turns.append(conversations.turn(**fields))
+  if turns and turns[0].follows:
+    raise ValueError(
+      'expected a first turn that follows none, found follows set; take it off '
+      'or add the turn before it.'
+    )
   return turns
 
 

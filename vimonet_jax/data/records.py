@@ -41,7 +41,8 @@ class Turn:
 
   Attributes:
     question: what the user asks; for captions an instruction ("Describe ...").
-    answer: the reference answer, a sentence.
+    answer: the reference answer, a sentence; of an open question empty, or
+      what the answer begins with.
     domain: what the turn is about, a key of `DOMAINS`; empty when unknown.
     kind: the kind of question within its domain, e.g. `first` or `count`.
     fact: the part of the answer that can be checked, as it stands in the
@@ -50,6 +51,7 @@ class Turn:
     choices: every fact part that this wording of the question allows, the
       true ones included; a reply is right when the choices that it names are
       exactly the parts of the fact.
+    follows: it only makes sense after the turn before it.
   """
 
   question: str
@@ -58,6 +60,7 @@ class Turn:
   kind: str = ''
   fact: str = ''
   choices: tuple[str, ...] = ()
+  follows: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +160,11 @@ def trim_motion(motion: np.ndarray) -> np.ndarray:
 
 
 def turn_to_json(turn: Turn) -> dict[str, Any]:
-  return dataclasses.asdict(turn)
+  """The fields of a turn; `follows` only where it does."""
+  fields = dataclasses.asdict(turn)
+  if not turn.follows:
+    del fields['follows']  # What was written before there was any stays so.
+  return fields
 
 
 def turn_from_json(fields: dict[str, Any]) -> Turn:

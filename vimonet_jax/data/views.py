@@ -5,7 +5,7 @@ question whose answer lies in a medium that it hides.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -35,7 +35,9 @@ class View:
     media: the media that stay: of `motion` and `video`, none, one or both.
     caption_share: how often the conversation is one caption instead of
       questions, 0 to 1.
-    max_turns: most questions in a conversation.
+    max_turns: most questions in a conversation. They come in any order but for
+      those that follow others, and for records whose `in_order` says that all
+      do (provenance, see attached.provenance): of these the first ones.
     domain_weights: how eagerly a domain is drawn, 1 where it is not named;
       one of 0 is never drawn.
   """
@@ -66,10 +68,13 @@ class View:
       NothingToAskError: the record has no turn that these media can answer, or
         all that it has weigh 0.
     """
-    turns = [turn for turn in record.turns if self._answers(turn)]
-    captions = [turn for turn in turns if turn.domain.endswith('_caption')]
-    asked = [turn for turn in turns if not turn.domain.endswith('_caption')]
-    if not turns:
+    captions = [
+      turn
+      for turn in record.turns
+      if self._answers(turn) and _is_caption(turn)
+    ]
+    asked = self._runs(record.turns)
+    if not captions and not asked:
       raise NothingToAskError(
         record,
         f'expected a turn that {" and ".join(self.media) or "text"} can '
@@ -78,16 +83,34 @@ class View:
       )
     if captions and (not asked or rng.random() < self.caption_share):
       drawn = [captions[int(rng.integers(len(captions)))]]
+    elif record.provenance.get('in_order'):
+      # Later rounds refer to earlier ones: the first ones, as they were asked.
+      drawn = [turn for run in asked for turn in run][: self.max_turns]
     else:
-      weights = np.array([self._weight(turn) for turn in asked])
+      weights = np.array([self._weight(run[0]) for run in asked])
       order = rng.choice(
         len(asked),
         size=min(self.max_turns, len(asked)),
         replace=False,
         p=weights / weights.sum(),
       )
-      drawn = [asked[i] for i in order]
+      drawn = [turn for i in order for turn in asked[i]][: self.max_turns]
     return self.strip(dataclasses.replace(record, turns=tuple(drawn)))
+
+  def _runs(self, turns: Sequence[records.Turn]) -> list[list[records.Turn]]:
+    """Questions, each with those behind it that follow it, as far as shown.
+
+    What follows a turn that is not shown is not shown either.
+    """
+    runs, is_shown = [], False
+    for turn in turns:
+      if not turn.follows:
+        is_shown = True
+        runs.append([])
+      is_shown &= self._answers(turn) and not _is_caption(turn)
+      if is_shown:
+        runs[-1].append(turn)
+    return [run for run in runs if run]
 
   def strip(self, record: records.Record) -> records.Record:
     """The record without the media that this view hides."""
@@ -104,6 +127,10 @@ class View:
 
   def _weight(self, turn: records.Turn) -> float:
     return self.domain_weights.get(turn.domain, 1)
+
+
+def _is_caption(turn: records.Turn) -> bool:
+  return turn.domain.endswith('_caption')
 
 
 @dataclasses.dataclass(frozen=True)
