@@ -74,7 +74,7 @@ def test_every_caption_comes_once_and_then_again():
 
 
 def test_an_unknown_dataset_is_refused():
-  with pytest.raises(ValueError, match="synthetic or folder, found 'babel'"):
+  with pytest.raises(ValueError, match="folder or joined, found 'babel'"):
     corpus.dataset(_config(data__name='babel').data)
 
 

@@ -67,8 +67,8 @@ FLOORS = (
   ),
   ('apps.show apps.chat apps.features apps.demo apps.serve apps.monitor',),
   (
-    'base claim corpus importing outcome exporting suite judging captioning '
-    'evaluation pipeline study comparison planning main',
+    'base claim named_sources corpus importing outcome exporting suite '
+    'judging captioning evaluation pipeline study comparison planning main',
   ),
 )
 # Neither sees the other: `main` builds a Stage and hands it to the loop.

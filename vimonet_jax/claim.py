@@ -25,9 +25,15 @@ _FREE = (
   'workdir',
   'data.path',
   'data.processes',
+  'data.index',
   'data.max_corrupt',
+  'data.max_failed',
+  'data.beam',
+  'data.beam_options',
   'data.read_threads',
 )
+# What the dataset is made of, which it remembers itself; see builder.build.
+_FREE_STARTS = ('data.sources.',)
 _FREE_GROUPS = (
   'annotate', 'base', 'eval', 'mesh', 'parity', 'plan', 'study',
 )  # fmt: skip
@@ -154,6 +160,7 @@ def _identity(fields: Mapping[str, Any]) -> dict[str, Any]:
     and (name, x) not in _ALWAYS
     and not _is_of_no_packed_rows(name, flat)
     and name not in _FREE
+    and not name.startswith(_FREE_STARTS)
     and name.split('.')[0] not in _FREE_GROUPS
     and name.split('.')[-1] not in _FREE_ENDS
   }

@@ -13,16 +13,18 @@ import os
 import pathlib
 import platform
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import tqdm
 
-from vimonet_jax import base, claim, cluster
+from vimonet_jax import base, card, claim, cluster, named_sources
 from vimonet_jax.data import (
   batches,
   builder,
+  joined,
   records,
   skipped,
   sources,
@@ -153,10 +155,35 @@ def _locked(workdir: str) -> Iterator[None]:
 
 
 def build(config, workdir: str) -> None:
-  """Makes the dataset unless it is there; see builder.build."""
-  builder.build(
-    dataset(config.data), _folder(workdir), processes=config.data.processes
+  """Makes the dataset unless it is there, and its card; see builder.build."""
+  data, made = config.data, dataset(config.data)
+  if data.name == 'joined':
+    named_sources.check_paths(data)
+  is_new = builder.build(
+    made,
+    _folder(workdir),
+    processes=data.processes,
+    max_failed=data.get('max_failed', 0),
+    beam=data.get('beam', ''),
+    beam_options=data.get('beam_options', ()),
   )
+  if data.name != 'synthetic':
+    _write_card(_folder(workdir), made.name, is_new=is_new)
+
+
+def _write_card(data_dir: str, name: str, *, is_new: bool) -> None:
+  """card.html and card.json beside the dataset, unless they are its own."""
+  folder = os.fspath(datasets.folder(data_dir, name).parent)
+  if not is_new and os.path.exists(os.path.join(folder, 'card.html')):
+    return
+  told = {}
+  for file in (builder.SURVEY, builder.FAILED):
+    path = pathlib.Path(folder, file)
+    told[file] = path.read_text(encoding='utf-8') if path.exists() else ''
+  before = told[builder.SURVEY]
+  if told[builder.FAILED]:
+    before += f'\nRecords that could not be made:\n{told[builder.FAILED]}'
+  print(card.write(data_dir, name, folder, survey=before), file=sys.stderr)
 
 
 def open_split(config, workdir: str, split: str) -> datasets.Source:
@@ -169,7 +196,7 @@ def _folder(workdir: str) -> str:
   return os.path.join(workdir, 'data')
 
 
-def dataset(data) -> builder.Synthetic | sources.Folder:
+def dataset(data) -> builder.Synthetic | sources.Folder | joined.Joined:
   """What `data` of a configuration asks builder.build for."""
   if data.name == 'synthetic':
     return builder.Synthetic(
@@ -193,24 +220,35 @@ def dataset(data) -> builder.Synthetic | sources.Folder:
       licence=data.licence,
       min_frames=data.min_frames,
     )
+  if data.name == 'joined':
+    return named_sources.join(data)
   raise ValueError(
-    f'Expected data.name to be synthetic or folder, found {data.name!r}.'
+    'Expected data.name to be synthetic, folder or joined, found '
+    f'{data.name!r}.'
   )
 
 
 def _captions_as_words(splits, split: str, index: int) -> records.Record:
-  """A record of captions only: one of them stands where the motion would."""
+  """A record of captions only: one of them stands where the clip would.
+
+  Without captions it is a record of words, which no batch of those takes.
+  """
   record = splits[split][index % len(splits[split])]
   number = index // len(splits[split])
-  shown = record.turns[number % len(record.turns)]
-  return dataclasses.replace(
+  bare = dataclasses.replace(
     record,
     id=f'{record.id}-words-{number}',
     motion=None,
     joints=None,
-    motion_text=shown.answer.rstrip('.').replace('+', ' '),
-    turns=(shown,),
+    frames=None,
   )
+  captions = [t for t in record.turns if t.domain.endswith('_caption')]
+  if not captions:
+    return bare
+  shown = captions[number % len(captions)]
+  medium = 'video' if shown.domain == 'video_caption' else 'motion'
+  words = shown.answer.rstrip('.').replace('+', ' ')
+  return dataclasses.replace(bare, turns=(shown,), **{f'{medium}_text': words})
 
 
 def _tokenizer(config, workdir: str, words) -> tokenizer.Tokenizer:
@@ -249,7 +287,7 @@ def _statistics(config, workdir: str, train) -> features.Statistics:
       desc='statistics',
       dynamic_ncols=True,
     )
-    motions = (record.motion for record in bar)
+    motions = (x.motion for x in bar if x.motion is not None)
     found = features.Statistics.of(motions, config.data.root_gain)
     _write(path, found.save)
   return _read_statistics(workdir)

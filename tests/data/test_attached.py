@@ -159,7 +159,7 @@ def test_a_dataset_is_built_and_other_questions_are_another_one(base, tmp_path):
   assert ids == ['a', 'a/0', 'b', 'b_20-70', 'b_40-80']
   builder.build(source, data, processes=1, progress=False)
   _questions(tmp_path / 'qa.json', entry, entry | {'id': 'b'})
-  with pytest.raises(ValueError, match='questions=.* instead of'):
+  with pytest.raises(ValueError, match='questions.0=.* instead of'):
     builder.build(source, data, processes=1, progress=False)
 
 

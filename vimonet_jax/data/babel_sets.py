@@ -27,6 +27,7 @@ from vimonet_jax.data import (
 )
 from vimonet_jax.motion import features
 
+PUBLISHED = 'babel_qa'
 # A few rows more are cut off at the end: see records.trim_motion.
 _MAX_ROWS = records.MAX_MOTION_FRAMES + records.FRAMES_PER_TOKEN - 1
 
@@ -97,11 +98,11 @@ class BabelQa:
     licence: goes into every record.
     max_turns: most questions of a record.
     min_frames: motions with fewer rows of features are left out.
+    source: what records call it.
   """
 
   name: ClassVar[str] = 'babel_qa'
   image_size: ClassVar[int] = 1  # Its records have no frames.
-  source: ClassVar[str] = 'babel_qa'
   questions: str
   split_file: str
   motions: str
@@ -110,6 +111,7 @@ class BabelQa:
   licence: str = 'BABEL and AMASS, non-commercial research'
   max_turns: int = 3
   min_frames: int = records.MIN_MOTION_FRAMES
+  source: str = PUBLISHED
 
   def find(self) -> Found:
     """Sorts the questions by what can become of them.
@@ -212,10 +214,10 @@ class BabelQa:
     }
 
   def _cut(self, name: str, start: float = 0, stop: float = math.inf):
-    trial = f'{self.source}/{name}'
+    trial = f'{PUBLISHED}/{name}'
     if self.babel:
       trial = _trials(self.babel).get(name, trial)
-    return kin.Cut(self.source, name, trial, start, stop)
+    return kin.Cut(PUBLISHED, name, trial, start, stop)
 
   def survey(self, found: Found | None = None) -> survey.Survey:
     """A row a split, of `find` or as given; test is left out as a whole."""
