@@ -12,12 +12,21 @@ FPS = 30
 
 
 def write(
-  path: pathlib.Path, number: int, *, frames: int = 31, size: int = 32
+  path: pathlib.Path,
+  number: int,
+  *,
+  frames: int = 31,
+  size: int = 32,
+  faststart: bool = False,
 ) -> pathlib.Path:
-  """A video whose colours tell its number."""
+  """A video whose colours tell its number.
+
+  With `faststart` its head comes first: cut off, it still opens then.
+  """
   colour = np.array([number % 16, number // 16 % 16, number // 256]) * 16
   image = np.zeros((size, size, 3), np.uint8) + colour.astype(np.uint8)
-  with av.open(str(path), 'w') as container:
+  options = {'movflags': 'faststart'} if faststart else {}
+  with av.open(str(path), 'w', options=options) as container:
     stream = container.add_stream('mpeg4', rate=FPS)
     stream.height = stream.width = size
     stream.pix_fmt = 'yuv420p'

@@ -178,9 +178,8 @@ def test_clips_and_questions_are_surveyed(base, tmp_path):
     survey.Row('mine + questions', 'test', 0),
     survey.Row('mine + questions', '-', 0, 1, 1, 1),
   )
-  assert '1 conversations without their clip: ghost (qa.json, entry 2)' in (
-    found.notes
-  )
+  where = 'ghost (qa.json, entry 2)'
+  assert f'mine, 1 conversations without their clip: {where}' in found.notes
   assert found.notes[-1].startswith(f'{path}, entry 4: expected the keys')
 
 

@@ -179,7 +179,8 @@ class Attached:
         left_out=len(found.contrary),
       )
     )
-    notes = (*base.notes, *_notes(found), *found.faults)
+    own = (f'{self.source}, {note}' for note in _notes(found))
+    notes = (*base.notes, *own, *found.faults)
     return survey.Survey((*base.rows, *rows), notes)
 
 

@@ -240,7 +240,8 @@ class BabelQa:
       )
       for split, items in (*found.splits.items(), (survey.NO_SPLIT, []))
     ]
-    return survey.Survey(tuple(rows), (*_notes(found), *found.faults))
+    own = (f'{self.source}, {note}' for note in _notes(found))
+    return survey.Survey(tuple(rows), (*own, *found.faults))
 
   def _look(
     self,

@@ -282,8 +282,9 @@ class Videos:
       unreadable=len(found.unreadable) + len(found.faults),
       left_out=len(found.contrary),
     )
-    notes = [*_notes(found), *found.unreadable.values(), *found.faults]
-    return survey.Survey((*rows, rest), tuple(notes))
+    own = (f'{self.source}, {note}' for note in _notes(found))
+    notes = (*own, *found.unreadable.values(), *found.faults)
+    return survey.Survey((*rows, rest), notes)
 
   def _split_of(self):
     """A function of a video's file and the splits that its words name."""
