@@ -11,11 +11,13 @@ import time
 
 import chat_server
 import films
+import numpy as np
 import presets
 import pytest
 
 from vimonet_jax import annotate, chat_api, chat_sender
 from vimonet_jax.annotation import key_frames
+from vimonet_jax.data import video_sets, views
 from vimonet_jax.synthetic import actions
 
 pytest.importorskip('openai', reason="needs pip install -e '.[api]'")
@@ -164,6 +166,38 @@ def test_captions_lead_to_questions(server, folder, tmp_path, capsys):
   assert (out / 'service' / 'replies' / key[:2] / f'{key}.json').exists()
   told = capsys.readouterr().out
   assert f'{server.url} is sent key frames, labels and captions' in told
+
+
+def test_what_is_written_becomes_records_and_follow_ups_stay(
+  server, folder, tmp_path
+):
+  out = tmp_path / 'out'
+  annotate.run(_settings(server, folder), str(out))
+  files = (str(out / 'captions.jsonl'), str(out / 'questions.jsonl'))
+  source = video_sets.Videos(
+    str(folder), files, source='mine', licence='CC0', image_size=16
+  )
+  items = source.splits()
+  assert [len(items[split]) for split in ('train', 'val', 'test')] == [2, 2, 0]
+  assert 'conversations without a video in a split: c (' in '\n'.join(
+    source.survey().notes
+  )
+  said, asked = map(source.make, items['train'])
+  assert [turn.domain for turn in said.turns] == ['video_caption']
+  assert [turn.follows for turn in asked.turns] == [False, True, False]
+  assert not asked.provenance['in_order']
+  (origin,) = asked.provenance['questions']
+  assert (origin['generator'], origin['licence']) == (
+    'clever-2026-11-01',
+    'CC0',
+  )
+  view = views.View(('video',), max_turns=3)
+  rng = np.random.default_rng(0)
+  drawn = {
+    tuple(turn.question for turn in view(asked, rng).turns) for _ in range(40)
+  }
+  first, then, often = (turn['question'] for turn in TURNS)
+  assert drawn == {(first, then, often), (often, first, then)}
 
 
 def test_a_second_run_asks_nothing_and_writes_the_same(

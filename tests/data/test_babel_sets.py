@@ -1,11 +1,12 @@
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
 import samples
 
-from vimonet_jax.data import babel_questions, babel_sets, survey
+from vimonet_jax.data import babel_questions, babel_sets, kin, survey
 from vimonet_jax.motion import features
 
 
@@ -109,8 +110,8 @@ def test_the_rest_is_counted(parts):
     survey.Row('babel_qa', 'test', left_out=1),
     survey.Row('babel_qa', '-'),
   )
-  assert '1 questions of test: 000005' in found.notes
-  assert '1 questions without their motion: 000006' in found.notes
+  assert 'babel_qa, 1 questions of test: 000005' in found.notes
+  assert 'babel_qa, 1 questions without their motion: 000006' in found.notes
   assert '1 questions about a motion too short: 000007' in found.notes
 
 
@@ -226,3 +227,21 @@ def test_real_questions_and_no_id_of_test(shared_data, tmp_path):
   without = dataclasses.replace(source, segments='')
   with pytest.raises(ValueError, match='3 questions about more than a record'):
     without.splits()
+
+
+def test_motions_of_test_are_known_by_their_trials(parts, tmp_path):
+  source = babel_sets.BabelQa(**parts)
+  assert source.tested() == {
+    '10': kin.Cut('babel_qa', '10', 'babel_qa/10', 0, math.inf)
+  }
+  babel = tmp_path / 'babel'
+  babel.mkdir()
+  entries = {'10': {'feat_p': 'CMU/CMU/01/01_02_poses.npz'}, '7': {'dur': 3}}
+  _write(babel / 'val.json', entries)
+  source = dataclasses.replace(source, babel=str(babel))
+  assert source.tested()['10'].trial == 'CMU/01/01_02'
+  (item, *_) = source.splits()['train']
+  assert source.cut(item).trial == 'babel_qa/7'
+  assert source.cut(item)[-3:-1] == (item.start, item.stop)
+  with pytest.raises(ValueError, match="Expected BABEL's train.json"):
+    dataclasses.replace(source, babel=str(tmp_path / 'motions')).tested()

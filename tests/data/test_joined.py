@@ -1,8 +1,13 @@
+import dataclasses
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from vimonet_jax.data import (
   amass,
+  attached,
   builder,
   dataset,
   joined,
@@ -10,6 +15,7 @@ from vimonet_jax.data import (
   motionx,
   sources,
   survey,
+  video_sets,
 )
 from vimonet_jax.motion import features
 from vimonet_jax.synthetic import actions
@@ -250,3 +256,119 @@ def test_sources_of_one_name_or_two_sizes_are_refused(three):
   with pytest.raises(ValueError, match='found 0 with none'):
     joined.Joined(())
   assert joined.Joined(three).image_size == 8
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+  """A source whose clips are said to be what they are."""
+
+  source: str
+  found: video_sets.Found
+  cuts: dict[str, kin.Cut]
+  tests: dict[str, kin.Cut] = dataclasses.field(default_factory=dict)
+  image_size: int = 1
+
+  def find(self):
+    return self.found
+
+  def cut(self, item):
+    return self.cuts[item.id]
+
+  def tested(self):
+    return self.tests
+
+
+def _part(source, tests=(), **splits):
+  cuts, found = {}, {}
+  for split, trials in splits.items():
+    for trial in trials:
+      name = f'{source}-{trial}'
+      cuts[name] = kin.Cut(source, name, trial)
+      found.setdefault(split, []).append(video_sets.Item(name, split, '', ()))
+  tested = {trial: kin.Cut(source, trial, trial) for trial in tests}
+  return _Part(source, video_sets.Found(found), cuts, tested)
+
+
+def test_a_source_may_lack_splits_as_long_as_all_have_each():
+  one = _part('one', train=['a'])
+  other = _part('other', val=['b'], test=['c'])
+  assert _ids(joined.Joined((one, other))) == {
+    'train': [('one', 'one-a')],
+    'val': [('other', 'other-b')],
+    'test': [('other', 'other-c')],
+  }
+  with pytest.raises(ValueError, match='one, found none for val and test'):
+    joined.Joined((one,)).splits()
+
+
+def test_what_is_tested_without_a_record_is_not_trained_on():
+  one = _part('one', train=['a', 'b'], val=['c'], test=['d'])
+  other = _part('other', tests=['a', 'c'], train=['e'])
+  found = joined.Joined((one, other)).find()
+  assert {s: [i.id for _, i in items] for s, items in found.splits.items()} == {
+    'train': ['one-b', 'other-e'], 'val': [], 'test': ['one-d']
+  }  # fmt: skip
+  assert 'one-a for other a' in found.notes[0]
+
+
+def _videos(folder, source, **fields):
+  words = folder / f'{source}.json'
+  words.write_text(json.dumps(fields.pop('words')))
+  folder = fields.pop('path', folder / 'videos')
+  return video_sets.Videos(
+    str(folder), (str(words),), source=source, licence='CC0', held_out=0.0,
+    image_size=8, **fields,
+  )  # fmt: skip
+
+
+def test_a_video_that_two_sets_ask_about_is_in_one_split(tmp_path):
+  films = tmp_path / 'videos'
+  copies = tmp_path / 'copies'
+  for path, level in ((films / 'a', 20), (films / 'b', 90), (copies / 'a', 20)):
+    path.mkdir(parents=True)
+    Image.new('RGB', (8, 8), (level, 0, level)).save(path / '0.png')
+  (copies / 'b').mkdir()
+  Image.effect_noise((16, 16), 50).save(copies / 'b' / '0.png')
+
+  def asked(media, split):
+    return {'video_id': media, 'q': 'Q?', 'a': 'A.', 'split': split}
+
+  one = _videos(
+    tmp_path, 'one', words=[asked('a', 'test'), asked('b', 'test')]
+  )
+  other = _videos(
+    tmp_path, 'other', path=copies,
+    words=[asked('a', 'train'), asked('b', 'train')],
+  )  # fmt: skip
+  found = joined.Joined((one, other)).find()
+  # Another picture, which only has the name of the other.
+  assert [item.id for _, item in found.splits['train']] == ['b/0']
+  assert [loss.member.id for loss in found.lost] == ['a/0']
+
+
+def test_videos_of_motionx_are_kin_of_its_motions(tmp_path, three):
+  path = tmp_path / 'videos' / 'idea400' / 'Eat_clip_3'
+  path.mkdir(parents=True)
+  Image.new('RGB', (8, 8)).save(path / '0.png')
+  words = [{'video_id': 'idea400/Eat_clip_3', 'q': 'Q?', 'a': 'A.'}]
+  for names, number in (('', 0), ('motionx', 1)):
+    videos = _videos(tmp_path, 'v', words=words, names=names)
+    found = joined.Joined((three[2], videos)).find()
+    lost = [loss for loss in found.lost if loss.member.source == 'v']
+    assert len(lost) == number
+  with pytest.raises(ValueError, match="motionx or none, found 'movid'"):
+    _videos(tmp_path, 'v', words=words, names='movid')
+
+
+def test_questions_go_where_their_clip_goes(three, tmp_path):
+  path = tmp_path / 'qa.json'
+  rows = [{'motion': n, 'turns': [['Q?', 'A.']]} for n in ('000001', '000006')]
+  path.write_text(json.dumps(rows))
+  asked = attached.Attached(three[0], (str(path),))
+  source = joined.Joined((asked, *three[1:]))
+  splits = _ids(source)
+  assert ('humanml3d', '000006/0') in splits['val']
+  assert not any('000001' in name for _, name in splits['train'])
+  rows = {(r.source, r.split): r for r in source.survey().rows}
+  assert rows['humanml3d + questions', 'train'].present == 0
+  assert rows['humanml3d + questions', 'val'].present == 1

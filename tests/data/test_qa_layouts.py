@@ -178,3 +178,26 @@ def test_each_wording_of_a_caption_is_a_conversation():
 def test_what_is_wrong_with_an_entry_is_said(entry, message):
   with pytest.raises(ValueError, match=f'^expected .*{message}|^{message}'):
     qa_layouts.read(entry)
+
+
+def _turns(*follows):
+  said = ({} if f is None else {'follows': f} for f in follows)
+  return [
+    {'question': f'Q{n}?', 'answer': 'A.', **more}
+    for n, more in enumerate(said)
+  ]
+
+
+def test_turns_that_say_what_they_follow_may_come_in_another_order():
+  (found,) = qa_layouts.read({'id': 'a', 'turns': _turns(False, True, False)})
+  assert [turn.follows for turn in found.turns] == [False, True, False]
+  assert not found.in_order
+  # Where one does not say it, it may refer to any before it.
+  (found,) = qa_layouts.read({'id': 'a', 'turns': _turns(False, None)})
+  assert found.in_order
+  for follows, message in (
+    ((True, False), 'a first turn that follows none'),
+    ((False, 'no'), "follows to be true or false, found 'no'"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      qa_layouts.read({'id': 'a', 'turns': _turns(*follows)})

@@ -151,3 +151,18 @@ def test_what_follows_a_turn_that_is_not_shown_is_not_shown():
 def test_rounds_that_are_in_order_are_asked_so():
   record = _asked('a', 'b', 'c', 'd', provenance={'in_order': True})
   assert _drawn(record, views.View(max_turns=3)) == {'a b c'}
+
+
+def test_a_video_alone_shows_what_a_motion_would_tell():
+  turns = tuple(
+    records.Turn(domain, 'so', domain)
+    for domain in ('direction', 'place', 'joint')
+  )
+  seen = records.Record('r', 'test', 'train', video_text='x', turns=turns)
+  view = views.View(('video',), max_turns=1)
+  assert _drawn(seen, view) == {'direction', 'place', 'joint'}
+  # With a motion it is for the motion to tell, and a motion shows no place.
+  both = dataclasses.replace(seen, motion_text='x')
+  assert _drawn(both, view) == {'place'}
+  moved = dataclasses.replace(both, video_text=None)
+  assert _drawn(moved, views.View(('motion',), max_turns=1)) == {'direction'}

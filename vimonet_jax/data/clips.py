@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -152,9 +153,17 @@ def record(
       'file': clip.file,
       'frames': [clip.start, clip.stop],
       **({'mirror_of': clip.mirror_of} if clip.mirror_of else {}),
-      **({'video': clip.video} if clip.video else {}),
+      **_of_video(clip),
     },
   )
+
+
+def _of_video(clip: Clip) -> dict[str, Any]:
+  """Which video it is, and how much of it."""
+  if not clip.video:
+    return {}
+  duration_s = (clip.stop - clip.start) / records.FPS
+  return {'video': clip.video, 'duration_s': round(duration_s, 3)}
 
 
 def _turns(clip: Clip, domain: str) -> tuple[records.Turn, ...]:

@@ -18,6 +18,7 @@ MAX_MOTION_FRAMES = 196
 FRAMES_PER_TOKEN = 4  # the motion encoder halves time twice
 
 # What a turn can be about, and the media that its answer must be read from.
+# Where there is no motion, a video shows what it would tell.
 DOMAINS = {
     'sequentiality': ('motion',),
     'direction': ('motion',),

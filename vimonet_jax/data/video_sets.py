@@ -208,7 +208,7 @@ class Videos:
       split=item.split,
       frames=frames,
       turns=tuple(
-        turn if turn.domain else dataclasses.replace(turn, domain=self.domain)
+        self._of_video(turn)
         for conversation in item.asked
         for turn in conversation.turns
       ),
@@ -220,6 +220,13 @@ class Videos:
         **attached.provenance(item.asked),
       },
     )
+
+  def _of_video(self, turn: records.Turn) -> records.Turn:
+    """A turn, whose domain may be left to us; here captions are of a video."""
+    domain = turn.domain or self.domain
+    if domain == 'motion_caption':
+      domain = 'video_caption'
+    return dataclasses.replace(turn, domain=domain)
 
   def identity(self) -> dict[str, Any]:
     """What decides the content; the folder may move.

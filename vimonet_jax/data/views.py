@@ -5,7 +5,7 @@ question whose answer lies in a medium that it hides.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -71,9 +71,9 @@ class View:
     captions = [
       turn
       for turn in record.turns
-      if self._answers(turn) and _is_caption(turn)
+      if self._answers(turn, record) and _is_caption(turn)
     ]
-    asked = self._runs(record.turns)
+    asked = self._runs(record)
     if not captions and not asked:
       raise NothingToAskError(
         record,
@@ -97,17 +97,17 @@ class View:
       drawn = [turn for i in order for turn in asked[i]][: self.max_turns]
     return self.strip(dataclasses.replace(record, turns=tuple(drawn)))
 
-  def _runs(self, turns: Sequence[records.Turn]) -> list[list[records.Turn]]:
+  def _runs(self, record: records.Record) -> list[list[records.Turn]]:
     """Questions, each with those behind it that follow it, as far as shown.
 
     What follows a turn that is not shown is not shown either.
     """
     runs, is_shown = [], False
-    for turn in turns:
+    for turn in record.turns:
       if not turn.follows:
         is_shown = True
         runs.append([])
-      is_shown &= self._answers(turn) and not _is_caption(turn)
+      is_shown &= self._answers(turn, record) and not _is_caption(turn)
       if is_shown:
         runs[-1].append(turn)
     return [run for run in runs if run]
@@ -121,12 +121,23 @@ class View:
       hidden |= {'frames': None, 'video_text': None}
     return dataclasses.replace(record, **hidden)
 
-  def _answers(self, turn: records.Turn) -> bool:
-    needed = records.DOMAINS.get(turn.domain, self.media)
-    return set(needed) <= set(self.media) and self._weight(turn) > 0
+  def _answers(self, turn: records.Turn, record: records.Record) -> bool:
+    needed = set(records.DOMAINS.get(turn.domain, self.media))
+    has = _media(record)
+    if has['video'] and not has['motion'] and 'motion' in needed:
+      needed = {'video'}
+    return needed <= set(self.media) and self._weight(turn) > 0
 
   def _weight(self, turn: records.Turn) -> float:
     return self.domain_weights.get(turn.domain, 1)
+
+
+def _media(record: records.Record) -> dict[str, bool]:
+  """Which media a record has, or words in their place."""
+  return {
+    'motion': record.motion is not None or record.motion_text is not None,
+    'video': record.frames is not None or record.video_text is not None,
+  }
 
 
 def _is_caption(turn: records.Turn) -> bool:
@@ -153,10 +164,7 @@ class Choice:
     Raises:
       NothingToAskError: no view's media are all there.
     """
-    has = {
-      'motion': record.motion is not None or record.motion_text is not None,
-      'video': record.frames is not None or record.video_text is not None,
-    }
+    has = _media(record)
     weights = np.array(
       [
         weight * all(has[medium] for medium in view.media)
