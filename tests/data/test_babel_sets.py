@@ -112,7 +112,7 @@ def test_the_rest_is_counted(parts):
   )
   assert 'babel_qa, 1 questions of test: 000005' in found.notes
   assert 'babel_qa, 1 questions without their motion: 000006' in found.notes
-  assert '1 questions about a motion too short: 000007' in found.notes
+  assert 'babel_qa, 1 questions about a motion too short: 000007' in found.notes
 
 
 def test_no_question_of_test_is_trained_on(parts, tmp_path):
