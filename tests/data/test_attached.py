@@ -7,6 +7,7 @@ import samples
 from vimonet_jax.data import (
   attached,
   builder,
+  clips,
   conversations,
   dataset,
   records,
@@ -193,3 +194,27 @@ def test_a_source_without_names_of_clips_is_refused():
   made = builder.Synthetic(num_train=1, num_val=1, num_test=1)
   with pytest.raises(ValueError, match='items have an id, found tuple;'):
     attached.join(made.splits(), [_asked('a', '1')])
+
+
+def _clips(*names):
+  return [clips.Clip(n, 'train', '', '', n, 0, 60, ('x',)) for n in names]
+
+
+def test_clips_with_folders_in_their_names_are_found_by_the_end_of_a_path():
+  """As Motion-X's are, of which each file may begin at another folder."""
+  named = _clips('idea400/s1/Eat_clip_1', 'music/Eat_clip_1', 'aist/Jazz_1')
+  asked = [
+    _asked('idea400/s1/Eat_clip_1', 'whole'),
+    _asked('motion_data/smplx_322/music/Eat_clip_1.npy', 'longer'),
+    _asked('Jazz_1.mp4', 'shorter'),
+    _asked('Jazz_1', 'part', end_s=3.0),
+    _asked('Eat_clip_1', 'of two'),
+    _asked('fitness/Jazz_1', 'elsewhere'),
+  ]
+  found = attached.join({'train': named}, asked)
+  assert [row for row in _of(found)['train'] if row[1] >= 0] == [
+    ('idea400/s1/Eat_clip_1', 0, 'whole'),
+    ('music/Eat_clip_1', 0, 'longer'),
+    ('aist/Jazz_1', 0, 'shorterpart'),
+  ]
+  assert [c.turns[0].question for c in found.missing] == ['of two', 'elsewhere']

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -193,8 +194,10 @@ def join(
 ) -> Found:
   """Gives each conversation to the clip that it is about.
 
-  A clip is known by its id, which is the conversation's `clip`. A conversation
-  about part of a clip belongs to that part, from frame to frame.
+  A clip is known by its id. Of this and the name in the conversation the
+  shorter path has to be the end of the longer, as of `joints/000021.npy` and
+  `000021`, and of no other clip's. A conversation about part of a clip belongs
+  to that part, from frame to frame.
 
   Args:
     splits: of a motion source.
@@ -216,10 +219,11 @@ def join(
       split_of[clip.id] = split
       if hasattr(clip, 'member'):
         parts[clip.member].append(clip)
+  ids, members = _by_stem(split_of), _by_stem(parts)
   by_clip = collections.defaultdict(list)
   missing, contrary = [], []
   for conversation in asked:
-    name = _clip_of(conversation, split_of, parts)
+    name = _clip_of(conversation, ids, members, parts)
     if name is None:
       missing.append(conversation)
     elif conversation.split not in ('', split_of[name]):
@@ -269,20 +273,49 @@ def provenance(
   }
 
 
-def _clip_of(conversation, split_of, parts) -> str | None:
+def _by_stem(names: Iterable[str]) -> dict[str, list[str]]:
+  """Names of clips by their last parts."""
+  found = collections.defaultdict(list)
+  for name in names:
+    found[conversations.stem(name)].append(name)
+  return found
+
+
+def _named(
+  conversation: conversations.Conversation, by_stem: Mapping[str, list[str]]
+) -> str | None:
+  """The name that a conversation means; None for none, or one of several."""
+  wanted = conversations.path_of(conversation.media)
+  for fits in (operator.eq, conversations.is_end):
+    same = [
+      name
+      for name in by_stem.get(conversation.clip, ())
+      if fits(conversations.path_of(name), wanted)
+    ]
+    if same:
+      return same[0] if len(same) == 1 else None
+  return None
+
+
+def _clip_of(
+  conversation: conversations.Conversation,
+  ids: Mapping[str, list[str]],
+  members: Mapping[str, list[str]],
+  parts: Mapping[str, Sequence[Any]],
+) -> str | None:
   """The id of a conversation's clip, None where there is no such clip."""
   if not conversation.end_s:
-    name = conversation.clip
-    return name if name in split_of else None
+    return _named(conversation, ids)
   start, stop = (
     int(seconds * records.FPS)
     for seconds in (conversation.start_s, conversation.end_s)
   )
-  for clip in parts.get(conversation.clip, ()):
+  shown = parts.get(_named(conversation, members), ())
+  for clip in shown:
     if (clip.start, clip.stop) == (start, stop):
       return clip.id
   # What ends behind its clip's end was cut there.
-  ends = [c for c in parts.get(conversation.clip, ()) if c.start == start]
+  ends = [clip for clip in shown if clip.start == start]
   if len(ends) == 1 and ends[0].stop < stop:
     return ends[0].id
   return None

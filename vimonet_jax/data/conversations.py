@@ -71,6 +71,21 @@ def stem(name: str) -> str:
   return re.sub(r'\.[A-Za-z]\w*$', '', name)
 
 
+def path_of(name: str) -> tuple[str, ...]:
+  """'./idea400/Eat.npy' -> idea400, Eat."""
+  folders = name.replace('\\', '/').rstrip('/').split('/')[:-1]
+  return (*(x for x in folders if x not in ('', '.', '..')), stem(name))
+
+
+def is_end(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+  """Whether one of two paths is the end of the other.
+
+  A list may begin above the folder that somebody has, or below.
+  """
+  number = min(len(one), len(other))
+  return one[-number:] == other[-number:]
+
+
 def make(
   entry: Entry,
   turns: Sequence[records.Turn],

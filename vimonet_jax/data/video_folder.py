@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
+import operator
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -36,15 +37,16 @@ class Clips:
     given = conversation.media.replace('\\', '/')
     if given in self.sizes:
       return (given,)
-    parts = _parts(given)
+    parts = conversations.path_of(given)
     candidates = self.by_name.get(conversation.clip, ())
     wanted = [parts]
     if conversation.collection:
       wanted.insert(0, (conversation.collection, *parts))
     for path in wanted:
-      same = [file for file in candidates if _parts(file) == path]
-      if same or (same := [f for f in candidates if _fits(_parts(f), path)]):
-        return same
+      paths = {file: conversations.path_of(file) for file in candidates}
+      for fits in (operator.eq, conversations.is_end):
+        if same := [file for file in candidates if fits(paths[file], path)]:
+          return same
     return ()
 
 
@@ -119,14 +121,3 @@ def _fault(path: pathlib.Path, changed_ns: int) -> str:
 def _is_image(name: str) -> bool:
   ending = os.path.splitext(name)[1].lower()
   return ending in video.IMAGES and not name.startswith('.')
-
-
-def _parts(path: str) -> tuple[str, ...]:
-  parts = without_ending(path).split('/')
-  return tuple(part for part in parts if part not in ('', '.', '..'))
-
-
-def _fits(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-  """Whether one of two paths is the end of the other."""
-  number = min(len(one), len(other))
-  return one[-number:] == other[-number:]
