@@ -1,6 +1,7 @@
 """The data of a work folder: dataset, tokenizer and statistics, made once.
 
     data/  tokenizer.model  statistics.npz  <file>.digest
+    data/vimos/<name>/  the dataset; survey.txt failed.txt card.html card.json
 """
 
 import contextlib
