@@ -100,8 +100,9 @@ class Joined:
     known = {member.cut.trial.split('/')[0] for member in members}
     if not index and kin.HUMANML3D in known:
       notes.append(
-        "Without index=, HumanML3D's index.csv, nobody knows which of its clips "
-        'are cut from one trial: only the same clip is kept out of other splits.'
+        "Without index=, HumanML3D's index.csv, nobody knows which of its "
+        'clips are cut from one trial: only the same clip is kept out of other '
+        'splits.'
       )
     parts = (
       dataclasses.replace(found, splits=some)
