@@ -136,6 +136,8 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   })  # fmt: skip
   if is_small:
     config.data.augment = known.augment
+    # What is counted, or comes last, may be in the part that a cut takes off.
+    config.data.augment.least_share = 1.0
   return config
 
 

@@ -10,6 +10,8 @@ from vimonet_jax.data import contents, records
 
 def _record(name, media=(), turns=(), source='s', **provenance):
   made = samples.record(0, media)
+  if '/' in name:
+    provenance = {'questions': []} | provenance
   return dataclasses.replace(
     made,
     id=name,
@@ -47,6 +49,14 @@ def test_a_clip_in_two_splits_is_found():
   found = contents.count({'train': [one, elsewhere], 'test': [other]})
   assert found['clips_in_two_splits'] == {'number': 1, 'first': ['s: a']}
   found = contents.count({'train': [one, other], 'test': [elsewhere]})
+  assert found['clips_in_two_splits']['number'] == 0
+
+
+def test_clips_whose_names_end_in_a_number_are_different_clips():
+  one, other = _record('EgoBody/idx_0/003'), _record('EgoBody/idx_0/004')
+  for record in (one, other):
+    del record.provenance['questions']
+  found = contents.count({'train': [one], 'test': [other]})
   assert found['clips_in_two_splits']['number'] == 0
 
 
