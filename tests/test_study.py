@@ -235,8 +235,10 @@ def test_an_unfinished_stage_is_nobodys(config, road, tmp_path):
   (tmp_path / 'theirs' / 'language').mkdir()
   assert study.share(trained, mine, [mine, theirs])[-1] == 'motion'
   assert not (tmp_path / 'mine' / 'language').exists()
-  # A link to what somebody has removed is no stage.
+  # A link to what somebody has removed is no stage, and nobody's place.
   shutil.rmtree(tmp_path / 'theirs' / 'motion')
+  assert study.share(trained, mine, []) == []
+  assert not (tmp_path / 'mine' / 'motion').is_symlink()
   road.prepare(trained, str(tmp_path / 'third'))
   road.train_stage(trained, str(tmp_path / 'third'), 'motion', None)
   study.share(trained, mine, [str(tmp_path / 'third')])

@@ -220,6 +220,9 @@ def share(config, folder: str, others: Sequence[str]) -> list[str]:
     and (fields := _fields(other)) is not None
   }
   os.makedirs(folder, exist_ok=True)
+  for path in pathlib.Path(folder).iterdir():
+    if path.is_symlink() and not path.exists():
+      path.unlink()  # To what was removed: it has to be made again.
   linked = []
   data = claim.of_data(mine)
   for other, fields in there.items():
@@ -261,10 +264,8 @@ def _exists(folder: str, name: str) -> bool:
 def _link(other: str, folder: str, name: str) -> bool:
   """Whether `name` was missing and is now a link to that of another folder."""
   path = os.path.join(folder, name)
-  if os.path.lexists(path):
-    if os.path.exists(path):
-      return False
-    os.remove(path)  # A link to what was removed.
+  if os.path.exists(path):
+    return False
   # To the folder that made it, by a name that moves along with the study.
   made = os.path.realpath(os.path.join(other, name))
   os.symlink(os.path.relpath(made, os.path.realpath(folder)), path)
