@@ -126,6 +126,18 @@ def test_questions_without_an_answer_are_said_and_fail(workdir, capsys):
   assert failed == {'second': 5}
 
 
+def test_answers_to_another_question_are_not_judged(workdir, monkeypatch):
+  evaluation.evaluate(_config(), str(workdir))
+  first, *others = OPENED['second'].items
+  asked = dataclasses.replace(first, question='Which one, then?')
+  changed = dataclasses.replace(OPENED['second'], items=[asked, *others])
+  monkeypatch.setitem(OPENED, 'second', changed)
+  evaluation.score(_config(), str(workdir))
+  lines = (workdir / 'verdicts' / 'second.jsonl').read_text().splitlines()
+  assert '"failed"' in lines[0]
+  assert '"failed"' not in lines[1]
+
+
 def test_answers_of_several_checkpoints_are_told_apart_by_the_weights(
   workdir, monkeypatch
 ):

@@ -150,6 +150,32 @@ def test_a_service_that_sees_nothing_is_a_system(server, tmp_path):
   assert len(asked) == len({item.question for item in ITEMS})
 
 
+def test_questions_about_motions_and_about_videos_are_guessed_apart(
+  server, tmp_path
+):
+  """As in published tables, which have one for each."""
+  config = _config(server)
+  config.eval.text_baseline.service.update(config.eval.judge.service)
+  config.eval.judge.service.model = ''
+  halves = [
+    dataclasses.replace(item, input=('motion', 'video')[item.position % 2])
+    for item in ITEMS
+  ]
+  benchmark = dataclasses.replace(BENCHMARK, items=halves, baselines={})
+  lines = run.as_predictions(halves, [item.reference for item in halves])
+  rows = judging.rows(config, str(tmp_path), benchmark, lines)
+  alone = {
+    row['about']: (row['system'], row['input'], row['n'], row['accuracy'])
+    for row in rows
+    if row['domain'] == 'all' and 'about' in row
+  }
+  # It always says n1, which is a video's.
+  assert alone == {
+    'motion': (f'{MODEL}, motion questions', 'text', 9, 0.0),
+    'video': (f'{MODEL}, video questions', 'text', 9, pytest.approx(1 / 3)),
+  }
+
+
 def test_published_items_have_the_most_media_once():
   chosen = benchmarks.by_likelihood(ITEMS, lambda item: item.choices)
   items = [

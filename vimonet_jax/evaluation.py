@@ -151,12 +151,7 @@ def score(
   found = suite.open_all(config, workdir, tower)
   judging.check(config, found)
   for benchmark in found:
-    answers = _answers(config, workdir, benchmark.name)
-    lines = [
-      line
-      for item in benchmark.items
-      if (line := answers.get(item.key)) and eval_run.is_about(line, item)
-    ]
+    lines = list(_answers(config, workdir, benchmark).values())
     if not lines:
       raise ValueError(
         f'Expected answers to {benchmark.name} in '
@@ -218,12 +213,14 @@ def _verdicts(workdir: str, name: str) -> str:
   return os.path.join(workdir, 'verdicts', f'{name}.jsonl')
 
 
-def _answers(config, workdir: str, name: str) -> dict[tuple, eval_run.Line]:
-  """What has been answered under these settings, by key, as a file says.
+def _answers(
+  config, workdir: str, benchmark: benchmarks.Benchmark
+) -> dict[tuple, eval_run.Line]:
+  """What was answered to what is asked now, by key, and what failed.
 
   Weights are looked at only where answers of several are there.
   """
-  path = _predictions(workdir, name)
+  path = _predictions(workdir, benchmark.name)
   columns = _settings_of(config, '').columns()
   del columns['fingerprint']
   bits = config.eval.get('quantize', '')
@@ -242,8 +239,14 @@ def _answers(config, workdir: str, name: str) -> dict[tuple, eval_run.Line]:
         'tell which; keep the lines of one.'
       )
     prints = [_settings(config, workdir).fingerprint]
-  return {
+  by_key = {
     eval_run.key(line): line for line in lines if line['fingerprint'] in prints
+  }
+  return {
+    item.key: by_key[item.key]
+    for item in benchmark.items
+    if item.key in by_key
+    and by_key[item.key].get('asked', item.digest) == item.digest
   }
 
 
@@ -284,7 +287,7 @@ def _examples(
         path = _verdicts(workdir, benchmark.name)
         some = examples.judged(benchmark, examples.read_verdicts(path))
       else:
-        answers = _answers(config, workdir, benchmark.name)
+        answers = _answers(config, workdir, benchmark)
         some = examples.captions(benchmark, answers)
     except (ValueError, OSError) as error:
       told.append(f'{name}: no examples. {error}')

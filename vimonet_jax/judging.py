@@ -33,11 +33,16 @@ _SHOWN = 2
 
 
 class _Answers(NamedTuple):
-  """What one system answers to some items, as prediction lines."""
+  """What one system answers to some items, as prediction lines.
+
+  `about` is the medium that the questions are about where it was not shown and
+  the benchmark has questions about others: published tables have them apart.
+  """
 
   system: str
   items: Sequence[benchmarks.Item]
   lines: Sequence[eval_run.Line]
+  about: str = ''
 
 
 def check(config: Any, found: Sequence[benchmarks.Benchmark]) -> None:
@@ -133,6 +138,8 @@ def rows(
       )
       if name not in benchmark.rules:
         made = _as_paper(made, each.items, verdicts)
+      if each.about:
+        made = [{**row, 'about': each.about} for row in made]
       found += made
   scoring.write_verdicts(
     os.path.join(workdir, 'verdicts', f'{benchmark.name}.jsonl'),
@@ -184,8 +191,28 @@ def _others(
     except (chat_api.BudgetError, chat_api.ServiceError) as error:
       print(f'{benchmark.name}: no text-only baseline. {error}')
     else:
-      found.append(_Answers(client.service.model, asked, lines))
+      found += _by_media(client.service.model, items, asked, lines)
   return found
+
+
+def _by_media(system: str, items, asked, lines) -> list[_Answers]:
+  """Answers to questions alone, for each medium that they are about.
+
+  Args:
+    system: who answers.
+    items: with their media.
+    asked: the same without.
+    lines: of the answers.
+  """
+  groups: dict[str, list[benchmarks.Item]] = {}
+  for item, alone in zip(items, asked, strict=True):
+    groups.setdefault(item.input, []).append(alone)
+  if len(groups) == 1:
+    return [_Answers(system, asked, lines)]
+  return [
+    _Answers(f'{system}, {about} questions', some, lines, about)
+    for about, some in groups.items()
+  ]
 
 
 # --- Who judges --------------------------------------------------------------

@@ -135,7 +135,7 @@ def test_ours_have_an_interval_a_score_and_a_count_in_each_cell():
 
 
 def test_failures_are_wrong_first_and_left_out_second():
-  held = dict(zip(('low', 'high'), scores.wilson(0.45, 100), strict=True))
+  held = {'low_valid': 0.4, 'high_valid': 0.6}
   domain = {'accuracy_valid': 0.5, 'score_valid': 3.0, 'n_failed': 10}
   rows = [
     _row('body_part', 0.45, n=100, kinds={}, **held, **domain),
@@ -144,27 +144,18 @@ def test_failures_are_wrong_first_and_left_out_second():
     _row(accuracy=0.325, n=200, accuracy_valid=0.38, score_valid=2.5,
          n_failed=30),
     _row('macro', 0.325, n=200, accuracy_valid=0.38, score_valid=2.5,
-         n_failed=30),
+         n_failed=30, **held),
   ]  # fmt: skip
   table = _only(rows)
   every, valid = table.blocks[1].lines
   assert 'of all answers, failures are wrong' in every.about
   assert 'of valid answers' in valid.about
   line = _line(table, 'this model', block=1, place=1)
-  low, high = scores.wilson(0.5, 90)
-  interval = f'{100 * low:.1f}–{100 * high:.1f}'
-  assert line['body part'] == ('50.0', '3.00', interval, '90')
+  assert line['body part'] == ('50.0', '3.00', '40.0–60.0', '90')
+  assert line['direction'].interval == '', 'a row of before there was one'
   assert line['micro'].main == '38.0'
-  assert line['macro'].main == '37.5', 'of domains: (50 + 25) / 2'
-  assert line['macro'].score == '2.50'
+  assert line['macro'] == ('37.5', '2.50', '', '170'), '(50 + 25) / 2'
   assert (line['n'].main, line['failed'].main) == ('170', '0')
-
-
-def test_a_question_with_several_answers_has_no_interval_of_valid_ones():
-  """Wilson's would take each answer for another question."""
-  row = _row(n=28, n_failed=4, accuracy_valid=0.58, low=0.2, high=0.8)
-  line = _line(_only([row]), 'this model', block=1, place=1)
-  assert (line['micro'].main, line['micro'].interval) == ('58.0', '')
 
 
 def test_what_the_published_script_would_count_has_a_line_of_its_own():
@@ -191,6 +182,15 @@ def test_readings_rotations_and_systems_are_told_apart_and_noise_is_left_out():
     ('guessing', 'any of the options'),
   ]  # fmt: skip
   assert _line(table, 'guessing', block=1)['micro'].main == '25.0'
+
+
+def test_guesses_without_media_stand_with_the_questions_they_are_about():
+  guess = {'system': 'gpt, motion questions', 'input': 'text'}
+  table = _only([_row(), _row(**guess, about='motion')])
+  assert table.title == 'ViMoNet-Bench, motion'
+  _, line = table.blocks[1].lines
+  assert line.label == 'gpt, motion questions'
+  assert line.about.startswith('question only')
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,8 @@ def test_each_judge_has_rows_of_its_own():
   assert (whole['n_failed'], whole['n_unparsed']) == (1, 2)
   assert whole['accuracy'] == pytest.approx(15 / 18)
   assert whole['accuracy_valid'] == pytest.approx(15 / 17)
+  assert whole['low_valid'] < 15 / 17 < whole['high_valid']
+  assert whole['high_valid'] > whole['high'], 'without the failure'
   assert _score(ITEMS, lines)[-2]['n_failed'] == 1, 'the empty one'
 
 

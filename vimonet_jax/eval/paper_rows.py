@@ -127,11 +127,8 @@ def _of_all(row: scores.Row) -> _Value:
 def _of_valid(row: scores.Row) -> _Value:
   n, share = row['n'] - row['n_failed'], row.get('accuracy_valid')
   held = None
-  # Several answers to a question are not as many as their number: then the
-  # row's own interval is wider, and how much wider this one is nobody knows.
-  is_one_each = tables.interval(row) == scores.wilson(row['accuracy'], row['n'])
-  if share is not None and is_one_each:
-    held = scores.wilson(share, n)
+  if row.get('low_valid') is not None:  # Rows of before have none.
+    held = row['low_valid'], row['high_valid']
   return _Value(share, row.get('score_valid'), held, n)
 
 

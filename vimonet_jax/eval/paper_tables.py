@@ -143,7 +143,7 @@ def _mine(name: str, rows: Sequence[scores.Row]) -> list[scores.Row]:
     for row in rows
     if row['benchmark'] == benchmark
     and row['corruption'] in (benchmarks.CLEAN, mv_bench.ROTATED)
-    and shown in ('', row['input'])
+    and shown in ('', row['input'], row.get('about'))
     and row.get(wanted) is not None
   ]
 

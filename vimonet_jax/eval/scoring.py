@@ -118,8 +118,9 @@ def score(
   system; accuracy (0 to 1) and score (0 to 5), where an answer that failed is
   wrong and counts 0; n answers, n_failed of them failed and n_unparsed of them
   saying nothing that the judge's rule could read; low and high, the 95 %
-  interval of the accuracy; fingerprint; accuracy_valid and score_valid, where
-  answers that failed do not count, over answers also for `macro`. A domain also
+  interval of the accuracy; fingerprint; accuracy_valid with low_valid and
+  high_valid, and score_valid, where answers that failed do not count, over
+  answers also for `macro`. A domain also
   has kinds: accuracy and n by kind of question. `all` is the mean over answers,
   `macro` the mean over domains. The items' slices have rows like domains, which
   are in no sum. Where all items know what guessing gets, rows have chance, too.
@@ -299,8 +300,16 @@ def _of_valid(answers: Sequence[_Answer]) -> scores.Row:
   """Means over the answers that there is a verdict on."""
   valid = _valid(answers)
   rated = [a for a in valid if a.verdict.score is not None]
+  if not valid:
+    return dict.fromkeys(
+      ('accuracy_valid', 'low_valid', 'high_valid', 'score_valid')
+    )
+  accuracy = _mean(valid, _correct(valid))
+  low, high = _wilson({'accuracy': accuracy}, valid)
   return {
-    'accuracy_valid': _mean(valid, _correct(valid)) if valid else None,
+    'accuracy_valid': accuracy,
+    'low_valid': low,
+    'high_valid': high,
     'score_valid': _mean(rated, _points(rated)) if rated else None,
   }
 
