@@ -252,19 +252,17 @@ def test_large_frames_are_averaged_down_to_what_is_shown(workdir, drawn):
   assert 'class="photo"' in text
 
 
-def test_each_benchmark_has_its_share_of_the_page(workdir, drawn, monkeypatch):
-  monkeypatch.setattr(report, '_MAX_PICTURE_BYTES', 500)
-  asked = [
-    _example(
-      frames=np.zeros((8, 4, 4 + i, 3), np.uint8), clip=i, benchmark=name
-    )
-    for name in ('first', 'second')
-    for i in range(5)
-  ]
-  text, outline = _read(workdir, examples=asked)
-  first, second = text.split('<h3>second</h3>')
-  assert first.count('data:image/png') == second.count('data:image/png') > 0
-  assert outline.text.count('more would make this page too big.') == 2
+def test_benchmarks_share_the_page_and_what_one_leaves_over(monkeypatch):
+  monkeypatch.setattr(report, '_MAX_CARD_BYTES', 100)
+  assert report._fitting({'a': [30, 30, 30], 'b': [40, 20]}) == {
+    'a': [True, True, False],
+    'b': [True, False],
+  }
+  assert report._fitting({'a': [30, 30, 30, 30], 'b': [5]}) == {
+    'a': [True, True, True, False],
+    'b': [True],
+  }
+  assert report._fitting({'a': [200, 30]}) == {'a': [False, True]}
 
 
 def test_a_caption_is_neither_right_nor_wrong(workdir):
@@ -276,7 +274,7 @@ def test_a_caption_is_neither_right_nor_wrong(workdir):
 def test_pictures_that_would_make_the_page_too_big_are_left_out(
   workdir, drawn, monkeypatch
 ):
-  monkeypatch.setattr(report, '_MAX_PICTURE_BYTES', 250)
+  monkeypatch.setattr(report, '_MAX_CARD_BYTES', 1000)
   many = [
     _example(frames=np.zeros((8, 4, 4 + i, 3), np.uint8), clip=i)
     for i in range(5)

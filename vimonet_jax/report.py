@@ -39,8 +39,8 @@ _PACKAGES = (
   'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
   'tensorflow-datasets', 'numpy',
 )  # fmt: skip
-# Pictures beyond this are left out, so that the page stays below 15 MB.
-_MAX_PICTURE_BYTES = 12_000_000
+# Examples beyond this are left out, so that the page stays below 15 MB.
+_MAX_CARD_BYTES = 12_000_000
 # Frames are shown in half the width of a phone, four side by side.
 _MAX_FRAME_PIXELS = 112
 
@@ -106,7 +106,7 @@ def _scores(rows) -> str:
 
 
 def _examples(examples, told) -> list[str]:
-  """Cards of each benchmark, which has its share of the page's size."""
+  """Cards of each benchmark, as many as the page has room for."""
   parts = [page.missing(sentence) for sentence in told]
   if not examples:
     return [page.missing('No examples were given.'), *parts]
@@ -114,32 +114,43 @@ def _examples(examples, told) -> list[str]:
   by_benchmark = collections.defaultdict(list)
   for example in examples:
     by_benchmark[example.benchmark].append(example)
-  for name, some in by_benchmark.items():
-    parts.append(f'<h3>{page.escape(name)}</h3>')
-    parts += _cards(some, _MAX_PICTURE_BYTES // len(by_benchmark))
+  cards = {name: _cards(some) for name, some in by_benchmark.items()}
+  kept = _fitting({name: list(map(len, x)) for name, x in cards.items()})
+  for name, some in cards.items():
+    shown = [card for card, fits in zip(some, kept[name], strict=True) if fits]
+    parts += [f'<h3>{page.escape(name)}</h3>', *shown]
+    if left_out := len(some) - len(shown):
+      parts.append(
+        page.missing(f'{left_out} more would make this page too big.')
+      )
   return parts
 
 
-def _cards(examples, most_bytes: int) -> list[str]:
+def _cards(examples) -> list[str]:
   """A card for each clip, with all that was asked about it."""
   by_clip = collections.defaultdict(list)
   for example in examples:
     by_clip[example.clip, example.input].append(example)
-  cards, spent, left_out = [], 0, 0
-  for clip in by_clip.values():
-    pictures = _pictures(clip[0])
-    if spent + len(pictures) > most_bytes:
-      left_out += len(clip)
-      continue
-    spent += len(pictures)
-    answers = ''.join(_example(example) for example in clip)
-    cards.append(
-      f'<article><div class="media">{pictures}</div><dl>{answers}</dl>'
-      '</article>'
-    )
-  if left_out:
-    cards.append(page.missing(f'{left_out} more would make this page too big.'))
-  return cards
+  return [
+    f'<article><div class="media">{_pictures(clip[0])}</div>'
+    f'<dl>{"".join(map(_example, clip))}</dl></article>'
+    for clip in by_clip.values()
+  ]
+
+
+def _fitting(sizes: Mapping[str, Sequence[int]]) -> dict[str, list[bool]]:
+  """Which cards fit; benchmarks share the room, and what one leaves over."""
+  room, fitting = _MAX_CARD_BYTES, {}
+  smallest_first = sorted(sizes, key=lambda name: sum(sizes[name]))
+  for place, name in enumerate(smallest_first):
+    share = room // (len(sizes) - place)
+    fitting[name] = []
+    for size in sizes[name]:
+      fits = size <= share
+      fitting[name].append(fits)
+      share -= size * fits
+      room -= size * fits
+  return fitting
 
 
 def _pictures(example: examples_lib.Example) -> str:
