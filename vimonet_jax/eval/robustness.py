@@ -20,10 +20,11 @@ def parts(rows: Sequence[scores.Row]) -> list[str]:
   return [
     page.quiet(
       'The same questions with noise on the joints (L1 to L4), with the media '
-      'of another clip (swapped), or with their options moved round (rotated). '
-      'A model that answers from the question alone would lose nothing to the '
-      'first two. Drops are percentage points, with paired 95&#8239;% '
-      'intervals.'
+      'of another clip (swapped), of the mirror image (mirrored), backwards '
+      '(reversed) or without content (zeroed); or with their options moved '
+      'round (rotated). A model that answers from the question alone loses '
+      'nothing to changed media. Drops are percentage points, with paired '
+      '95&#8239;% intervals.'
     ),
     *_curves(rows),
     *_table(drops),
