@@ -64,6 +64,9 @@ def get_config() -> ml_collections.ConfigDict:
       # default, or paper: as published, prompt and counts.
       'prompt': 'default',
       'service': _service(max_tokens=64),
+      # Models that judge the same answers beside it: (model, input_usd,
+      # output_usd) each.
+      'others': (),
     },
     # A chat service that answers without any media: what can be guessed.
     'text_baseline': {

@@ -35,7 +35,7 @@ def _act(asked) -> chat_server.Act:
   """Judges that everything is right; asked a plain question, it says n1."""
   is_judge = 'pred' in str(asked.body['messages'])
   text = '{"pred": "yes", "score": 5}' if is_judge else 'It is n1.'
-  return chat_server.Act(text=text, model=MODEL)
+  return chat_server.Act(text=text, model=asked.body['model'])
 
 
 @pytest.fixture
@@ -91,6 +91,25 @@ def test_every_judge_judges_every_system(server, tmp_path, capsys):
   asked = len(server.asked)
   judging.rows(config, str(tmp_path), BENCHMARK, LINES)
   assert len(server.asked) == asked, 'what was paid for is kept'
+
+
+def test_several_models_judge_the_same_answers_out_of_one_purse(
+  server, tmp_path
+):
+  config = _config(server)
+  config.eval.judge.others = (('wise-2026-11-02', 2.0, 20.0),)
+  rows = judging.rows(config, str(tmp_path), BENCHMARK, LINES)
+  judges = ('rule', MODEL, 'wise-2026-11-02')
+  assert {judge for judge, _ in _accuracies(rows)} == set(judges)
+  path = tmp_path / 'verdicts' / 'vimos-synth.jsonl'
+  written = [json.loads(line) for line in path.read_text().splitlines()]
+  assert tuple(dict.fromkeys(line['by'] for line in written)) == judges
+  models = [each.body['model'] for each in server.asked]
+  assert models.count(MODEL) == models.count('wise-2026-11-02') > 0
+  assert [p.name for p in tmp_path.glob('judge*')] == ['judge']
+  rows_again = judging.rows(config, str(tmp_path), BENCHMARK, LINES)
+  assert rows_again == rows
+  assert len(server.asked) == len(models), 'what was paid for is kept'
 
 
 def test_a_spent_budget_costs_that_judge_only(server, tmp_path, capsys):
@@ -251,4 +270,4 @@ def test_a_file_of_predictions_is_looked_for_first(server):
 def test_a_negative_temperature_is_left_to_the_service(server):
   config = _config(server)
   config.eval.judge.service.temperature = -1.0
-  assert judging._service(config.eval.judge).temperature is None
+  assert judging._service(config.eval.judge.service).temperature is None

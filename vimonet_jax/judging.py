@@ -74,14 +74,14 @@ def check(config: Any, found: Sequence[benchmarks.Benchmark]) -> None:
     predictions_file.read(path, items)
   if not any(benchmark.needs_judge for benchmark in found):
     return
-  for asked in (config.eval.judge, config.eval.text_baseline):
-    if not asked.service.model:
-      continue
-    service = _service(asked)
-    if asked is config.eval.judge:
-      llm_judge.check_mode(asked.prompt)
-    if _may_ask(asked):
-      chat_api.check(service)
+  llm_judge.check_mode(config.eval.judge.prompt)
+  for asked, services in (
+    (config.eval.judge, _services(config.eval.judge)),
+    (config.eval.text_baseline, [config.eval.text_baseline.service]),
+  ):
+    for service in map(_service, services if asked.service.model else ()):
+      if _may_ask(asked):
+        chat_api.check(service)
 
 
 def rows(
@@ -112,8 +112,7 @@ def rows(
   judges = {
     name: scoring.by_rule(rule) for name, rule in benchmark.rules.items()
   }
-  if benchmark.needs_judge and config.eval.judge.service.model:
-    expert = _expert(config, workdir)
+  for expert in _experts(config, workdir) if benchmark.needs_judge else ():
     for each in everybody:
       print(f'{each.system}: {expert.notice(*_given(each))}')
       if not _may_ask(config.eval.judge):
@@ -178,7 +177,8 @@ def _others(
     found.append(_Answers(system, items, lines))
   if config.eval.text_baseline.service.model and benchmark.needs_judge:
     asked = benchmarks.variant(items, input='text')
-    client = _client(config.eval.text_baseline, workdir, 'text_baseline')
+    service = config.eval.text_baseline.service
+    client = _client(service, workdir, 'text_baseline')
     print(text_baseline.notice(client, asked))
     if not _may_ask(config.eval.text_baseline):
       _print_some(client, text_baseline.requests(asked))
@@ -218,9 +218,24 @@ def _by_media(system: str, items, asked, lines) -> list[_Answers]:
 # --- Who judges --------------------------------------------------------------
 
 
-def _expert(config, workdir: str) -> llm_judge.Judge:
+def _experts(config, workdir: str) -> list[llm_judge.Judge]:
+  """The models that judge, of one service and out of one purse; often none."""
   asked = config.eval.judge
-  return llm_judge.Judge(_client(asked, workdir, 'judge'), asked.prompt)
+  return [
+    llm_judge.Judge(_client(service, workdir, 'judge'), asked.prompt)
+    for service in _services(asked)
+  ]
+
+
+def _services(asked) -> list[dict[str, Any]]:
+  """What is said of each model."""
+  if not asked.service.model:
+    return []
+  services = [dict(asked.service)]
+  for model, input_usd, output_usd in asked.others:
+    prices = {'input_usd': input_usd, 'output_usd': output_usd}
+    services.append({**services[0], 'model': model, **prices})
+  return services
 
 
 def _may_ask(asked) -> bool:
@@ -232,12 +247,14 @@ def _may_ask(asked) -> bool:
   return asked.mode == 'ask'
 
 
-def _client(asked, workdir: str, name: str) -> chat_api.Client:
-  return chat_api.Client(_service(asked), os.path.join(workdir, name))
+def _client(
+  service: Mapping[str, Any], workdir: str, name: str
+) -> chat_api.Client:
+  return chat_api.Client(_service(service), os.path.join(workdir, name))
 
 
-def _service(asked) -> chat_api.Service:
-  fields = dict(asked.service)
+def _service(fields: Mapping[str, Any]) -> chat_api.Service:
+  fields = dict(fields)
   if fields['temperature'] < 0:
     fields['temperature'] = None
   return chat_api.Service(**fields)

@@ -17,15 +17,8 @@ import numpy as np
 
 from vimonet_jax import curves as curves_lib
 from vimonet_jax import page
-from vimonet_jax.eval import (
-  examples as examples_lib,
-)
-from vimonet_jax.eval import (
-  paper_layout,
-  robustness,
-  scores,
-  tables,
-)
+from vimonet_jax.eval import examples as examples_lib
+from vimonet_jax.eval import paper_layout, robustness, scores, tables
 
 # What each stage learns, for a reader who has not seen the code.
 STAGES = {
