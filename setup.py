@@ -43,6 +43,7 @@ setuptools.setup(
     'parity': PARITY,
     'api': API,
     'bertscore': BERTSCORE,
+    'beam': ['apache-beam[gcp]'],
     'tpu': ['jax[tpu]'],
     'cuda': ['jax[cuda12]'],
     'demo': ['gradio'],
