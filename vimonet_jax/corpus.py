@@ -188,9 +188,11 @@ def _write_card(data_dir: str, name: str, *, is_new: bool) -> None:
 
 
 def open_split(config, workdir: str, split: str) -> datasets.Source:
-  """The records of a split, which `build` made."""
-  name = dataset(config.data).name
-  return datasets.open(_folder(workdir), split, name=name)
+  """The records of a split, which `build` made, whatever became of its sources.
+
+  A dataset is called as config.data.name is.
+  """
+  return datasets.open(_folder(workdir), split, name=config.data.name)
 
 
 def _folder(workdir: str) -> str:

@@ -170,6 +170,13 @@ def test_built_once_it_is_built_no_more_unless_a_source_changed(made, folders):
   questions.write_text(text)
 
 
+def test_who_reads_the_dataset_need_not_name_its_sources(made, folders):
+  found, _ = made
+  config = presets.load('vimos', 'smoke')
+  test = corpus.open_split(config, str(folders.root / 'work'), 'test')
+  assert [(r.source, r.id) for r in test] == _ids(found, 'test')
+
+
 def test_no_more_may_fail_than_the_settings_say(folders, tmp_path):
   with pytest.raises(ValueError, match='found 1, the last v11/0: .*failed'):
     corpus.build(_config(folders, data__max_failed=0), str(tmp_path))
