@@ -269,3 +269,10 @@ def test_chance_is_the_mean_of_that_of_the_items():
   items[0] = dataclasses.replace(items[0], chance=None)
   rows = _rows(items, texts)
   assert not any('chance' in row for row in rows.values())
+
+
+def test_no_interval_is_a_point_where_all_answers_are_alike():
+  for text in ('n9', None):
+    rows = _rows(ITEMS, [text or item.reference for item in ITEMS])
+    for row in rows.values():
+      assert row['high'] - row['low'] > 0.1, row['domain']

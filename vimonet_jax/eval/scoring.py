@@ -262,10 +262,10 @@ def _rows(variant, answers: Sequence[_Answer]) -> dict[str, scores.Row]:
       accuracy=float(accuracy[0]),
       score=float(points[domain][0]),
     )
-    if domain == scores.MACRO:
+    row['low'], row['high'] = _wilson(row, some)
+    if domain == scores.MACRO and np.nanstd(accuracy[1:]) > 0:
+      # Where all draws are alike, they do not know how sure that is.
       row['low'], row['high'] = scores.interval(accuracy)
-    else:
-      row['low'], row['high'] = _wilson(row, some)
     if domain not in sums:
       row['kinds'] = _kinds(some)
     if knows_chance:
