@@ -270,6 +270,15 @@ def test_a_study_that_cannot_be_is_refused_before_anything_is_made(
   assert not (tmp_path / 'work').exists()
 
 
+def test_two_processes_do_not_work_in_one_folder(config, road, tmp_path):
+  del road
+  with study._alone(str(tmp_path)):
+    with pytest.raises(ValueError, match='found another one at work there'):
+      study.run(config, str(tmp_path))
+    assert not (tmp_path / 'full-0').exists()
+  assert study.run(config, str(tmp_path)) == 0
+
+
 def test_a_configuration_without_a_study_is_refused(tmp_path):
   with pytest.raises(ValueError, match='configs/studies/'):
     study.run(presets.load('tiny', 'smoke'), str(tmp_path))

@@ -22,7 +22,9 @@ config.study has
               stages are taken where their settings are the same; '' for none
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import logging
 import os
@@ -81,7 +83,7 @@ def run(config, workdir: str) -> int:
       raise ValueError(f'Run {each.name}, seed {each.seed}: {error}') from error
   given = _given(config)
   failed = {}
-  with compiled.meanwhile():
+  with _alone(workdir), compiled.meanwhile():
     for number, each in enumerate(runs, start=1):
       title = f'{each.name}, seed {each.seed}'
       print(f'--- {title} ({number} of {len(runs)})', flush=True)
@@ -100,6 +102,21 @@ def run(config, workdir: str) -> int:
   }
   _write(config, workdir, rows, claims, verdicts, failed)
   return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _alone(workdir: str) -> Iterator[None]:
+  """Two processes would train the same stage in the same folder."""
+  os.makedirs(workdir, exist_ok=True)
+  with open(os.path.join(workdir, '.lock'), 'w') as lock:
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise ValueError(
+        f'Expected one process in {workdir}, found another one at work there; '
+        'wait for it, or choose another --workdir.'
+      ) from error
+    yield
 
 
 def _finish(each: _Run, folders: Sequence[str]) -> None:

@@ -17,6 +17,8 @@ configs/tiny.py gives its data, and its stages to the runs of its seed:
 `unpaired` shows motions of one half of the clips and videos of the other half,
 `paired` both of the first half, each alone: as many clips of each kind, so only
 whether they are the same clips differs. The video tower is that of `full`.
+
+Smoke took 5 min 54 s on two EPYC cores that others used as well (2026-11-30).
 """
 
 import pathlib
