@@ -56,8 +56,8 @@ FLOORS = (
     'eval.humanml3d_captions eval.embedder eval.retrieval eval.bertscore '
     'eval.published eval.run eval.text_baseline eval.scoring eval.tables '
     'eval.examples eval.paper_rows eval.paper_tables eval.paper_layout '
-    'eval.robustness eval.studies eval.study_tables annotation.clips '
-    'annotation.key_frames annotation.claims '
+    'eval.robustness eval.studies eval.study_claims eval.study_tables '
+    'annotation.clips annotation.key_frames annotation.claims '
     'annotation.contradictions annotation.prompts annotation.replies '
     'annotation.results annotation.batch_files annotate audit.watermark '
     'audit.provenance audit.bias plan report card',

@@ -16,7 +16,7 @@ config.study has
               the configuration; a value that is a dict takes the place of all
               that is below the field
     rows      fields of studies.Row each
-    claims    fields of studies.Claim each
+    claims    fields of study_claims.Claim each
     notes     sentences for the page
     start_from   a finished work folder, or a folder of several, whose data and
               stages are taken where their settings are the same; '' for none
@@ -37,7 +37,7 @@ from etils import epath
 
 from vimonet_jax import claim, compiled, disk, evaluation, pipeline
 from vimonet_jax.data import records
-from vimonet_jax.eval import studies, study_tables
+from vimonet_jax.eval import studies, study_claims, study_tables
 from vimonet_jax.train import log
 
 # What corpus makes, the last of it last.
@@ -130,7 +130,7 @@ def _finish(each: _Run, folders: Sequence[str]) -> None:
 # --- What the study asks for -------------------------------------------------
 
 
-def _read(config) -> tuple[list[studies.Row], list[studies.Claim]]:
+def _read(config) -> tuple[list[studies.Row], list[study_claims.Claim]]:
   if 'study' not in config:
     raise ValueError(
       'Expected a configuration with config.study, found none; use one of '
@@ -138,7 +138,7 @@ def _read(config) -> tuple[list[studies.Row], list[studies.Claim]]:
     )
   rows = [_made(studies.Row, row) for row in config.study.rows]
   claims = [
-    _made(studies.Claim, {**x, 'rows': tuple(x['rows'])})
+    _made(study_claims.Claim, {**x, 'rows': tuple(x['rows'])})
     for x in config.study.claims
   ]
   names = [name for name, _ in config.study.runs]
@@ -147,7 +147,8 @@ def _read(config) -> tuple[list[studies.Row], list[studies.Claim]]:
       'Expected study.seeds and study.runs with a name of its own each, found '
       f'seeds {tuple(config.study.seeds)} and runs {", ".join(names)}.'
     )
-  studies.check(rows, claims)
+  studies.check(rows)
+  study_claims.check(claims, rows)
   if unknown := [row for row in rows if row.run not in names]:
     raise ValueError(
       f'Expected rows of runs {", ".join(names)}, found row '
@@ -330,7 +331,7 @@ def _write(config, workdir: str, rows, claims, verdicts, failed) -> None:
       }
       for table in tables
       for claimed in claims
-      for verdict, because in [studies.judge_claim(claimed, table)]
+      for verdict, because in [study_claims.decide(claimed, table)]
     ],
   }
   os.makedirs(workdir, exist_ok=True)

@@ -143,77 +143,13 @@ def test_other_questions_under_the_same_id_are_refused():
   studies.tables(ROWS, {('a', 0): lines_of(EVERY), ('b', 0): mirrored})
 
 
-def _numbers(low, high, *seeds, **more):
-  return {
-    'difference': (low + high) / 2,
-    'difference_low': low,
-    'difference_high': high,
-    'difference_by_seed': dict(enumerate(seeds or [low, high])),
-    **more,
-  }
-
-
 @pytest.mark.parametrize(
-  ('expects', 'numbers', 'verdict'),
+  ('rows', 'sentence'),
   [
-    ('higher', _numbers(1, 3), studies.HOLDS),
-    ('higher', _numbers(-1, 3), studies.OPEN),
-    ('higher', _numbers(-3, -1), studies.FAILS),
-    ('lower', _numbers(-3, -1), studies.HOLDS),
-    ('lower', _numbers(1, 3), studies.FAILS),
-    # The interval is of records; a seed that says otherwise leaves it open.
-    ('higher', _numbers(1, 3, 5, -1), studies.OPEN),
-    ('lower', _numbers(1, 3, 5, -1), studies.OPEN),
-    ('higher', {}, studies.OPEN),
+    ([studies.Row('a', 'a')] * 2, "found two of 'a'"),
+    ([studies.Row('a', 'a', against='c')], "against one of a, found 'c'"),
   ],
 )
-def test_the_interval_and_all_seeds_decide(expects, numbers, verdict):
-  claim = studies.Claim('It is so', ('x',), expects=expects)
-  table = studies.Table('bench test', 'rule', {'x': {'all': numbers}})
-  assert studies.judge_claim(claim, table)[0] == verdict
-
-
-@pytest.mark.parametrize(
-  ('low', 'high', 'verdict'),
-  [(-5, 1, studies.HOLDS), (-8, -4, studies.OPEN), (-9, -7, studies.FAILS)],
-)
-def test_a_loss_is_graceful_when_its_whole_interval_is(low, high, verdict):
-  percent = {
-    'percent': -5.0, 'percent_low': low, 'percent_high': high, 'changed': 0.25
-  }  # fmt: skip
-  claim = studies.Claim('It is so', ('x',), 'all', studies.GRACEFUL, 6.0)
-  numbers = _numbers(-1, 1, **percent)
-  table = studies.Table('bench test', 'rule', {'x': {'all': numbers}})
-  found, (phrase,) = studies.judge_claim(claim, table)
-  assert found == verdict
-  assert '25 % of the answers changed' in phrase
-
-
-def test_a_claim_needs_all_of_its_rows():
-  rows = {
-    'x': {'all': _numbers(1, 3)},
-    'y': {'all': _numbers(-1, 1)},
-    'z': {'all': _numbers(-3, -1)},
-  }
-  table = studies.Table('bench test', 'rule', rows)
-
-  def found(*labels):
-    return studies.judge_claim(studies.Claim('It is so', labels), table)[0]
-
-  assert found('x', 'x') == studies.HOLDS
-  assert found('x', 'y') == studies.OPEN
-  assert found('x', 'y', 'z') == studies.FAILS
-
-
-@pytest.mark.parametrize(
-  ('rows', 'claims', 'sentence'),
-  [
-    ([studies.Row('a', 'a')] * 2, (), "found two of 'a'"),
-    ([studies.Row('a', 'a', against='c')], (), "against one of a, found 'c'"),
-    (ROWS, [studies.Claim('So', ('a',))], 'that are compared with another'),
-    (ROWS, [studies.Claim('So', ('b',), expects='up')], "found 'up'"),
-  ],
-)
-def test_what_is_not_there_is_said(rows, claims, sentence):
+def test_what_is_not_there_is_said(rows, sentence):
   with pytest.raises(ValueError, match=sentence):
-    studies.check(rows, claims)
+    studies.check(rows)

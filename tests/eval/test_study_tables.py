@@ -5,11 +5,11 @@ import re
 import pytest
 from judged import EVERY, MOTION, ROWS, lines_of
 
-from vimonet_jax.eval import studies, study_tables
+from vimonet_jax.eval import studies, study_claims, study_tables
 
 CLAIMS = (
-  studies.Claim('b is worse', ('b',), expects='lower'),
-  studies.Claim('b is better', ('b',), domain='of video'),
+  study_claims.Claim('b is worse', ('b',), expects='lower'),
+  study_claims.Claim('b is better', ('b',), domain='of video'),
 )
 
 

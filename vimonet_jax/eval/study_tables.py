@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vimonet_jax import page
-from vimonet_jax.eval import benchmarks, scores, studies
+from vimonet_jax.eval import benchmarks, scores, studies, study_claims
 
 _WORDS = {
-  studies.HOLDS: 'Holds',
-  studies.FAILS: 'Does not hold',
-  studies.OPEN: 'Not decided',
+  study_claims.HOLDS: 'Holds',
+  study_claims.FAILS: 'Does not hold',
+  study_claims.OPEN: 'Not decided',
 }
 _RULE = (
   'A claim holds where the 95&#8239;% interval leaves out zero and every seed '
@@ -21,7 +21,7 @@ _LEVELS = (benchmarks.CLEAN, 'L1', 'L2', 'L3', 'L4')
 
 def text(
   rows: Sequence[studies.Row],
-  claims: Sequence[studies.Claim],
+  claims: Sequence[study_claims.Claim],
   tables: Sequence[studies.Table],
   failed: Mapping[str, str],
   notes: Sequence[str] = (),
@@ -76,7 +76,7 @@ def write_page(
   path: str,
   name: str,
   rows: Sequence[studies.Row],
-  claims: Sequence[studies.Claim],
+  claims: Sequence[study_claims.Claim],
   tables: Sequence[studies.Table],
   failed: Mapping[str, str],
   notes: Sequence[str] = (),
@@ -122,11 +122,11 @@ def _domains(table: studies.Table) -> list[str]:
 
 
 def _sentences(
-  claims: Sequence[studies.Claim], table: studies.Table
+  claims: Sequence[study_claims.Claim], table: studies.Table
 ) -> list[str]:
   said = []
   for claim in claims:
-    verdict, phrases = studies.judge_claim(claim, table)
+    verdict, phrases = study_claims.decide(claim, table)
     is_group = claim.domain in studies.GROUPS.values()
     of = f' ({"questions " * is_group}{claim.domain})'
     of = '' if claim.domain == scores.ALL else of
