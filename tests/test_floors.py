@@ -49,7 +49,8 @@ FLOORS = (
     'infer.generate infer.engine infer.likelihood infer.conversation',
   ),
   (
-    'page curves eval.judge eval.changes eval.benchmarks eval.media '
+    'page curves eval.judge eval.changes eval.benchmarks '
+    'eval.caption_baselines eval.media '
     'eval.vimonet_bench eval.activitynet_qa eval.mv_bench eval.scores '
     'eval.babel_qa '
     'eval.judge_replies eval.llm_judge eval.predictions_file '

@@ -17,6 +17,7 @@ from vimonet_jax.data import batches
 from vimonet_jax.eval import (
   benchmarks,
   bertscore,
+  caption_baselines,
   embedder,
   retrieval,
   scores,
@@ -79,10 +80,11 @@ def rows(
   by_system = {
     scoring.MODEL: lines,
     'random training caption': eval_run.as_predictions(
-      items, benchmarks.random_captions(items, train)
+      items, caption_baselines.random_training(items, train)
     ),
     'nearest training clip': eval_run.as_predictions(
-      items, benchmarks.nearest_captions(items, held_out, train, statistics)
+      items,
+      caption_baselines.nearest_training(items, held_out, train, statistics),
     ),
   }
   found = []

@@ -6,7 +6,7 @@ import pytest
 
 from vimonet_jax.data import augment
 from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import benchmarks
+from vimonet_jax.eval import benchmarks, caption_baselines
 from vimonet_jax.motion import corrupt, features, skeleton
 from vimonet_jax.synthetic import world
 
@@ -209,21 +209,23 @@ def test_missing_media_and_joints_are_reported(records, items):
 def test_the_nearest_clip_of_a_clip_is_itself(records):
   items = benchmarks.caption_items(records)
   statistics = features.Statistics.of(record.motion for record in records)
-  found = benchmarks.nearest_captions(items, records, records, statistics)
+  found = caption_baselines.nearest_training(
+    items, records, records, statistics
+  )
   assert found == [item.reference for item in items]
 
 
 def test_random_captions_come_from_training_and_follow_the_seed(records):
   items = benchmarks.caption_items(records)
   train = [_with_turns(_caption(text)) for text in 'abcdefgh']
-  found = benchmarks.random_captions(items, train)
+  found = caption_baselines.random_training(items, train)
   assert len(found) == len(items)
   assert len(set(found)) > 3
   assert set(found) <= set('abcdefgh')
-  assert found == benchmarks.random_captions(items, train)
-  assert found != benchmarks.random_captions(items, train, seed=1)
+  assert found == caption_baselines.random_training(items, train)
+  assert found != caption_baselines.random_training(items, train, seed=1)
   with pytest.raises(ValueError, match='check the training split'):
-    benchmarks.random_captions(items, [_with_turns()])
+    caption_baselines.random_training(items, [_with_turns()])
 
 
 def test_a_mirrored_item_is_true_of_the_mirror_image(records, items):

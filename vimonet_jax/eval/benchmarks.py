@@ -18,7 +18,6 @@ import numpy as np
 from vimonet_jax.data import augment
 from vimonet_jax.data import records as records_lib
 from vimonet_jax.eval import changes, judge
-from vimonet_jax.motion import features
 
 # Which media an input leaves in the prompt.
 INPUTS = {
@@ -471,60 +470,6 @@ def prompt_record(
     video_text=media.video_text if 'video' in kept else None,
     turns=tuple(turns),
   )
-
-
-def random_captions(
-  items: Sequence[Item],
-  train: Sequence[records_lib.Record],
-  *,
-  seed: int = 0,
-) -> list[str]:
-  """For each item a caption of any training clip: what the prior is worth."""
-  captions = [text for texts in _captions(train, items) for text in texts]
-  return [
-    captions[changes.digest(seed, item.id) % len(captions)] for item in items
-  ]
-
-
-def nearest_captions(
-  items: Sequence[Item],
-  records: Sequence[records_lib.Record],
-  train: Sequence[records_lib.Record],
-  statistics: features.Statistics,
-) -> list[str]:
-  """For each item the first caption of the training clip that moves most alike.
-
-  Clips are compared by mean and deviation over time of their normalised
-  features, in Euclidean distance.
-  """
-
-  def pooled(record):
-    motion = statistics.normalise(record.motion)
-    return np.concatenate([motion.mean(axis=0), motion.std(axis=0)])
-
-  captions = _captions(train, items)
-  known = np.stack([pooled(train[i]) for i, c in enumerate(captions) if c])
-  captions = list(filter(None, captions))
-  found = []
-  for item in items:
-    distances = np.linalg.norm(known - pooled(records[item.position]), axis=1)
-    found.append(captions[int(distances.argmin())][0])
-  return found
-
-
-def _captions(train, items: Sequence[Item]) -> list[list[str]]:
-  """Captions of each training record, in the domain of the items."""
-  domain = items[0].domain
-  captions = [
-    [turn.answer for turn in train[i].turns if turn.domain == domain]
-    for i in range(len(train))
-  ]
-  if not any(captions):
-    raise ValueError(
-      f'Expected captions of domain {domain} in {len(train)} training '
-      'records, found none; check the training split.'
-    )
-  return captions
 
 
 def _other_side(item: Item) -> Item | None:
