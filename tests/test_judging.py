@@ -244,6 +244,8 @@ def test_systems_of_one_name_are_refused(server, tmp_path):
   [
     ({'systems': (('mvbench', 'they', 'x'),)}, r'asked \(vimos-synth\), found'),
     ({'systems': (('vimos-synth', 'model', 'x'),)}, 'which is ours'),
+    ({'systems': ('vimos-synth', 'they', 'x')}, "each, found 'vimos-synth'"),
+    ({'systems': (('vimos-synth', 'they'),)}, 'benchmark, name, file'),
     ({'judge.mode': 'yes'}, 'mode=dry_run or mode=ask'),
     ({'judge.prompt': 'short'}, 'default, paper'),
     ({'judge.service.input_usd': -1.0}, 'input_usd'),

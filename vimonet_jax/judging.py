@@ -59,7 +59,13 @@ def check(config: Any, found: Sequence[benchmarks.Benchmark]) -> None:
     OSError: a file of predictions is not there.
   """
   names = [benchmark.name for benchmark in found]
-  for name, system, path in config.eval.systems:
+  for entry in config.eval.systems:
+    if isinstance(entry, str) or len(entry) != 3:
+      raise ValueError(
+        'Expected config.eval.systems as (benchmark, name, file) each, found '
+        f"{entry!r}; write (('mvbench', 'theirs', 'predictions.jsonl'),)."
+      )
+    name, system, path = entry
     if name not in names:
       raise ValueError(
         f'Expected config.eval.systems to name a benchmark that is asked '
