@@ -10,8 +10,11 @@ mirror, where left and right of question and answer change, too: then the
 answers have to change with them. Without start_from, a finished work folder of
 configs/tiny.py (or of an ablation), the model is trained first.
 
-Smoke took 1 min 54 s on two EPYC cores that others used as well, upon a smoke
-ablation (2026-11-29).
+Upon a finished tiny, on two EPYC cores (2026-11-30): 1 min 28 s; of 1,200
+questions 87.8 % are right as they are, 21.8 without media, 23.5 with another
+clip's, 22.2 with zeros, 60.8 backwards (questions of order lose 76 points), and
+of 223 questions about a side 78.0 % in the mirror, 54.7 points more than by
+guessing: all three claims hold. Smoke took 1 min 54 s, shared.
 """
 
 import pathlib
