@@ -2,23 +2,11 @@
 
 import re
 
+import score_rows
+
 from vimonet_jax.eval import robustness
 
-
-def _row(domain='all', accuracy=0.5, **changes):
-  return {
-    'benchmark': 'b',
-    'split': 'test',
-    'input': 'both',
-    'corruption': 'none',
-    'domain': domain,
-    'accuracy': accuracy,
-    'score': 2.5,
-    'n': 10,
-    'n_failed': 0,
-    **changes,
-  }
-
+_row = score_rows.row
 
 DROP = {
   'drop_points': 12.5,

@@ -1,22 +1,10 @@
 import numpy as np
 import pytest
+import score_rows
 
 from vimonet_jax.eval import scores
 
-
-def _row(domain='all', accuracy=0.5, **changes):
-  return {
-    'benchmark': 'b',
-    'split': 'test',
-    'input': 'both',
-    'corruption': 'none',
-    'domain': domain,
-    'accuracy': accuracy,
-    'score': 2.5,
-    'n': 10,
-    'n_failed': 0,
-    **changes,
-  }
+_row = score_rows.row
 
 
 def test_means_by_domain_over_all_and_over_domains():

@@ -1,23 +1,11 @@
 import re
 
 import pytest
+import score_rows
 
 from vimonet_jax.eval import scores, tables
 
-
-def _row(domain='all', accuracy=0.5, **changes):
-  return {
-    'benchmark': 'b',
-    'split': 'test',
-    'input': 'both',
-    'corruption': 'none',
-    'domain': domain,
-    'accuracy': accuracy,
-    'score': 2.5,
-    'n': 10,
-    'n_failed': 0,
-    **changes,
-  }
+_row = score_rows.row
 
 
 def test_the_table_is_aligned_and_says_what_failed():

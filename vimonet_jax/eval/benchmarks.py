@@ -9,12 +9,12 @@ predictions can be compared one by one.
 import collections.abc
 import dataclasses
 import functools
-import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from vimonet_jax import fingerprint
 from vimonet_jax.data import augment
 from vimonet_jax.data import records as records_lib
 from vimonet_jax.eval import changes, judge
@@ -112,7 +112,7 @@ class Item:
       self.options,
       self.clip,
     )
-    return hashlib.blake2s(repr(asked).encode(), digest_size=8).hexdigest()
+    return fingerprint.digest(repr(asked))
 
   @property
   def reference(self) -> str:
