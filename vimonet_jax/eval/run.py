@@ -126,13 +126,6 @@ def predict(
   return [done[item.key] for item in items]
 
 
-def answered(
-  path: str, settings: Settings, items: Sequence[benchmarks.Item]
-) -> dict[tuple, Line]:
-  """The answers in a file that these settings gave to the items, by `key`."""
-  return current(items, _lines(path, settings))
-
-
 def current(
   items: Sequence[benchmarks.Item], lines: Mapping[tuple, Line]
 ) -> dict[tuple, Line]:
