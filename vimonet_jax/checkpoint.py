@@ -8,7 +8,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grain.python as grain
@@ -55,7 +55,7 @@ class Checkpointer:
     """Until checkpoints are listed here as in the first process."""
     steps = cluster.from_first('checkpoints are listed', self.steps)
     start = time.monotonic()
-    with _alike('checkpoints are listed alike'):
+    with cluster.alike('checkpoints are listed alike'):
       while self.steps != steps:
         if time.monotonic() - start > _STALE_S:
           raise ValueError(
@@ -119,7 +119,7 @@ class Checkpointer:
           'The damage: %s',
           self._folder / str(damaged),
           step,
-          _first_line(error),
+          cluster.line_of(error),
         )
       self._put_aside(list(errors))
       return state
@@ -130,12 +130,12 @@ class Checkpointer:
         raise ValueError(
           f'Expected to restore {what}, found none that fits; remove the '
           'folder to start afresh, or use the configuration that wrote it. '
-          f'Step {newest} says: {_first_line(error)}'
+          f'Step {newest} says: {cluster.line_of(error)}'
         ) from error
       raise ValueError(
         f'Expected to restore {what}, found none that can be gone on with; all '
         f'are left where they are, so mend what step {newest} says and start '
-        f'again: {_first_line(error)}'
+        f'again: {cluster.line_of(error)}'
       ) from error
     return None
 
@@ -147,7 +147,7 @@ class Checkpointer:
       logging.warning(
         'Reading checkpoint %s once more after: %s',
         self._folder / str(step),
-        _first_line(error),
+        cluster.line_of(error),
       )
     time.sleep(_PAUSE_S)
     return self._read(step, abstract, iterator)
@@ -155,13 +155,13 @@ class Checkpointer:
   def _read(self, step: int, abstract: Any, iterator: Any) -> Any:
     """Raises in all processes or in none."""
     folder = self._folder / str(step)
-    with _alike('a checkpoint is read'):
+    with cluster.alike('a checkpoint is read'):
       state, seal = _read_alone(folder, abstract)
       place = _place(folder / 'iterator', iterator)
     # A byte that changed on the disk, neither Orbax nor TensorStore notices.
     # All devices compute this together, so all have read by now.
     bits = _fingerprint_of_tree(state)
-    with _alike('a checkpoint is gone on with'):
+    with cluster.alike('a checkpoint is gone on with'):
       if bits != seal:
         raise ValueError(
           f'Expected the bits that were saved in {folder} (fingerprint '
@@ -176,7 +176,7 @@ class Checkpointer:
     if not steps:
       return
     # Nobody lists the folder before it is as it will be.
-    with _alike('damaged checkpoints are put aside'):
+    with cluster.alike('damaged checkpoints are put aside'):
       for step in steps if cluster.is_first() else ():
         aside = self._folder / f'damaged-{step}'
         if aside.exists():
@@ -196,29 +196,6 @@ class Checkpointer:
 
 class _OtherArraysError(ValueError):
   """A checkpoint is of another model or optimizer, and not damaged."""
-
-
-@contextlib.contextmanager
-def _alike(what: str) -> Iterator[None]:
-  """Where one process fails in it, all fail and say why.
-
-  They agree without their devices: no computation of several could wait for one
-  that takes no part in it.
-  """
-  error = None
-  try:
-    yield
-  except Exception as e:  # Whatever a broken file makes Orbax raise.
-    error = e
-  said = cluster.tell(what, '' if error is None else _first_line(error))
-  try:
-    if error is not None:
-      raise error
-  finally:
-    del error  # Else what its traceback holds would stay in memory.
-  for process, words in enumerate(said):
-    if words:
-      raise OSError(f'Process {process} says: {words}')
 
 
 def _read_alone(folder: epath.Path, abstract: Any) -> tuple[Any, str]:
@@ -308,7 +285,3 @@ def _fingerprint_of_tree(tree: Any) -> str:
   return fingerprint.of_marks(
     (path, x.shape, str(x.dtype), int(bits[path])) for path, x in flat.items()
   )
-
-
-def _first_line(error: Exception) -> str:
-  return next(iter(str(error).strip().splitlines()), type(error).__name__)[:400]

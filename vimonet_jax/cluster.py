@@ -10,7 +10,8 @@ import json
 import logging
 import signal
 import threading
-from collections.abc import Callable
+import urllib.parse
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -149,31 +150,49 @@ def in_turn(name: str, work: Callable[[], T]) -> T:
   """The first process works, then the others, which find made what it made.
 
   Raises:
-    ValueError: here nothing is wrong, but in another process.
+    OSError: here nothing is wrong, but in another process.
   """
-  with _together(f'{name}: the first'):
+  with alike(f'{name}: the first'):
     if is_first():
       result = work()
-  with _together(f'{name}: the others'):
+  with alike(f'{name}: the others'):
     if not is_first():
       result = work()
   return result
 
 
 @contextlib.contextmanager
-def _together(name: str):
-  """Who fails in it does not leave the others waiting."""
+def alike(name: str) -> Iterator[None]:
+  """Where one process fails in it, all fail and say why.
+
+  They agree without their devices: no computation of several could wait for one
+  that takes no part in it.
+
+  Args:
+    name: of the occasion, the same in all of them.
+
+  Raises:
+    OSError: here nothing is wrong, but in another process.
+  """
   error = None
   try:
     yield
   except Exception as e:
     error = e
-  wait(name)
-  if somewhere(error is not None):
-    raise error or ValueError(
-      f'Stopped process {jax.process_index()}, for another one has failed; '
-      'what that one says is the reason.'
-    )
+  said = tell(name, '' if error is None else line_of(error))
+  try:
+    if error is not None:
+      raise error
+  finally:
+    del error  # Else what its traceback holds would stay in memory.
+  for process, words in enumerate(said):
+    if words:
+      raise OSError(f'Process {process} says: {words}')
+
+
+def line_of(error: Exception) -> str:
+  """What an error says, in a line that can be told to others."""
+  return next(iter(str(error).strip().splitlines()), type(error).__name__)[:400]
 
 
 def tell(name: str, words: str) -> list[str]:
@@ -186,6 +205,7 @@ def tell(name: str, words: str) -> list[str]:
   if jax.process_count() == 1:
     return [words]
   client = ocp.multihost.get_jax_distributed_client()
+  name = urllib.parse.quote(name, safe='')  # Some name a path.
   own = f'{name}/{jax.process_index()}'
   client.key_value_set(own, words, allow_overwrite=True)
   wait(f'{name}: all have told')
@@ -205,11 +225,6 @@ def from_first(name: str, here: Any) -> Any:
     here: what this one finds, as JSON values.
   """
   return json.loads(tell(name, json.dumps(here))[0])
-
-
-def somewhere(here: bool) -> bool:
-  """Whether something is true in one of the processes at least."""
-  return bool(np.any(multihost_utils.process_allgather(np.array(here))))
 
 
 def everywhere(tree: Any, where: jax.sharding.Sharding) -> Any:

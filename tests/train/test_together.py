@@ -139,7 +139,7 @@ def test_who_fails_does_not_leave_the_others_waiting(runs):
   _, told = runs
   first, last = (some['error'] for some in told)
   assert last == 'Expected a, found b.'
-  assert first.startswith('Stopped process 0, for another one has failed;')
+  assert first == 'Process 1 says: Expected a, found b.'
 
 
 def test_sigterm_to_one_process_saves_in_all(runs):

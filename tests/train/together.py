@@ -154,7 +154,7 @@ def main(folder, model, coordinator, processes, process):
   told['answers'] = answers(model, mesh, root / 'answers.jsonl')
   try:
     cluster.in_turn('a test', _fail)
-  except ValueError as error:
+  except (ValueError, OSError) as error:
     told['error'] = str(error)
   try:
     train(root / 'terminated', 100_000, mesh, data=_Terminated(mesh))
