@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
-from jax.experimental import multihost_utils
 
 from vimonet_jax import (
   checkpoint,
@@ -386,14 +385,23 @@ def test_weights_are_complete_whenever_the_save_is_killed(
 def test_only_one_process_moves_weights_and_the_others_wait(
   tmp_path, monkeypatch
 ):
-  weight_writer.save(str(tmp_path / 'weights.new'), FIRST)
+  folder = tmp_path / 'weights'
+  weight_writer.save(str(folder), FIRST)
+  left = tmp_path / 'weights.parts'
+  left.mkdir()
   waited = []
   with monkeypatch.context() as patch:
     patch.setattr(jax, 'process_index', lambda: 1)
-    patch.setattr(multihost_utils, 'sync_global_devices', waited.append)
-    weight_files.take_place(epath.Path(tmp_path / 'weights'))
-  assert len(waited) == 1
-  assert [path.name for path in tmp_path.iterdir()] == ['weights.new']
+    patch.setattr(
+      cluster, 'tell', lambda name, words: waited.append(name) or [words]
+    )
+    patch.setattr(weight_writer, '_name_them', lambda parts, arrays: None)
+    weight_writer.save(str(folder), {'b': np.zeros(2)})
+  assert waited == [
+    'weights are begun', 'weights are written', 'weights took their place'
+  ]  # fmt: skip
+  assert left.exists()
+  assert weight_files.load(str(folder)).keys() == FIRST.keys()
 
 
 def test_later_folders_override_and_patterns_choose(tmp_path):

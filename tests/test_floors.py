@@ -38,7 +38,7 @@ FLOORS = (
     'models.translators models.vimonet',
   ),
   (
-    'allocator cluster compiled disk sharding fingerprint checkpoint '
+    'allocator cluster compiled disk locks sharding fingerprint checkpoint '
     'weight_files weight_writer convert.files convert.mapping '
     'convert.decoder_tables convert.encoder_tables convert.source_config '
     'convert.statistics_files',

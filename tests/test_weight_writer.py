@@ -1,12 +1,16 @@
 """More weights than memory: written in parts, read one at a time."""
 
+import json
 import os
+import subprocess
+import sys
 import types
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tensorstore as ts
 import two_processes
@@ -14,6 +18,7 @@ from etils import epath
 
 from vimonet_jax import (
   fingerprint,
+  locks,
   sharding,
   weight_files,
   weight_writer,
@@ -165,8 +170,8 @@ def test_an_error_leaves_what_was_there(tmp_path, sizes):
 
 def test_what_a_killed_writer_left_does_not_disturb(tmp_path, sizes):
   folder = tmp_path / 'weights'
-  killed = weight_writer.writing(str(folder))
-  _write_all(killed.__enter__(), WEIGHTS)  # And no more is heard of it.
+  _write(tmp_path / 'weights.parts', WEIGHTS)
+  (tmp_path / 'weights.lock').write_text('process 1 on another machine')
   left = tmp_path / 'weights.parts.orbax-checkpoint-tmp' / 'state'
   left.mkdir(parents=True)
   (left / 'old').write_text('x')
@@ -175,6 +180,62 @@ def test_what_a_killed_writer_left_does_not_disturb(tmp_path, sizes):
   _write(folder, OLD)
   _same(weight_files.load(str(folder)), OLD)
   assert _names(tmp_path) == ['weights', 'weights_of_another']
+
+
+WRITER = """
+import sys, time
+import numpy as np
+from vimonet_jax import weight_writer
+with weight_writer.writing(sys.argv[1]) as write:
+  write('theirs', np.ones((4, 5)))
+  print('writes', flush=True)
+  time.sleep(600)
+"""
+
+
+def test_who_writes_where_somebody_else_does_is_told(tmp_path):
+  """They used to take each other's parts away."""
+  folder = str(tmp_path / 'weights')
+  _write(folder, OLD)
+  command = [sys.executable, '-c', WRITER, folder]
+  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+    assert other.stdout.readline() == 'writes\n'
+    with pytest.raises(
+      locks.HeldError,
+      match=rf'else to write weights to {folder}, found process {other.pid} ',
+    ):
+      _write(folder, WEIGHTS)
+    assert (tmp_path / 'weights.parts' / 'theirs').exists()
+    _same(weight_files.load(folder), OLD)
+    # Nor is its lock gone for that.
+    with pytest.raises(locks.HeldError):
+      _write(folder, WEIGHTS)
+    other.kill()
+  _write(folder, WEIGHTS)
+  _same(weight_files.load(folder), WEIGHTS)
+  assert _names(tmp_path) == ['weights']
+
+
+def test_what_cannot_be_written_is_one_sentence(tmp_path):
+  (tmp_path / 'file').write_text('x')
+  folder = tmp_path / 'file' / 'weights'
+  with pytest.raises(OSError, match='Expected to write weights to') as error:
+    _write(folder, OLD)
+  assert f'to {folder}, found that it cannot be done (' in str(error.value)
+
+  def spoilt(x):
+    with weight_writer.writing(str(tmp_path / 'weights')) as write:
+      parts = tmp_path / 'weights.parts'
+      parts.write_text('no folder')
+      try:
+        write('a', x)
+      finally:
+        parts.unlink()
+
+  with pytest.raises(OSError, match=r'done \(.*Not a directory.*\); mend') as e:
+    spoilt(np.ones((2, 3)))
+  assert 'tensorstore_spec' not in str(e.value)
+  assert _names(tmp_path) == ['file']
 
 
 def test_weights_are_complete_whenever_the_writer_is_killed(
@@ -237,13 +298,13 @@ def test_lazy_weights_are_a_mapping_in_which_later_folders_override(tmp_path):
 def test_nothing_is_kept_of_an_array_that_was_read(tmp_path, monkeypatch):
   _write(tmp_path, WEIGHTS)
   read = []
-  read_them = weight_files._read
+  read_them = weight_files._Opened.read
 
-  def counted(folder, entries, *rest):
-    read.extend(entries)
-    return read_them(folder, entries, *rest)
+  def counted(self, paths, shardings):
+    read.extend(paths)
+    return read_them(self, paths, shardings)
 
-  monkeypatch.setattr(weight_files, '_read', counted)
+  monkeypatch.setattr(weight_files._Opened, 'read', counted)
   found = weight_files.Lazy(str(tmp_path))
   assert len(found.shapes) == len(list(found)) == 5
   assert read == []  # Shapes and names cost nothing.
@@ -304,15 +365,12 @@ def test_no_damaged_file_is_read_as_if_nothing_were(tmp_path, sizes, damage):
   for path in files:
     if path.name == '_CHECKPOINT_METADATA':  # When it was written, and by whom.
       continue
-    if path.name == '_SHAPES' and damage is None:  # As in older folders.
-      continue
     data = path.read_bytes()
     path.unlink()
     if damage is not None:
       path.write_bytes(damage(data))
     for read in (weight_files.load, _read_one_by_one):
-      if path.name == '_METADATA' and damage is not None:
-        # Only that it is there counts: _SHAPES says what there is.
+      if path.name == '_METADATA':  # Orbax's: _SHAPES says what there is.
         _same(read(str(folder)), WEIGHTS)
         continue
       with pytest.raises((ValueError, FileNotFoundError)) as raised:
@@ -599,7 +657,7 @@ def test_weights_are_read_without_a_context_of_their_own(tmp_path, monkeypatch):
     raise AssertionError('Orbax was asked')
 
   for name in ('PyTreeCheckpointer', 'StandardCheckpointer'):
-    monkeypatch.setattr(weight_files.ocp, name, refuse)
+    monkeypatch.setattr(ocp, name, refuse)
   monkeypatch.setattr(weight_files.ts, 'Context', refuse)
   _same(weight_files.load(folder), WEIGHTS)
   _same(_read_one_by_one(folder), WEIGHTS)
@@ -610,19 +668,50 @@ def test_arrays_of_two_saves_are_never_read_together(tmp_path, monkeypatch):
   weight_writer.save(folder, {'a': np.zeros(3), 'b': np.zeros(3)})
   found = weight_files.Lazy(folder)
   _same({'a': found['a']}, {'a': np.zeros(3)})
-  weight_writer.save(folder, {'a': np.ones(3), 'b': np.ones(3)})
-  with pytest.raises(ValueError, match='another save took the place'):
-    found['b']
-  describe = weight_files._weights_metadata
+  for other in (3, 4):
+    weight_writer.save(folder, {'a': np.ones(other), 'b': np.ones(other)})
+    for read in (found.read, lambda: found['b']):
+      with pytest.raises(ValueError, match='another save took the place'):
+        read()
+  describe = weight_files._read_description
 
-  def save_then(folder):
-    entries = describe(folder)
-    weight_writer.save(folder, {'a': np.zeros(3), 'b': np.zeros(3)})
-    return entries
+  def save_then(root):
+    arrays = describe(root)
+    weight_writer.save(folder, {'a': np.zeros(4), 'b': np.ones(4)})
+    return arrays
 
-  monkeypatch.setattr(weight_files, '_weights_metadata', save_then)
+  monkeypatch.setattr(weight_files, '_read_description', save_then)
   with pytest.raises(ValueError, match='another save took the place'):
     weight_files.load(folder)
+
+
+def test_a_folder_is_opened_once_however_often_it_is_read(
+  tmp_path, monkeypatch
+):
+  folder = str(tmp_path / 'weights')
+  weight_writer.save(folder, WEIGHTS)
+  opened, described = [], []
+  open_it, describe = ts.open, weight_files._read_description
+
+  def count(spec, **options):
+    opened.append(spec['kvstore']['path'])
+    return open_it(spec, **options)
+
+  monkeypatch.setattr(weight_files.ts, 'open', count)
+  monkeypatch.setattr(
+    weight_files,
+    '_read_description',
+    lambda root: described.append(root) or describe(root),
+  )
+  found = weight_files.Lazy(folder)
+  for _ in range(2):
+    _same(found, WEIGHTS)
+    _same(found.read(), WEIGHTS)
+    assert set(found.only(['llm/head/kernel']).read(['llm/.*'])) == {
+      'llm/head/kernel'
+    }
+  assert len(opened) == len(set(opened)) == len(WEIGHTS)
+  assert len(described) == 1
 
 
 @pytest.mark.parametrize('text', ['{}', '[]', 'null'])
@@ -634,8 +723,14 @@ def test_a_description_of_nothing_is_damage(tmp_path, text):
     weight_files.load(str(folder))
 
 
-def test_folders_of_before_saves_had_words_are_read(tmp_path):
+def test_folders_of_when_saves_had_words_are_read(tmp_path):
   folder = tmp_path / 'weights'
   weight_writer.save(str(folder), {'a': np.arange(3.0)})
-  (folder / '_SHAPES').write_text('{"a": ["float64", [3]]}')
+  arrays = {'a': ['float64', [3]]}
+  text = {
+    'arrays': arrays,
+    'save': 'word',
+    'digest': fingerprint.digest(repr((sorted(arrays.items()), 'word'))),
+  }
+  (folder / '_SHAPES').write_text(json.dumps(text))
   _same(weight_files.load(str(folder)), {'a': np.arange(3.0)})

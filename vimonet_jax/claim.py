@@ -4,7 +4,6 @@ A stage that is finished is not trained again, so a folder must not be gone on
 with under settings that would have made something else.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 from flax import traverse_util
 
-from vimonet_jax import cluster
+from vimonet_jax import cluster, fingerprint
 from vimonet_jax.train import stages
 
 FILE = 'config.json'
@@ -104,9 +103,7 @@ def write(config, workdir: str) -> None:
 def digest(config) -> str:
   """A word that changes with any setting that decides what is trained."""
   kept = _identity(json.loads(config.to_json()))
-  return hashlib.blake2s(
-    json.dumps(kept, sort_keys=True).encode(), digest_size=8
-  ).hexdigest()
+  return fingerprint.digest(json.dumps(kept, sort_keys=True))
 
 
 def of_data(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,8 +43,8 @@ def says_when_full(folder: str) -> Iterator[None]:
     logging.getLogger('asyncio').setLevel(logging.CRITICAL)
     raise FullError(
       f'Expected room to write to {folder}, found its disk full '
-      f'({_room(folder)}); make room and repeat the command: whatever was '
-      'finished before is whole, and it goes on from there.'
+      f'({_room(folder)}); make room and repeat the command; whatever was '
+      'finished before is whole.'
     ) from error
   finally:
     threading.excepthook = before
@@ -68,4 +68,4 @@ def _room(folder: str) -> str:
   while not os.path.exists(path):
     path = os.path.dirname(path)
   usage = shutil.disk_usage(path)
-  return f'{usage.free / 1e6:.1f} of {usage.total / 1e6:.1f} MB are free'
+  return f'{usage.free / 1e6:.1f} of {usage.total / 1e6:.1f} MB are free now'

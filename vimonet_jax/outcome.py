@@ -95,8 +95,7 @@ def gather(config, workdir: str) -> Outcome:
   # What the stage rounded in its own memory is here as it was.
   stage = stages.make(name, config[name], model)
   wanted, state = stage.abstract()
-  folders = weights(config, workdir, config.stage_names)
-  found = weight_files.Lazy(folders)
+  found = weight_files.Lazy(weights(config, workdir, config.stage_names))
   if missing := sorted({*wanted, *state} - set(found)):
     raise ValueError(
       f'Expected all weights of stage {name} in {workdir} and config.base, '
@@ -115,7 +114,7 @@ def gather(config, workdir: str) -> Outcome:
     found,
     words,
     features.Statistics.load(pair) if os.path.exists(pair) else None,
-    _decoder(config, folders),
+    _decoder(config, found),
   )
 
 
@@ -123,11 +122,11 @@ def _real(folders: Mapping[str, str]) -> dict[str, str]:
   return {part: os.path.realpath(path) for part, path in folders.items()}
 
 
-def _decoder(config, folders: Sequence[str] = ()) -> str | None:
+def _decoder(config, found: weight_files.Lazy) -> str | None:
   """What peft can load the adapters onto, if that is what they belong to."""
-  for folder in set(folders) - set(base.weights(config)):
-    made = weight_files.Lazy(folder)
-    if any(path.startswith('llm/') and '/lora_' not in path for path in made):
+  given = base.weights(config)
+  for path, folder in found.folders.items():
+    if path.startswith('llm/') and '/lora_' not in path and folder not in given:
       return None  # A stage has made another of it.
   return importing.original(config, 'llm')
 
@@ -147,12 +146,13 @@ def _of_base(config) -> Outcome:
   )
   base.check(config, model)
   pair = base.file(config, 'motion', 'statistics.npz')
+  found = weight_files.Lazy(base.weights(config))
   return Outcome(
     model,
-    weight_files.Lazy(base.weights(config)),
+    found,
     words,
     features.Statistics.load(pair) if pair else None,
-    _decoder(config),
+    _decoder(config, found),
   )
 
 

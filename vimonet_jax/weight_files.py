@@ -1,11 +1,12 @@
 """Weights in a folder: flat dicts of arrays by path, read whole or in part.
 
     llm/blocks/attn/q/kernel/   one array, as TensorStore's zarr3 has it
-    _SHAPES                     dtype and shape of each, and a word of the save
+    _SHAPES                     dtype and shape of each
     _METADATA                   what Orbax needs to read the folder
 
 `weight_writer` makes such folders. Whoever reads an array, or a part of one,
-has checksums compared; folders of earlier versions have none.
+has checksums compared. A folder is opened once, and of two saves that take each
+other's place arrays are never read together.
 """
 
 import contextlib
@@ -15,18 +16,14 @@ import json
 import math
 import os
 import re
-import urllib.parse
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
-from jax.experimental import multihost_utils
 
 from vimonet_jax import cluster, fingerprint
 
@@ -35,54 +32,27 @@ SHAPES = '_SHAPES'
 # Of arrays that are read together: each is in memory twice for a moment.
 _READ_BYTES = 1 << 30
 
+Shardings = Mapping[str, jax.sharding.Sharding]
+# Path -> name of the dtype, and shape.
+Description = Mapping[str, list]
+
 
 def load(
   folders: str | Sequence[str],
   patterns: Sequence[str] | None = None,
   *,
-  shardings: Mapping[str, jax.sharding.Sharding] | None = None,
+  shardings: Shardings | None = None,
   change: Callable[[str, Any], Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-  """Reads weights, in which later folders override earlier ones.
-
-  Args:
-    folders: one or several that `weight_writer.save` wrote.
-    patterns: regular expressions for whole paths, each of which matches some;
-      None reads everything. What matches none is not read from disk.
-    shardings: where arrays go, by path; each device reads its own part. Paths
-      without one become NumPy arrays.
-    change: makes of a path and its array what is kept in their place. Of all
-      that is changed at most some gigabytes, or one array, are there together.
-
-  Returns:
-    path -> array, each with the dtype it was written with.
-
-  Raises:
-    FileNotFoundError: a folder has no weights.
-    ValueError: a pattern matches no path in any folder.
-  """
-  folders = [folders] if isinstance(folders, str) else list(folders)
-  shardings = shardings or {}
-  source, shapes = {}, {}
-  for folder in folders:
-    for path, entry in _weights_metadata(folder).items():
-      source[path], shapes[path] = folder, entry
-  if patterns is not None:
-    wanted = _matching(patterns, list(source), folders)
-    source = {path: source[path] for path in source if path in wanted}
-  flat = {}
-  for folder in dict.fromkeys(source.values()):
-    paths = [path for path in source if source[path] == folder]
-    flat |= _read(
-      folder, {path: shapes[path] for path in paths}, shardings, change
-    )
-  return {path: flat[path] for path in sorted(flat)}
+  """Reads weights; see `Lazy` of the folders, and `Lazy.read` of the rest."""
+  return Lazy(folders).read(patterns, shardings=shardings, change=change)
 
 
 class Lazy(Mapping):
-  """What `load` reads, each array anew whenever it is asked for.
+  """Weights that are read when they are asked for, each time anew.
 
   Attributes:
+    folders: path -> the folder that it is read from, as it was named.
     shapes: path -> shape.
     dtypes: path -> dtype, as stored.
   """
@@ -90,40 +60,102 @@ class Lazy(Mapping):
   def __init__(self, folders: str | Sequence[str]):
     """Opens one folder or several, of which later ones override earlier ones.
 
+    Args:
+      folders: that `weight_writer.save` wrote.
+
     Raises:
       FileNotFoundError: a folder has no weights.
+      ValueError: files of one are damaged.
     """
-    self._owner, self._dtype = {}, None
+    self._owner: dict[str, _Opened] = {}
+    self._dtype = None
     for folder in [folders] if isinstance(folders, str) else folders:
-      for path, entry in _weights_metadata(folder).items():
-        self._owner[path] = folder, entry
-    self.shapes = {
-      path: tuple(entry.shape) for path, (_, entry) in self._owner.items()
-    }
+      opened = _Opened(folder)
+      self._owner |= dict.fromkeys(opened.arrays, opened)
+    self._describe()
+
+  def _describe(self) -> None:
+    arrays = {path: x.arrays[path] for path, x in self._owner.items()}
+    self.folders = {path: x.folder for path, x in self._owner.items()}
+    self.shapes = {path: tuple(x.shape) for path, x in arrays.items()}
     self.dtypes = {
-      path: jnp.dtype(entry.dtype) for path, (_, entry) in self._owner.items()
+      path: jnp.dtype(x.dtype.numpy_dtype) for path, x in arrays.items()
     }
 
   def only(self, paths: Iterable[str], *, dtype: Any = None) -> 'Lazy':
     """Some of the paths; their real numbers are rounded to `dtype` if given."""
     found = copy.copy(self)
     found._owner = {path: self._owner[path] for path in paths}
-    found.shapes = {path: self.shapes[path] for path in found._owner}
-    found.dtypes = {path: self.dtypes[path] for path in found._owner}
     found._dtype = dtype or self._dtype
+    found._describe()
     return found
 
+  def read(
+    self,
+    patterns: Sequence[str] | None = None,
+    *,
+    shardings: Shardings | None = None,
+    change: Callable[[str, Any], Mapping[str, Any]] | None = None,
+  ) -> dict[str, Any]:
+    """Many of them at once.
+
+    Args:
+      patterns: regular expressions for whole paths, each of which matches some;
+        None reads everything. What matches none is not read from disk.
+      shardings: where arrays go, by path; each device reads its own part. Paths
+        without one become NumPy arrays.
+      change: makes of a path and its array what is kept in their place. Of all
+        that is changed at most some gigabytes, or one array, are there
+        together.
+
+    Returns:
+      path -> array, each with the dtype it was written with, unless `only` has
+      another.
+
+    Raises:
+      ValueError: a pattern matches no path, files are damaged, or another save
+        took the place of the one that was opened.
+    """
+    paths, shardings, flat = list(self._owner), shardings or {}, {}
+    if patterns is not None:
+      folders = dict.fromkeys(self.folders.values())
+      wanted = _matching(patterns, paths, folders)
+      paths = [path for path in paths if path in wanted]
+    for owner in dict.fromkeys(self._owner[path] for path in paths):
+      mine = [path for path in paths if self._owner[path] is owner]
+      for group in self._groups(mine):
+        found = owner.read(group, shardings)
+        for path in group:
+          x = self._rounded(found.pop(path))  # Or it would be there twice.
+          flat |= change(path, x) if change else {path: x}
+          del x
+    return {path: flat[path] for path in sorted(flat)}
+
   def __getitem__(self, path: str) -> np.ndarray:
-    folder, entry = self._owner[path]
-    x = _read(folder, {path: entry}, {})[path]
-    is_real = jnp.issubdtype(x.dtype, jnp.floating)
-    return x.astype(self._dtype) if self._dtype and is_real else x
+    return self._rounded(self._owner[path].read([path], {})[path])
 
   def __iter__(self) -> Iterator[str]:
     return iter(sorted(self._owner))
 
   def __len__(self) -> int:
     return len(self._owner)
+
+  def _rounded(self, x: Any) -> Any:
+    is_real = jnp.issubdtype(x.dtype, jnp.floating)
+    return x.astype(self._dtype) if self._dtype and is_real else x
+
+  def _groups(self, paths: Iterable[str]) -> Iterator[list[str]]:
+    """Arrays that are read together."""
+    group, size = [], 0
+    for path in paths:
+      more = math.prod(self.shapes[path]) * self.dtypes[path].itemsize
+      if group and size + more > _READ_BYTES:
+        yield group
+        group, size = [], 0
+      group.append(path)
+      size += more
+    if group:
+      yield group
 
 
 def newer(root: epath.Path) -> epath.Path:
@@ -134,18 +166,16 @@ def newer(root: epath.Path) -> epath.Path:
 def take_place(root: epath.Path) -> None:
   """Moves newer weights to `root`, from wherever an earlier move stopped."""
   new, older = newer(root), root.with_name(f'{root.name}.old')
-  if cluster.is_first():
-    if new.exists() and root.exists():
-      root.rename(older)
-    if new.exists():
-      new.rename(root)
-    if older.exists():
-      older.rmtree()
-  multihost_utils.sync_global_devices('weights took their place')
+  if new.exists() and root.exists():
+    root.rename(older)
+  if new.exists():
+    new.rename(root)
+  if older.exists():
+    older.rmtree()
 
 
 def _matching(
-  patterns: Sequence[str], paths: Sequence[str], folders: Sequence[str]
+  patterns: Sequence[str], paths: Sequence[str], folders: Iterable[str]
 ) -> set[str]:
   """The paths that some pattern matches; each pattern must match one."""
   found = set()
@@ -162,106 +192,110 @@ def _matching(
   return found
 
 
-class Entry(NamedTuple):
-  """What a folder of weights says of an array.
+class _Opened:
+  """A folder whose arrays are open, all of one save.
 
   Attributes:
-    dtype: as stored.
-    shape: of all of it.
-    save: a word of the save that wrote it; empty where the folder has none.
+    folder: as it was named.
+    arrays: path -> array, of which nothing is read yet.
   """
 
-  dtype: np.dtype
-  shape: tuple[int, ...]
-  save: str = ''
+  def __init__(self, folder: str):
+    self.folder = folder
+    self._root = _complete(folder)
+    # TensorStore itself, since Orbax makes a context for each call. When one of
+    # those goes, TensorStore 0.1.86 may free its threads' tasks twice, and the
+    # process dies: once in some ten thousand calls on a busy machine.
+    self._mark = _mark(self._root)
+    if self._mark is None:
+      exists = self._root.exists()
+      found = f'no {SHAPES} in it' if exists else 'no such folder'
+      raise FileNotFoundError(
+        f'Expected weights in {self._root}, found {found}; finish what writes '
+        'them or correct the path.'
+      )
+    with _says_where(self._root), self._one_save():
+      wanted = _read_description(self._root)
+      opening = {
+        path: ts.open(spec(self._root, path), read=True) for path in wanted
+      }
+      self.arrays = {path: x.result() for path, x in opening.items()}
+      for path, x in self.arrays.items():
+        found = described(x.dtype.numpy_dtype, x.shape)
+        if found != wanted[path]:
+          raise ValueError(
+            f'{path} is described as {found} in its zarr.json and as '
+            f'{wanted[path]} in {SHAPES}'
+          )
+
+  def read(
+    self, paths: Sequence[str], shardings: Shardings
+  ) -> dict[str, Any]:
+    """Path -> array, all at the same time."""
+    for path in shardings.keys() & {*paths}:
+      _check_divides(path, self.arrays[path].shape, shardings[path])
+    with _says_where(self._root), self._one_save():
+      reading = {
+        path: _begin_reading(self.arrays[path], shardings.get(path))
+        for path in paths
+      }
+      read = {
+        path: {name: np.asarray(part.result()) for name, part in parts.items()}
+        for path, parts in reading.items()
+      }
+    return {
+      path: _placed(parts, self.arrays[path].shape, shardings.get(path))
+      for path, parts in read.items()
+    }
+
+  @contextlib.contextmanager
+  def _one_save(self) -> Iterator[None]:
+    """Raises where what was read in it may be of another save."""
+    try:
+      yield
+    finally:
+      if _mark(self._root) != self._mark:
+        raise ValueError('another save took the place of the one opened first')
 
 
-def _weights_metadata(folder: str) -> dict[str, Any]:
-  """Path -> dtype and shape, as the writer said and every file still says."""
-  root = _complete(folder)
-  if not (root / '_METADATA').exists():
-    found = 'no such folder' if not root.exists() else 'none'
-    raise FileNotFoundError(
-      f'Expected weights in {root}, found {found}; finish the stage that '
-      'writes them or correct the path.'
-    )
-  with _says_where(root):
-    if not (root / SHAPES).exists():
-      return _metadata_of_orbax(root)
-    wanted, save = _read_description(root)
-    opening = {path: ts.open(spec(root, path), read=True) for path in wanted}
-    found = _entries({path: x.result() for path, x in opening.items()}, save)
-    _check_shapes(found, wanted)
-    return found
+def _mark(root: epath.Path) -> tuple[int, int] | None:
+  """What no two saves have alike; None where there is none."""
+  try:
+    found = os.stat(root / SHAPES)
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  return found.st_ino, found.st_mtime_ns
 
 
-def write_description(
-  root: epath.Path, entries: Mapping[str, Entry]
-) -> None:
-  """Writes _SHAPES: what is there, and a word that no other save has."""
-  arrays, save = described(entries), uuid.uuid4().hex
-  text = {'arrays': arrays, 'save': save, 'digest': _digest(arrays, save)}
+def write_description(root: epath.Path, arrays: Description) -> None:
+  """Writes _SHAPES: what is there, as `described` says it."""
+  text = {'arrays': arrays, 'digest': _digest(arrays, '')}
   (root / SHAPES).write_text(json.dumps(text))
 
 
-def _read_description(root: epath.Path) -> tuple[dict[str, list], str]:
+def _read_description(root: epath.Path) -> Description:
   """What `write_description` wrote."""
   found = json.loads((root / SHAPES).read_text())
   if not found or not isinstance(found, dict):
     raise ValueError(f'{SHAPES} names no array')
-  if 'digest' not in found:  # Of before saves had words.
-    return found, ''
-  if found['digest'] != _digest(found['arrays'], found['save']):
+  # Earlier saves had a word each, which their digest is of, too.
+  if found['digest'] != _digest(found['arrays'], found.get('save', '')):
     raise ValueError(f'{SHAPES} has changed since it was written')
-  return found['arrays'], found['save']
+  return found['arrays']
 
 
-def _digest(arrays: Mapping[str, list], save: str) -> str:
+def _digest(arrays: Description, save: str) -> str:
   return fingerprint.digest(repr((sorted(arrays.items()), save)))
 
 
-def _metadata_of_orbax(root: epath.Path) -> dict[str, Any]:
-  """Of a folder that was written before there was `weight_writer`."""
-  with ocp.StandardCheckpointer() as checkpointer:
-    found = checkpointer.metadata(root).item_metadata
-  if found is None:  # Orbax has logged why, at most.
-    raise ValueError('_METADATA or a zarr.json is not as it should be')
-  return dict(found.tree)
-
-
-def _entries(
-  arrays: Mapping[str, ts.TensorStore], save: str
-) -> dict[str, Entry]:
-  return {
-    path: Entry(x.dtype.numpy_dtype, tuple(x.shape), save)
-    for path, x in arrays.items()
-  }
-
-
-def described(entries: Mapping[str, Any]) -> dict[str, list]:
-  """As _SHAPES has it: name of the dtype, and shape."""
-  return {
-    path: [jnp.dtype(entry.dtype).name, list(entry.shape)]
-    for path, entry in entries.items()
-  }
-
-
-def _check_shapes(
-  entries: Mapping[str, Any], wanted: Mapping[str, list]
-) -> None:
-  """Raises where a description says something else than the writer."""
-  found = described(entries)
-  for path in sorted({*found, *wanted}):
-    if found.get(path) != wanted.get(path):
-      raise ValueError(
-        f'{path} is described as {found.get(path)} in its zarr.json and as '
-        f'{wanted.get(path)} in {SHAPES}'
-      )
+def described(dtype: Any, shape: Sequence[int]) -> list:
+  """An array as _SHAPES has it: name of its dtype, and shape."""
+  return [jnp.dtype(dtype).name, list(shape)]
 
 
 @contextlib.contextmanager
 def _says_where(root: epath.Path) -> Iterator[None]:
-  """Of whatever a broken file makes Orbax and TensorStore raise."""
+  """Of whatever a broken file makes TensorStore raise."""
   try:
     yield
   except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -269,7 +303,7 @@ def _says_where(root: epath.Path) -> Iterator[None]:
       f'Expected the weights that were written to {root}, found files that '
       'cannot be read or that have changed since; copy the folder again, or, '
       'if it is damaged, remove it and run again what wrote it. Reading says: '
-      f'{_first_line(error)}'
+      f'{cluster.line_of(error)}'
     ) from error
 
 
@@ -279,72 +313,11 @@ def _complete(folder: str) -> epath.Path:
   return root if root.exists() or not newer(root).exists() else newer(root)
 
 
-def _read(
-  folder: str, entries: Mapping[str, Any], shardings, change=None
-) -> dict[str, Any]:
-  flat = {}
-  for group in _groups(entries):
-    found = _read_together(folder, group, shardings)
-    for path in group:
-      x = found.pop(path)  # Or what is changed would be there twice.
-      flat |= change(path, x) if change else {path: x}
-      del x
-  return flat
-
-
-def _groups(entries: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-  """Arrays that are read together."""
-  group, size = {}, 0
-  for path, entry in entries.items():
-    bytes_of_entry = math.prod(entry.shape) * jnp.dtype(entry.dtype).itemsize
-    if group and size + bytes_of_entry > _READ_BYTES:
-      yield group
-      group, size = {}, 0
-    group[path] = entry
-    size += bytes_of_entry
-  yield group
-
-
-def _read_together(folder: str, entries, shardings) -> dict[str, Any]:
-  for path in entries.keys() & shardings.keys():
-    _check_divides(path, entries[path].shape, shardings[path])
-  root = _complete(folder)
-  with _says_where(root):
-    if not (root / SHAPES).exists():
-      return _read_by_orbax(root, entries, shardings)
-    # TensorStore itself, since Orbax makes a context for each call. When one of
-    # those goes, TensorStore 0.1.86 may free its threads' tasks twice, and the
-    # process dies: once in some ten thousand calls on a busy machine.
-    opening = {path: ts.open(spec(root, path), read=True) for path in entries}
-    arrays = {path: array.result() for path, array in opening.items()}
-    _check_shapes(_entries(arrays, ''), described(entries))
-    reading = {
-      path: _begin_reading(array, shardings.get(path))
-      for path, array in arrays.items()
-    }
-    read = {
-      path: {name: np.asarray(part.result()) for name, part in parts.items()}
-      for path, parts in reading.items()
-    }
-    _, save = _read_description(root)
-    if stale := [path for path, x in entries.items() if x.save != save]:
-      raise ValueError(
-        f'another save took the place of the one that {stale[0]} is of'
-      )
-  return {
-    path: _placed(parts, entries[path].shape, shardings.get(path))
-    for path, parts in read.items()
-  }
-
-
 def spec(root: epath.Path, path: str) -> dict[str, Any]:
   """Where TensorStore finds an array."""
-  folder = f'{os.fspath(root / path)}/'
-  is_url = '://' in folder
-  url = urllib.parse.quote(folder, safe=':/')
   return {
     'driver': 'zarr3',
-    'kvstore': url if is_url else {'driver': 'file', 'path': folder},
+    'kvstore': {'driver': 'file', 'path': f'{os.fspath(root / path)}/'},
     'fill_missing_data_reads': False,  # A missing file is no array of zeros.
   }
 
@@ -377,24 +350,6 @@ def _placed(
   return jax.make_array_from_single_device_arrays(tuple(shape), place, shards)
 
 
-def _read_by_orbax(root: epath.Path, entries, shardings) -> dict[str, Any]:
-  """Of a folder that was written before there was `weight_writer`."""
-  item, args = {}, {}
-  for path, entry in entries.items():
-    item[path] = jax.ShapeDtypeStruct(entry.shape, entry.dtype)
-    if path in shardings:
-      args[path] = ocp.ArrayRestoreArgs(
-        sharding=shardings[path], dtype=entry.dtype, strict=True
-      )
-    else:
-      args[path] = ocp.RestoreArgs(restore_type=np.ndarray, dtype=entry.dtype)
-  with ocp.PyTreeCheckpointer() as checkpointer:
-    return checkpointer.restore(
-      root,
-      ocp.args.PyTreeRestore(item, restore_args=args, partial_restore=True),
-    )
-
-
 def _check_divides(
   path: str, shape: Sequence[int], place: jax.sharding.Sharding
 ) -> None:
@@ -403,9 +358,5 @@ def _check_divides(
   except (IndexError, ValueError) as error:
     raise ValueError(
       f'Expected {path} {list(shape)} to divide as {place} has it, found that '
-      f'it does not ({_first_line(error)}); choose another mesh.'
+      f'it does not ({cluster.line_of(error)}); choose another mesh.'
     ) from error
-
-
-def _first_line(error: Exception) -> str:
-  return next(iter(str(error).strip().splitlines()), type(error).__name__)[:400]

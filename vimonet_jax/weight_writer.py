@@ -7,6 +7,7 @@ import collections
 import contextlib
 import ctypes
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from absl import logging as absl_logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from vimonet_jax import cluster, weight_files
+from vimonet_jax import cluster, disk, locks, weight_files
 
 # Of a file: a layer of a 7B model has 90 MB.
 _FILE_BYTES = 96 << 20
@@ -36,12 +37,14 @@ def save(folder: str, flat: Mapping[str, Any]) -> None:
   Whenever the process is killed, a complete folder is there: the new one is
   written beside the old one and then takes its place by renames. Between two
   of them `weight_files.load` reads the new one where it is, and the next save
-  goes on from there. (Object stores copy instead of renaming, and may be caught
-  in the middle.)
+  goes on from there.
 
   Args:
     folder: is made where it is missing.
     flat: path -> array, of any dtype and sharding.
+
+  Raises:
+    OSError, ValueError: see `writing`.
   """
   with writing(folder) as write:
     for path, x in flat.items():
@@ -95,30 +98,48 @@ def writing(folder: str) -> Iterator[Write]:
   than writing them.
 
   Raises:
-    ValueError: nothing was written, or not all rows of an array.
+    OSError: it cannot be written there; says why.
+    ValueError: nothing was written, or not all rows of an array, or somebody
+      else is writing there.
   """
   root = epath.Path(folder).absolute()
-  weight_files.take_place(root)
-  parts = root.with_name(f'{root.name}.parts')
-  names = root.with_name(f'{root.name}.parts.names')
-  is_writer = cluster.is_first()
-  if is_writer:
-    for left in root.parent.glob(f'{parts.name}*'):  # By a killed process.
-      left.rmtree()
-  multihost_utils.sync_global_devices('nothing is left of earlier parts')
-  rows = _RowsWriter(parts, is_writer=is_writer)
-  try:
-    yield rows.write
-    missing = rows.finish()
-  finally:
-    rows.land()
-  if missing or not rows.dtypes:
-    raise ValueError(
-      f'Expected all weights to write to {folder}, found '
-      f'{"not all rows of " + ", ".join(missing) if missing else "none"}.'
-    )
+  with contextlib.ExitStack() as stack:
+    with cluster.alike('weights are begun'), _says_where(root):
+      if cluster.is_first():
+        lock = os.fspath(root.with_name(f'{root.name}.lock'))
+        stack.enter_context(locks.held(lock, f'write weights to {root}'))
+        weight_files.take_place(root)
+        for left in root.parent.glob(f'{root.name}.parts*'):
+          left.rmtree()  # By a killed process.
+    rows = _RowsWriter(root)
+    try:
+      yield rows.write
+      with cluster.alike('weights are written'):
+        missing = rows.finish()
+    finally:
+      rows.land()
+    if missing or not rows.arrays:
+      raise ValueError(
+        f'Expected all weights to write to {folder}, found '
+        f'{"not all rows of " + ", ".join(missing) if missing else "none"}.'
+      )
+    with cluster.alike('weights took their place'), _says_where(root):
+      _name_them(_parts(root), rows.arrays)
+      if cluster.is_first():
+        _parts(root).rename(weight_files.newer(root))
+        weight_files.take_place(root)
+
+
+def _parts(root: epath.Path) -> epath.Path:
+  """Where arrays are until all are there."""
+  return root.with_name(f'{root.name}.parts')
+
+
+def _name_them(parts: epath.Path, arrays: weight_files.Description) -> None:
+  """Writes what says which arrays there are, for Orbax and for us."""
+  names = parts.with_name(f'{parts.name}.names')
   # Orbax keeps arrays as TensorStore does, and beside them which there are.
-  stand_ins = {path: np.zeros(1, dtype) for path, dtype in rows.dtypes.items()}
+  stand_ins = {path: np.zeros(1, dtype) for path, (dtype, _) in arrays.items()}
   handler = ocp.PyTreeCheckpointHandler(use_ocdbt=False, use_zarr3=True)
   level = absl_logging.get_verbosity()
   absl_logging.set_verbosity(absl_logging.ERROR)  # It looks for OCDBT's files.
@@ -127,14 +148,28 @@ def writing(folder: str) -> Iterator[Write]:
       checkpointer.save(names, stand_ins)
   finally:
     absl_logging.set_verbosity(level)
-  if is_writer:
+  if cluster.is_first():
     for file in names.iterdir():
       if file.name.startswith('_'):  # _METADATA, _CHECKPOINT_METADATA
         file.rename(parts / file.name)
     names.rmtree()
-    weight_files.write_description(parts, rows.entries)
-    parts.rename(weight_files.newer(root))
-  weight_files.take_place(root)
+    weight_files.write_description(parts, arrays)
+
+
+@contextlib.contextmanager
+def _says_where(root: epath.Path) -> Iterator[None]:
+  """Of whatever makes TensorStore and Orbax fail to write."""
+  with disk.says_when_full(os.fspath(root)):
+    try:
+      yield
+    except locks.HeldError:
+      raise
+    except (OSError, ValueError) as error:
+      told, _, _ = cluster.line_of(error).partition(' [tensorstore_spec=')
+      raise OSError(
+        f'Expected to write weights to {root}, found that it cannot be done '
+        f'({told}); mend that, or choose another folder.'
+      ) from error
 
 
 class _RowsWriter:
@@ -144,50 +179,42 @@ class _RowsWriter:
   it until that is on the disk.
 
   Attributes:
-    dtypes: path -> dtype of what was written so far.
-    entries: path -> dtype and shape.
+    arrays: path -> dtype and shape, of what was begun so far.
   """
 
-  def __init__(self, folder: epath.Path, *, is_writer: bool):
-    self.dtypes: dict[str, np.dtype] = {}
-    self._folder = folder
-    self._is_writer = is_writer
-    self._wanted: dict[str, tuple[int, ...]] = {}  # Shapes.
+  def __init__(self, root: epath.Path):
+    self.arrays: dict[str, list] = {}
+    self._root = root
     self._rows: dict[str, int] = {}  # That were written.
-    self._arrays: dict[str, ts.TensorStore] = {}  # Not yet complete.
+    self._open: dict[str, ts.TensorStore] = {}  # Not yet complete.
     self._flying: collections.deque = collections.deque()
-
-  @property
-  def entries(self) -> dict[str, weight_files.Entry]:
-    return {
-      path: weight_files.Entry(self.dtypes[path], shape)
-      for path, shape in self._wanted.items()
-    }
 
   def write(self, path: str, x: np.ndarray, *, of: int | None = None) -> None:
     """See `Write`."""
-    if path not in self.dtypes:
+    if path not in self.arrays:
       self._begin(path, x, of)
-    shape, start = self._wanted[path], self._rows[path]
+    (dtype, shape), start = self.arrays[path], self._rows[path]
     rows = len(x) if x.ndim else 1
     left = (shape[0] if shape else 1) - start
-    if (x.dtype, x.shape[1:]) != (self.dtypes[path], shape[1:]) or rows > left:
+    if (x.dtype.name, [*x.shape[1:]]) != (dtype, shape[1:]) or rows > left:
       raise ValueError(
-        f'Expected at most {left} more rows of {path}, which is '
-        f'{self.dtypes[path]} {list(shape)}, found {x.dtype} {list(x.shape)}.'
+        f'Expected at most {left} more rows of {path}, which is {dtype} '
+        f'{shape}, found {x.dtype} {list(x.shape)}.'
       )
-    if self._is_writer:
-      self._send(self._arrays[path], x, start)
+    if cluster.is_first():
+      with _says_where(self._root):
+        self._send(self._open[path], x, start)
     self._rows[path] += rows
     if rows == left:
-      self._arrays.pop(path, None)
+      self._open.pop(path, None)
 
   def finish(self) -> list[str]:
     """Waits for what is on its way; paths of which rows are missing."""
-    self._wait()
+    with _says_where(self._root):
+      self._wait()
     return [
       path
-      for path, shape in self._wanted.items()
+      for path, (_, shape) in self.arrays.items()
       if shape and self._rows[path] < shape[0]
     ]
 
@@ -209,9 +236,9 @@ class _RowsWriter:
       rows = _FILE_BYTES // max(1, x[:1].nbytes)
       file[0] = max(1, min(len(x), rows))
     file = [max(1, size) for size in file]
-    self.dtypes[path] = x.dtype
-    self._wanted[path], self._rows[path] = tuple(shape), 0
-    if not self._is_writer:
+    self.arrays[path] = weight_files.described(x.dtype, shape)
+    self._rows[path] = 0
+    if not cluster.is_first():
       return
     bits = [
       {'name': 'bytes', 'configuration': {'endian': 'little'}},
@@ -223,7 +250,7 @@ class _RowsWriter:
       'index_codecs': bits,
     }
     spec = {
-      **weight_files.spec(self._folder, path),
+      **weight_files.spec(_parts(self._root), path),
       'store_data_equal_to_fill_value': True,  # As Orbax does.
       'metadata': {
         'chunk_grid': {
@@ -232,9 +259,10 @@ class _RowsWriter:
         'codecs': [{'name': 'sharding_indexed', 'configuration': chunks}]
       },
     }
-    self._arrays[path] = ts.open(
-      spec, create=True, dtype=x.dtype, shape=shape
-    ).result()
+    with _says_where(self._root):
+      self._open[path] = ts.open(
+        spec, create=True, dtype=x.dtype, shape=shape
+      ).result()
 
   def _send(self, array: ts.TensorStore, x: np.ndarray, start: int) -> None:
     if not x.ndim:

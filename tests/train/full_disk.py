@@ -10,9 +10,10 @@ import sys
 import time
 import traceback
 
+import numpy as np
 import toy
 
-from vimonet_jax import fingerprint, weight_files
+from vimonet_jax import fingerprint, weight_files, weight_writer
 
 STEPS = 120
 
@@ -27,7 +28,24 @@ def main(folder: pathlib.Path) -> dict:
   found['weights'] = _twice(
     folder, at=None, checkpoint_steps=24, evaluate=_fill_and_look(folder)
   )
+  found['no run'] = _weights_alone(folder)
   return found
+
+
+def _weights_alone(folder) -> dict:
+  """As --task=convert writes them."""
+  before, after = {'a': np.ones(3)}, {'b': np.arange(2.0**16)}
+  weight_writer.save(str(folder / 'alone'), before)
+  _fill(folder, 4096)
+  try:
+    weight_writer.save(str(folder / 'alone'), after)
+    said = {'error': None}
+  except Exception as error:
+    said = {'error': type(error).__name__, 'text': str(error)}
+  said['left'] = list(weight_files.load(str(folder / 'alone')))
+  (folder / 'filler').unlink()
+  weight_writer.save(str(folder / 'alone'), after)
+  return said | {'in the end': list(weight_files.load(str(folder / 'alone')))}
 
 
 def _twice(folder, *, at, leave=0, **options) -> dict:

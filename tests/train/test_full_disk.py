@@ -52,12 +52,17 @@ def _found(tmp_path_factory):
 def test_a_full_disk_is_a_sentence_and_costs_only_time(found, phase, steps, by):
   seen = found[phase]
   assert seen['error'] == 'FullError'
-  assert (
-    'found its disk full (0.0 of 2.1 MB are free); make room' in (seen['text'])
-  )
+  assert 'its disk full (0.0 of 2.1 MB are free now); make' in seen['text']
   assert seen['by'] == by
   assert seen['steps'] == steps
   assert seen['bits'] == found['undisturbed']
+
+
+def test_weights_that_no_run_writes_stay_as_they_were(found):
+  seen = found['no run']
+  assert seen['error'] == 'FullError'
+  assert 'alone, found its disk full' in seen['text']
+  assert (seen['left'], seen['in the end']) == (['a'], ['b'])
 
 
 def test_other_errors_pass():

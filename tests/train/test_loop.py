@@ -9,13 +9,19 @@ import threading
 import time
 import types
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 
-from vimonet_jax import checkpoint, weight_files, weight_writer
+from vimonet_jax import (
+  checkpoint,
+  fingerprint,
+  weight_files,
+  weight_writer,
+)
 from vimonet_jax.train import log, optimizer
 from vimonet_jax.train import step as step_lib
 
@@ -426,6 +432,32 @@ def test_other_frozen_weights_are_not_gone_on_with(tmp_path, base):
   with pytest.raises(ValueError, match='the frozen weights that it began with'):
     toy.train(tmp_path / 'run', 6, init=[other])
   toy.train(tmp_path / 'run', 6, init=[base])
+
+
+def test_all_processes_add_up_frozen_weights_in_one_order(
+  tmp_path, monkeypatch
+):
+  """Each hashes strings in its own way, so a set has another order in each."""
+  names = [f'net/frozen/{i}' for i in range(12)]
+  more = dict.fromkeys(names, nn.LogicallyPartitioned(jnp.ones(8), ('embed',)))
+
+  def init(key):
+    params, mutable = toy.init(key)
+    return {**params, **{path: x.unbox() for path, x in more.items()}}, mutable
+
+  def abstract():
+    params, mutable = toy.abstract()
+    return {**params, **jax.eval_shape(lambda: more)}, mutable
+
+  marked, mark = [], fingerprint.mark
+
+  def spy(path, x):
+    marked.append(path)
+    return mark(path, x)
+
+  monkeypatch.setattr(fingerprint, 'mark', spy)
+  toy.train(tmp_path, 1, stage=toy.Toy(init=init, abstract=abstract))
+  assert marked == sorted([*names, 'net/out/kernel'])
 
 
 def test_a_stage_looks_once_at_each_kind_of_batch(tmp_path):

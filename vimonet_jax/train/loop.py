@@ -15,7 +15,6 @@ bits as one that was left alone.
 import contextlib
 import json
 import logging
-import re
 import signal
 import threading
 from collections.abc import (
@@ -165,9 +164,7 @@ def _start(
   wanted = {**target.trainables, **target.mutable, **where}
 
   # 2. and 3.
-  loaded, marks = _load(
-    init, stored.shapes, wanted, where, stage.frozen_dtype
-  )
+  loaded, marks = _load(stored, wanted, where, stage.frozen_dtype)
   fresh = sorted(set(wanted) - set(loaded))
   if init and (lost := sorted(set(where) & set(fresh))):
     # Random and never trained: nobody wants that who names weights.
@@ -196,8 +193,9 @@ def _start(
     mutable={path: flat[path] for path in target.mutable},
   )
   frozen = {path: flat[path] for path in where}
+  # In one order in all processes, which add them up together.
   marks += [
-    fingerprint.mark(path, frozen[path]) for path in {*fresh} & {*where}
+    fingerprint.mark(path, frozen[path]) for path in fresh if path in where
   ]
   check_base(root, stage.name, fingerprint.of_marks(marks))
   source = f'{len(wanted) - len(fresh)} named and {len(fresh)} fresh arrays'
@@ -244,8 +242,7 @@ def check_base(folder: str, name: str, found: str) -> None:
 
 
 def _load(
-  folders,
-  stored: Mapping[str, Any],
+  stored: weight_files.Lazy,
   wanted: Flat,
   frozen: Collection[str],
   frozen_dtype: str | None,
@@ -253,8 +250,7 @@ def _load(
   """Named weights for paths that the stage has, as it keeps them.
 
   Args:
-    folders: of weights.
-    stored: path -> shape of what lies there.
+    stored: the weights.
     wanted: what the stage has.
     frozen: which of it no step changes.
     frozen_dtype: of those; None as they are stored.
@@ -263,24 +259,20 @@ def _load(
     path -> array, and for `check_base` what was read of the frozen ones, before
     any of it is quantised, which no two kinds of chips do alike.
   """
-  if not folders:
-    return {}, []
   takers = quantize.made_of(wanted)
   if unknown := sorted(set(stored) - set(takers)):
     logging.info('Weights that this stage has no place for: %s', unknown)
-  for path in set(stored) & set(takers):
+  taken = [path for path in stored if path in takers]
+  for path in taken:
     shape = wanted[takers[path][0]].shape
-    if stored[path] != shape:
+    if stored.shapes[path] != shape:
       raise ValueError(
-        f'Expected {path} of shape {shape}, found {stored[path]} '
-        f'in {", ".join(map(str, folders))}; use weights of the same model.'
+        f'Expected {path} of shape {shape}, found {stored.shapes[path]} in '
+        f'{stored.folders[path]}; use weights of the same model.'
       )
-  taken = [re.escape(path) for path in stored if path in takers]
   marks = []
 
   def keep(path, x):
-    if path not in takers:
-      return {}
     first = takers[path][0]
     is_whole = first == path
     dtype = wanted[path].dtype if is_whole else frozen_dtype or x.dtype
@@ -292,10 +284,7 @@ def _load(
   shardings = {
     path: wanted[parts[0]].sharding for path, parts in takers.items()
   }
-  found = weight_files.load(
-    folders, taken, shardings=shardings, change=keep
-  )
-  return found, marks
+  return stored.only(taken).read(shardings=shardings, change=keep), marks
 
 
 def _next(iterator: Iterator, step: int) -> Mapping[str, Any]:
