@@ -43,10 +43,10 @@ def shared_data() -> pathlib.Path:
 
 
 class TinyModel(typing.NamedTuple):
-  """What engine.save takes, and the finished workdir that it went into."""
+  """What model_folder.save takes, and the finished workdir of it."""
 
   workdir: str
-  bundle: typing.Any  # engine.Bundle
+  bundle: typing.Any  # model_folder.Bundle
   params: dict[str, typing.Any]
 
 
@@ -56,7 +56,7 @@ def tiny_model(tmp_path_factory) -> TinyModel:
   import small
 
   from vimonet_jax.data import text, tokenizer
-  from vimonet_jax.infer import engine
+  from vimonet_jax.infer import model_folder
   from vimonet_jax.models import clip_video, llama, motion_vqvae, vimonet
   from vimonet_jax.motion import features
   from vimonet_jax.synthetic import world
@@ -76,11 +76,11 @@ def tiny_model(tmp_path_factory) -> TinyModel:
     'tiny', model, ('.*',), media=('motion', 'video')
   )  # fmt: skip
   params = small.params(stage.abstract()[0], 0.4)
-  bundle = engine.Bundle(
+  bundle = model_folder.Bundle(
     model,
     text.Layout(pieces, template, video_tokens=model.video_tokens),
     features.Statistics.of([drawn.make_record('train', 0).motion]),
   )
   workdir = tmp_path_factory.mktemp('tiny')
-  engine.save(str(workdir / 'model'), bundle, params)
+  model_folder.save(str(workdir / 'model'), bundle, params)
   return TinyModel(str(workdir), bundle, params)

@@ -10,7 +10,7 @@ import pytest
 
 from vimonet_jax import cluster, corpus
 from vimonet_jax.data import builder, records, text, tokenizer
-from vimonet_jax.infer import engine
+from vimonet_jax.infer import model_folder
 from vimonet_jax.motion import features
 
 # The smoke run's configuration, with other values for dotted names.
@@ -144,10 +144,10 @@ def test_a_motion_has_as_many_places_as_the_model_gives_it(
   assert found.layout.motion_slots == 25
   bundle = tiny_model.bundle
   model = dataclasses.replace(bundle.model, max_motion_frames=100)
-  engine.save(
+  model_folder.save(
     str(tmp_path / 'model'), bundle._replace(model=model), tiny_model.params
   )
-  loaded = engine.load_bundle(str(tmp_path / 'model'))
+  loaded = model_folder.read(str(tmp_path / 'model'))
   assert loaded.layout.motion_slots == 25
 
 

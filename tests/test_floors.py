@@ -46,7 +46,8 @@ FLOORS = (
   (
     'train.losses train.optimizer train.stages train.step train.log '
     'train.loop',
-    'infer.generate infer.engine infer.likelihood infer.conversation',
+    'infer.generate infer.model_folder infer.engine infer.likelihood '
+    'infer.conversation',
   ),
   (
     'page curves eval.judge eval.changes eval.benchmarks '

@@ -28,7 +28,7 @@ from vimonet_jax import (
 from vimonet_jax import corpus as corpora
 from vimonet_jax.convert import mapping
 from vimonet_jax.data import records, text, tokenizer
-from vimonet_jax.infer import engine
+from vimonet_jax.infer import engine, model_folder
 from vimonet_jax.models import lora, vimonet
 from vimonet_jax.motion import features
 from vimonet_jax.synthetic import world
@@ -229,7 +229,7 @@ def test_an_assembled_model_is_the_one_that_was_trained(
   assert told.endswith('\nWithout config.base.video it reads no video.\n')
   assert 'reads no motion' not in told
   found = weight_files.load(os.path.join(workdir, 'model', 'weights'))
-  bundle = engine.load_bundle(os.path.join(workdir, 'model'))
+  bundle = model_folder.read(os.path.join(workdir, 'model'))
   assert bundle.model.llm.lora.rank == 0
   rng = np.random.default_rng(0)
   ids = rng.integers(3, run.model.llm.vocab_size, (2, 9))

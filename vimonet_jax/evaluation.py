@@ -33,7 +33,7 @@ from vimonet_jax.eval import (
   tables,
 )
 from vimonet_jax.eval import run as eval_run
-from vimonet_jax.infer import engine
+from vimonet_jax.infer import engine, model_folder
 
 _SHOWN_MISSING = 10
 
@@ -105,7 +105,7 @@ def evaluate(
   """
   captioning.check(config)
   folder = os.path.join(workdir, 'model')
-  tower = engine.load_bundle(folder).model.video
+  tower = model_folder.read(folder).model.video
   found = suite.open_all(config, workdir, tower)
   judging.check(config, found)
   if cluster.is_first():
@@ -147,7 +147,7 @@ def score(
       checkpoints are, and no weights that would tell which are meant.
   """
   captioning.check(config)
-  tower = engine.load_bundle(os.path.join(workdir, 'model')).model.video
+  tower = model_folder.read(os.path.join(workdir, 'model')).model.video
   found = suite.open_all(config, workdir, tower)
   judging.check(config, found)
   for benchmark in found:
@@ -275,7 +275,7 @@ def _examples(
   folder = os.path.join(workdir, 'model')
   if not os.path.exists(os.path.join(folder, 'config.json')):
     return [], []  # What is written last there, so nothing has been asked yet.
-  tower = engine.load_bundle(folder).model.video
+  tower = model_folder.read(folder).model.video
   found, told, opened = [], [], set()
   for name in suite.names(config):
     opened.add(name)

@@ -20,7 +20,7 @@ from vimonet_jax import (
 )
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import tokenizer
-from vimonet_jax.infer import engine
+from vimonet_jax.infer import model_folder
 from vimonet_jax.models import vimonet
 from vimonet_jax.motion import features
 from vimonet_jax.train import loop, optimizer, stages
@@ -174,9 +174,9 @@ def save(config, found: Outcome, workdir: str) -> None:
   unread = ['motion/decoder/']
   if found.model.motion_feature == 'encoder':
     unread.append('motion/quantizer/')
-  engine.save(
+  model_folder.save(
     os.path.join(workdir, 'model'),
-    engine.Bundle(found.model, layout, found.statistics),
+    model_folder.Bundle(found.model, layout, found.statistics),
     found.weights.only(
       path for path in found.weights if not path.startswith(tuple(unread))
     ),

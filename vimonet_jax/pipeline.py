@@ -38,7 +38,7 @@ from vimonet_jax.data import (
 )
 from vimonet_jax.eval import benchmarks, scoring
 from vimonet_jax.eval import run as eval_run
-from vimonet_jax.infer import engine
+from vimonet_jax.infer import engine, model_folder
 from vimonet_jax.models import quantize
 from vimonet_jax.train import loop, optimizer, stages
 
@@ -358,7 +358,7 @@ def _probe(
     held = batches.FunctionSource(
       functools.partial(corpus.words, 'val'), len(held)
     )
-  bundle = engine.Bundle(model, corpus.layout, corpus.statistics)
+  bundle = model_folder.Bundle(model, corpus.layout, corpus.statistics)
 
   def evaluate(flat, mutable, step) -> dict[str, float]:
     del step

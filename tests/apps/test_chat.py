@@ -13,7 +13,7 @@ from PIL import Image
 
 from vimonet_jax.apps import chat
 from vimonet_jax.data import records, video
-from vimonet_jax.infer import conversation, engine
+from vimonet_jax.infer import conversation, engine, model_folder
 from vimonet_jax.motion import features
 from vimonet_jax.synthetic import world
 
@@ -357,7 +357,7 @@ def test_media_that_the_model_cannot_read_are_one_sentence(
     for path, x in tiny_model.params.items()
     if not path.startswith(('video/', 'translators/video/'))
   }
-  engine.save(str(tmp_path / 'model'), tiny_model.bundle, params)
+  model_folder.save(str(tmp_path / 'model'), tiny_model.bundle, params)
   sentence = _sentence(*ask(None, files / 'images', workdir=str(tmp_path)))
   assert 'found video; leave it out' in sentence
   assert str(files / 'images') in sentence

@@ -1,7 +1,5 @@
 import dataclasses
 import functools
-import json
-import shutil
 
 import jax
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 
 from vimonet_jax import sharding, weight_files
 from vimonet_jax.data import batches, records
-from vimonet_jax.infer import conversation, engine, generate
+from vimonet_jax.infer import conversation, engine, generate, model_folder
 from vimonet_jax.models import (
   attention,
   clip_video,
@@ -246,7 +244,7 @@ def test_only_what_networks_would_cast_anyway_is_kept_in_their_dtype(
 
 def test_what_the_model_does_not_have_is_not_read(tiny_model, tmp_path):
   params = {**tiny_model.params, 'motion/decoder/out': np.zeros(3, np.float32)}
-  engine.save(str(tmp_path), tiny_model.bundle, params)
+  model_folder.save(str(tmp_path), tiny_model.bundle, params)
   assert set(_flat(engine.Engine.load(str(tmp_path)))) == set(tiny_model.params)
 
 
@@ -335,7 +333,7 @@ def test_merged_adapters_answer_as_unmerged_ones(tiny_model, asking, tmp_path):
     a = rng.normal(0, 0.4, (layers, width, 4)).astype(np.float32)
     b = rng.normal(0, 0.4, (layers, 4, heads, head_dim)).astype(np.float32)
     params |= {f'{kernel}/lora_a': a, f'{kernel}/lora_b': b}
-  engine.save(str(tmp_path), bundle, params)
+  model_folder.save(str(tmp_path), bundle, params)
   merged = engine.Engine.load(str(tmp_path))
   assert merged.bundle.model == model
   asked = [_record(1, ('motion',))]
@@ -356,7 +354,7 @@ def test_a_model_that_reads_codes_finds_its_codebook(tiny_model, tmp_path):
     for path, x in sharding.flatten(stage.abstract()[1]).items()
   }
   assert codebook
-  engine.save(str(tmp_path), bundle, {**tiny_model.params, **codebook})
+  model_folder.save(str(tmp_path), bundle, {**tiny_model.params, **codebook})
   loaded = engine.Engine.load(str(tmp_path))
   asked = [_record(1, ('motion',))]
   found = _ask(loaded, asked)
@@ -379,36 +377,6 @@ def test_media_that_it_was_not_trained_on_are_refused(tiny_model):
   ):
     with pytest.raises(ValueError, match=r'on \(motion\), found video; leave'):
       ask(_record())
-
-
-def test_a_folder_without_a_finished_model_is_named(tiny_model, tmp_path):
-  with pytest.raises(FileNotFoundError, match='found no such folder; run'):
-    engine.Engine.load(str(tmp_path / 'none'))
-  with pytest.raises(FileNotFoundError, match='found no config.json in it'):
-    engine.Engine.load(str(tmp_path))
-  folder = tmp_path / 'model'
-  shutil.copytree(f'{tiny_model.workdir}/model', folder)
-  fields = json.loads((folder / 'config.json').read_text())
-  del fields['model']['llm']['width']
-  for content in ('{"model": ', '{}', json.dumps(fields)):
-    (folder / 'config.json').write_text(content)
-    with pytest.raises(ValueError, match='what engine.save writes.*again'):
-      engine.Engine.load(str(folder))
-
-
-def test_a_killed_save_leaves_no_finished_model(tiny_model, tmp_path):
-  folder = str(tmp_path / 'model')
-  shutil.copytree(f'{tiny_model.workdir}/model', folder)
-
-  class Killed:
-    def save(self, path):
-      raise KeyboardInterrupt
-
-  bundle = tiny_model.bundle._replace(statistics=Killed())
-  with pytest.raises(KeyboardInterrupt):
-    engine.save(folder, bundle, tiny_model.params)
-  with pytest.raises(FileNotFoundError, match='finished model'):
-    engine.Engine.load(folder)
 
 
 def test_a_blind_engine_is_shown_zeros_and_answers_the_question_alone(asking):

@@ -19,7 +19,7 @@ import numpy as np
 from vimonet_jax.data import records
 from vimonet_jax.data import video as videos
 from vimonet_jax.infer import conversation as conversations
-from vimonet_jax.infer import engine, generate
+from vimonet_jax.infer import engine, generate, model_folder
 from vimonet_jax.models import clip_video
 from vimonet_jax.motion import features, readers
 
@@ -76,7 +76,7 @@ def run(
       conversations.Conversation, sampling=generate.preset(sampling), seed=seed
     )
     # Files come before weights, which can take minutes to load.
-    tower = engine.load_bundle(folder).model.video
+    tower = model_folder.read(folder).model.video
     clip = frames = None
     if motion:
       clip = _read_motion(motion, fps=fps, up=up, unit=unit)

@@ -9,23 +9,19 @@ are in conversation.py.
 import copy
 import dataclasses
 import functools
-import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import traverse_util
 
-from vimonet_jax import cluster, sharding, weight_files, weight_writer
+from vimonet_jax import cluster, sharding, weight_files
 from vimonet_jax.data import batches, packing, records, text, tokenizer
-from vimonet_jax.infer import generate
-from vimonet_jax.models import lora, vimonet
+from vimonet_jax.infer import generate, model_folder
 from vimonet_jax.models import quantize as quantizing
-from vimonet_jax.motion import features
+from vimonet_jax.models import vimonet
 
 T = TypeVar('T')
 
@@ -34,126 +30,8 @@ T = TypeVar('T')
 # as long as a batch.
 _LENGTH_STEP = 64
 _ROWS_BASE = 8
-_CONFIG, _TOKENIZER = 'config.json', 'tokenizer.model'
-_STATISTICS, _WEIGHTS = 'statistics.npz', 'weights'
 # Variables that training changes without a gradient, in a collection of theirs.
 _CODEBOOK = 'motion/quantizer/'
-
-
-class Bundle(NamedTuple):
-  """What a model needs besides its weights to read a record.
-
-  Attributes:
-    model: sizes; with adapters where the weights have them.
-    layout: tokenizer, template, and the places that clips take.
-    statistics: of the motion encoder's training data; None without one.
-  """
-
-  model: vimonet.Config
-  layout: text.Layout
-  statistics: features.Statistics | None
-
-
-def save(
-  folder: str,
-  bundle: Bundle,
-  params: Mapping[str, Any],
-  *,
-  merge: bool = True,
-) -> None:
-  """Writes a folder that `Engine.load` needs nothing besides.
-
-  One array at a time is in memory, where `params` reads them when asked.
-
-  Args:
-    folder: is made where it is missing.
-    bundle: goes into config.json, tokenizer.model and statistics.npz.
-    params: path -> parameter, and the codebook's state where it is used.
-    merge: add adapters to their kernels, in float32, instead of keeping them.
-  """
-  model = bundle.model
-  adapter = model.llm.lora if merge else lora.LoraConfig()
-  if adapter.rank:
-    llm = dataclasses.replace(model.llm, lora=lora.LoraConfig())
-    model = dataclasses.replace(model, llm=llm)
-  path = os.path.join(folder, _CONFIG)
-  is_writer = cluster.is_first()
-  if is_writer:
-    os.makedirs(folder, exist_ok=True)
-    # First it goes and last it comes: a folder that has it is complete.
-    if os.path.exists(path):
-      os.remove(path)
-  with weight_writer.writing(os.path.join(folder, _WEIGHTS)) as write:
-    for name in lora.kept(params) if adapter.rank else params:
-      x = lora.merged(params, name, adapter) if adapter.rank else params[name]
-      write(name, np.asarray(x))
-      del x
-  if is_writer:
-    _save_bundle(folder, bundle._replace(model=model))
-  cluster.wait('the model is written')
-
-
-def _save_bundle(folder: str, bundle: Bundle) -> None:
-  bundle.layout.tokenizer.save(os.path.join(folder, _TOKENIZER))
-  if bundle.statistics is not None:
-    bundle.statistics.save(os.path.join(folder, _STATISTICS))
-  fields = {
-    'model': bundle.model.to_json(),
-    'template': dataclasses.asdict(bundle.layout.template),
-  }
-  path = os.path.join(folder, _CONFIG)
-  with open(f'{path}.part', 'w', encoding='utf-8') as f:
-    json.dump(fields, f, indent=2)
-  os.replace(f'{path}.part', path)
-
-
-def load_bundle(folder: str) -> Bundle:
-  """Reads what `save` wrote, but for the weights.
-
-  Raises:
-    FileNotFoundError: there is no finished model in the folder.
-    ValueError: there is one that this version cannot read.
-  """
-  path = os.path.join(folder, _CONFIG)
-  if not os.path.exists(path):
-    found = f'no {_CONFIG} in it' if os.path.isdir(folder) else 'no such folder'
-    raise FileNotFoundError(
-      f'Expected a finished model in {folder}, found {found}; run '
-      '--task=pipeline to its end or correct --workdir.'
-    )
-  try:
-    with open(path, encoding='utf-8') as f:
-      fields = json.load(f)
-    model = vimonet.Config.from_json(fields['model'])
-    template = text.Template(**fields['template'])
-  except (ValueError, KeyError, TypeError) as e:
-    raise ValueError(
-      f'{path}: expected what engine.save writes, found {e!r}; export the '
-      'model again.'
-    ) from e
-  layout = text.Layout(
-    tokenizer.Tokenizer.load(os.path.join(folder, _TOKENIZER)),
-    template,
-    video_tokens=model.video_tokens,
-    motion_slots=model.motion_tokens,
-  )
-  path = os.path.join(folder, _STATISTICS)
-  statistics = None
-  if os.path.exists(path):
-    try:
-      statistics = features.Statistics.load(path)
-    except Exception as e:  # NumPy and zipfile raise a dozen kinds.
-      raise ValueError(
-        f'{path}: expected what engine.save writes, found {_short(e)}; copy '
-        'the folder again.'
-      ) from e
-  return Bundle(model, layout, statistics)
-
-
-def _short(error: Exception) -> str:
-  """What somebody else's error says, in a part of a line."""
-  said = str(error).strip().partition('\n')[0] or type(error).__name__
-  return repr(said[:100])
 
 
 class Engine:
@@ -164,7 +42,7 @@ class Engine:
     media: of `motion` and `video`, what it can read.
   """
 
-  def __init__(self, bundle: Bundle, params: Mapping[str, Any]):
+  def __init__(self, bundle: model_folder.Bundle, params: Mapping[str, Any]):
     """Takes weights as they are; `load` reads a folder.
 
     Args:
@@ -195,14 +73,14 @@ class Engine:
     dtype: str | None = None,
     quantize: str = '',
   ) -> 'Engine':
-    """Reads what `save` wrote, every array straight into its shards.
+    """Reads what model_folder.save wrote, every array straight into its shards.
 
     No host holds more than what its own devices get. What decoder and video
     tower would cast whenever they use it is cast once; norms and translators,
     which compute in float32, stay as they were written.
 
     Args:
-      folder: that `save` wrote.
+      folder: that model_folder.save wrote.
       mesh: from sharding.make_mesh; None for one device.
       dtype: one of dtypes.NAMES, what decoder and video tower compute in and
         are kept in; None for what their configurations say.
@@ -214,7 +92,7 @@ class Engine:
       ValueError: there is one that this version cannot read, or a dimension
         that does not divide among the devices of the mesh.
     """
-    bundle = load_bundle(folder)
+    bundle = model_folder.read(folder)
     if dtype is not None:
       model = bundle.model
       llm, video = (
@@ -237,7 +115,7 @@ class Engine:
       return {name: x.astype(_kept(name, x.dtype, bundle.model))}
 
     params = weight_files.load(
-      os.path.join(folder, _WEIGHTS),
+      model_folder.weights(folder),
       # What the model does not have would have no place, and so is not read.
       ['|'.join(map(re.escape, parts))],
       shardings={name: wanted[x[0]].sharding for name, x in parts.items()},
@@ -335,7 +213,8 @@ class Engine:
     if 'motion' in shown and self.bundle.statistics is None:
       raise ValueError(
         f'Record {record.id}: expected statistics to normalise its motion, '
-        f'found no {_STATISTICS} beside the weights; copy the folder again.'
+        f'found no {model_folder.STATISTICS} beside the weights; copy the '
+        'folder again.'
       )
 
   @property

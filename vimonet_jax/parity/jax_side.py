@@ -18,7 +18,7 @@ import numpy as np
 from flax import traverse_util
 
 from vimonet_jax import sharding, weight_files
-from vimonet_jax.infer import engine
+from vimonet_jax.infer import engine, model_folder
 from vimonet_jax.models import lora, motion_vqvae, vimonet
 from vimonet_jax.parity import work_folder
 from vimonet_jax.train import optimizer, stages
@@ -291,7 +291,7 @@ def _greedy(work, job, memory):
 
   for dtype in work_folder.DTYPES:
     model = _model(work, dtype)
-    bundle = engine.Bundle(model, None, None)
+    bundle = model_folder.Bundle(model, None, None)
     answering = engine.Engine(bundle, _weights(work, dtype, probe=True))
     tokens, times = {}, []
     for name, batch in work.batches('prompts'):
