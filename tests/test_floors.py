@@ -62,7 +62,8 @@ FLOORS = (
     'annotation.clips annotation.key_frames annotation.claims '
     'annotation.contradictions annotation.prompts annotation.replies '
     'annotation.results annotation.batch_files annotate audit.watermark '
-    'audit.provenance audit.bias plan report card',
+    'audit.provenance audit.bias plan.chips plan.flops plan.traffic plan.cost '
+    'plan.search plan.words report card',
     'parity.work_folder parity.jax_side parity.torch_networks '
     'parity.torch_side parity.handout parity.sides parity.verdicts '
     'parity.plots parity.report',
@@ -70,7 +71,8 @@ FLOORS = (
   ('apps.show apps.chat apps.features apps.demo apps.serve apps.monitor',),
   (
     'base claim named_sources corpus importing outcome exporting suite '
-    'judging captioning evaluation pipeline study comparison planning main',
+    'judging captioning evaluation pipeline study comparison plan.steps '
+    'planning main',
   ),
 )
 # Neither sees the other: `main` builds a Stage and hands it to the loop.

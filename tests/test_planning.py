@@ -8,7 +8,8 @@ import jax
 import presets
 import pytest
 
-from vimonet_jax import plan, planning, sharding
+from vimonet_jax import planning, sharding
+from vimonet_jax.plan import chips, cost, flops, steps
 
 
 def _config(**changes):
@@ -20,13 +21,13 @@ def test_a_step_for_what_is_here_is_planned(tmp_path, capsys, monkeypatch):
   assert planning.run(config, str(tmp_path)) == 0
   found = json.loads((tmp_path / 'plan.json').read_text())
   assert (found['rows'], found['devices'], found['mix']) == (8, 8, 'motion')
-  cost = found['cost']
-  assert cost['temporaries'] > 0
-  assert cost['exchanged']
+  of_step = found['cost']
+  assert of_step['temporaries'] > 0
+  assert of_step['exchanged']
   # Nobody knows the speed of this machine, but what memory eight can share.
   assert 'bound' not in found
   assert found['ridge'] is None
-  assert found['intensity'] == cost['flops'] / cost['accessed']
+  assert found['intensity'] == of_step['flops'] / of_step['accessed']
   host = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
   assert found['limit'] == host // 8
   told = capsys.readouterr().out
@@ -101,7 +102,7 @@ def test_what_a_device_holds_adds_up(tmp_path, changes, names):
   if 'optimizer' in names:  # Two moments, but none of the codebook's counts.
     assert 1.9 < sizes['optimizer'] / sizes['trainables'] < 2
     # The video tower lies there for other mixes, and XLA does not count it.
-    counted = plan.Cost(**found['cost']).memory
+    counted = cost.Cost(**found['cost']).memory
     assert 0.1 < (found['used'] - counted) / sizes['frozen weights'] < 0.9
 
 
@@ -110,8 +111,8 @@ def test_products_are_those_of_the_papers_second_stage():
   config = presets.load('vicuna7b', '')
   config.model.llm.remat = 'none'
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  step = planning.Step('train', 'instruct', 'motion', {'motion': 1}, 1, 512)
-  found = plan.flops(planning.trace(config, step, mesh).jaxpr)
+  step = steps.Step('train', 'instruct', 'motion', {'motion': 1}, 1, 512)
+  found = flops.of(steps.trace(config, step, mesh).jaxpr)
   known = 4 * 6_738_415_616 * 512
   assert abs(found / known - 1) < 0.15
 
@@ -178,65 +179,12 @@ def test_a_batch_is_planned_in_its_parts(tmp_path):
   assert cut['model_flops'] == pytest.approx(whole['model_flops'], rel=1e-3)
 
 
-@pytest.mark.parametrize(
-  'known',
-  [None, (25.0, 3.0), (0.0, 3.0), (25.0, 0.5), (0.0, 40.0), (60.0, 3.0)],
-)
-@pytest.mark.parametrize('most', [0, 1, 2, 3, 17, 400])
-def test_the_most_rows_are_found_in_few_trials(known, most):
-  """Where what a program keeps besides its rows is not known beforehand."""
-  asked = []
-
-  def used(rows):
-    asked.append(rows)
-    return 100.0 + 25.0 + 3.0 * rows
-
-  room = 125.0 + 3.0 * most + 1.0
-  rows, seen = planning.most_rows(
-    used, 100.0, room, known and planning.Memory(*known)
-  )
-  assert rows == most
-  assert len(asked) == len(set(asked)) <= 4
-  if len(asked) > 1:
-    assert seen == pytest.approx(planning.Memory(25.0, 3.0))
-  if known == (25.0, 3.0):
-    assert len(asked) == 1
-
-
-@pytest.mark.parametrize(
-  'used',
-  [
-    lambda rows: 50.0 if rows == 1 else 1e6,
-    lambda rows: 40.0 + rows**3,
-    lambda rows: 90.0 + rows // 8,
-    lambda rows: 99.0 if rows < 3 else 400.0 + rows,
-  ],
-)
-@pytest.mark.parametrize('known', [None, (0.0, 0.01), (0.0, 1.0), (60.0, 9.0)])
-def test_a_mesh_is_too_small_only_if_one_row_was_tried(used, known):
-  """Whatever another mesh has shown, and however memory grows."""
-  asked = []
-
-  def ask(rows):
-    asked.append(rows)
-    return used(rows)
-
-  memory = known and planning.Memory(*known)
-  rows, _ = planning.most_rows(ask, 0.0, 100.0, memory)
-  assert rows in asked
-  assert used(rows) <= 100.0
-  assert len(asked) == len(set(asked)) <= 4
-  asked.clear()
-  assert planning.most_rows(ask, 0.0, 1.0, memory)[0] == 0
-  assert asked[-1] == 1
-
-
 def test_a_search_takes_the_mesh_with_most_tokens_a_second(
   tmp_path, capsys, monkeypatch
 ):
   """With a stand-in for what takes minutes: the compiler."""
-  chip = plan.Chip('chip', 1e12, 2.0**30, 1e11, 1e10)
-  monkeypatch.setitem(plan.CHIPS, jax.devices()[0].device_kind, chip)
+  chip = chips.Chip('chip', 1e12, 2.0**30, 1e11, 1e10)
+  monkeypatch.setitem(chips.CHIPS, jax.devices()[0].device_kind, chip)
   compiled = []
 
   def planned(config, step, mesh):
@@ -260,8 +208,8 @@ def test_a_search_takes_the_mesh_with_most_tokens_a_second(
         'compute': seconds, 'memory': 0.1, 'links': 0.0, 'seconds': seconds,
         'mfu': 0.5, 'tokens_per_second': step.rows * step.length / seconds,
       }  # fmt: skip
-      cost = plan.Cost(1e12, 2**28, 2**28, 2**20, 1e9, {})
-      found |= {'cost': cost._asdict(), 'model_flops': 1e12}
+      of_step = cost.Cost(1e12, 2**28, 2**28, 2**20, 1e9, {})
+      found |= {'cost': of_step._asdict(), 'model_flops': 1e12}
     return found
 
   monkeypatch.setattr(planning, '_planned', planned)
@@ -289,7 +237,7 @@ def test_a_search_takes_the_mesh_with_most_tokens_a_second(
 
   # Where one row is too many, the line is of that trial.
   small = chip._replace(memory=3.6e8)
-  monkeypatch.setitem(plan.CHIPS, jax.devices()[0].device_kind, small)
+  monkeypatch.setitem(chips.CHIPS, jax.devices()[0].device_kind, small)
   compiled.clear()
   assert planning.run(config, str(tmp_path)) == 1
   assert {rows for _, rows in compiled} == {1}
@@ -300,7 +248,7 @@ def test_a_search_takes_the_mesh_with_most_tokens_a_second(
   # Where no mesh has room for the weights, nothing is compiled.
   compiled.clear()
   tiny = chip._replace(memory=2.0**28 + 1000)
-  monkeypatch.setitem(plan.CHIPS, jax.devices()[0].device_kind, tiny)
+  monkeypatch.setitem(chips.CHIPS, jax.devices()[0].device_kind, tiny)
   assert planning.run(config, str(tmp_path)) == 1
   assert not compiled
   assert 'It does not fit' in capsys.readouterr().out

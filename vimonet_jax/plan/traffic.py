@@ -1,176 +1,13 @@
-"""What a compiled step asks of the chips that it is compiled for.
+"""Bytes that a program moves, as XLA wrote it: in memory, and between chips.
 
-XLA counts the body of a loop once, so floating-point operations are counted in
-the program as JAX wrote it, and bytes between chips in the program as XLA wrote
-it, both with every loop as often as it runs. Memory is XLA's own account.
-
-Nothing here needs the chips: a program can be compiled for TPUs that nobody has
-at hand (jax.experimental.topologies).
+XLA's own account counts the body of a loop once; here every loop counts as
+often as it runs.
 """
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
-
-import jax
-from jax.extend import core
-
-_GIB = 2**30
-
-
-class Chip(NamedTuple):
-  """Published figures of what JAX calls a device.
-
-  Attributes:
-    name: what it is sold as.
-    flops: per second, of bfloat16 products.
-    memory: bytes.
-    bandwidth: of that memory, bytes per second.
-    links: to its neighbours, all together and one way, bytes per second; 0
-      where it has none, or where there is one chip only.
-  """
-
-  name: str
-  flops: float
-  memory: float
-  bandwidth: float
-  links: float
-
-  @property
-  def ridge(self) -> float:
-    """Operations a byte from which on it waits for compute, not memory."""
-    return self.flops / self.bandwidth
-
-
-# By jax.Device.device_kind: docs.cloud.google.com/tpu/docs/v5e and .../tpu7x
-# (of v5p and v6e, too), read 2026-11-28. They give links in both directions
-# together.
-CHIPS = {
-  'TPU v5 lite': Chip('TPU v5e', 197e12, 16 * _GIB, 819e9, 200e9),
-  'TPU v5': Chip('TPU v5p', 459e12, 95 * _GIB, 2765e9, 600e9),
-  'TPU v6 lite': Chip('TPU v6e', 918e12, 32 * _GIB, 1638e9, 400e9),
-  # Two devices a chip.
-  'TPU7x': Chip('half a TPU7x', 1153.5e12, 96 * _GIB, 3690e9, 300e9),
-  # NVIDIA's data sheets of A100 (1758950 r4), H100 SXM, H200 SXM and L4, as
-  # others quote them on 2026-11-29. Those of the last three give products of
-  # sparse matrices, which are twice as many, and all give NVLink in both
-  # directions together. Of their GB, 10^9 bytes, a device shows some more.
-  'NVIDIA A100-SXM4-40GB': Chip('A100 40GB', 312e12, 40e9, 1555e9, 300e9),
-  'NVIDIA A100-SXM4-80GB': Chip('A100 80GB', 312e12, 80e9, 2039e9, 300e9),
-  'NVIDIA H100 80GB HBM3': Chip('H100', 989.5e12, 80e9, 3350e9, 450e9),
-  'NVIDIA H200': Chip('H200', 989.5e12, 141e9, 4800e9, 450e9),
-  'NVIDIA L4': Chip('L4', 121e12, 24e9, 300e9, 0.0),
-}
-
-
-class Cost(NamedTuple):
-  """Of one step, per device.
-
-  Attributes:
-    flops: of matrix products and convolutions.
-    arguments: bytes of what the step is given and gives back in their place.
-    temporaries: bytes of what it keeps meanwhile, at most.
-    code: bytes of the program.
-    accessed: bytes between memory and compute units, loops counted.
-    exchanged: kind of collective -> bytes sent per device. This and `accessed`
-      are None where the compiler does not give its program back.
-  """
-
-  flops: float
-  arguments: int
-  temporaries: int
-  code: int
-  accessed: float | None
-  exchanged: Mapping[str, float] | None
-
-  @property
-  def memory(self) -> int:
-    """Bytes that a device must have."""
-    return self.arguments + self.temporaries + self.code
-
-  @property
-  def intensity(self) -> float | None:
-    """Operations a byte of memory traffic; None where that is not known."""
-    return self.flops / self.accessed if self.accessed else None
-
-
-def flops(jaxpr: core.ClosedJaxpr) -> float:
-  """Operations of all products and convolutions, on all devices together.
-
-  A multiplication and an addition are two. Of branches the dearest counts,
-  whatever the data will choose; a loop whose length depends on data counts
-  once.
-  """
-  return _flops(jaxpr.jaxpr)
-
-
-def _flops(jaxpr) -> float:
-  total = 0.0
-  for eqn in jaxpr.eqns:
-    name = eqn.primitive.name
-    if name == 'dot_general':
-      total += _dot_flops(eqn)
-    elif name == 'conv_general_dilated':
-      total += _conv_flops(eqn)
-    elif name == 'cond':
-      total += max(_flops(branch.jaxpr) for branch in eqn.params['branches'])
-    else:
-      times = _times(name, eqn.params)
-      total += times * sum(map(_flops, _inside(eqn.params)))
-  return total
-
-
-def _times(name: str, params: Mapping[str, Any]) -> int:
-  """How often what is inside an equation runs, on all devices together."""
-  if name == 'scan':
-    return params['length']
-  if name == 'shard_map':
-    return params['mesh'].size
-  if name == 'pallas_call':
-    return math.prod(params['grid_mapping'].grid) * _live_share(params)
-  return 1
-
-
-def _live_share(params: Mapping[str, Any]) -> float:
-  """The share of a kernel's grid that computes anything.
-
-  Splash attention, as models/attention.py calls it, has a causal mask in square
-  blocks, and does nothing in those above the diagonal:
-
-      x . .
-      x x .   6 of 9, (n + 1) / 2n of n * n
-      x x x
-  """
-  if not (params['name'] or '').startswith('splash_'):
-    return 1
-  blocks = params['grid_mapping'].grid[-1]
-  return (blocks + 1) / (2 * blocks)
-
-
-def _inside(params: Mapping[str, Any]) -> Iterator[Any]:
-  """The jaxprs that an equation runs."""
-  for value in params.values():
-    for x in value if isinstance(value, (tuple, list)) else (value,):
-      x = getattr(x, 'jaxpr', x)
-      if hasattr(x, 'eqns'):
-        yield x
-
-
-def _dot_flops(eqn) -> float:
-  (contracted, _), _ = eqn.params['dimension_numbers']
-  depth = math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
-  return 2.0 * eqn.outvars[0].aval.size * depth
-
-
-def _conv_flops(eqn) -> float:
-  numbers = eqn.params['dimension_numbers']
-  kernel = eqn.invars[1].aval.shape
-  depth = math.prod(kernel[axis] for axis in numbers.rhs_spec[1:])
-  return 2.0 * eqn.outvars[0].aval.size * depth
-
-
-# --- Programs as XLA writes them ---------------------------------------------
+from collections.abc import Mapping
+from typing import NamedTuple
 
 _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$')
 _INSTRUCTION = re.compile(
@@ -238,7 +75,7 @@ class Traffic(NamedTuple):
   exchanged: dict[str, float]
 
 
-def traffic(hlo: str) -> Traffic:
+def of(hlo: str) -> Traffic:
   """Reads a program of one device, as `compiled.as_text()` gives it.
 
   A fusion reads its operands and writes its output, and so does everything
@@ -249,12 +86,12 @@ def traffic(hlo: str) -> Traffic:
   program = _program(hlo)
   known: dict[str, Traffic] = {}
 
-  def of(name: str) -> Traffic:
+  def inside(name: str) -> Traffic:
     if name not in known:
-      known[name] = _traffic_of(program.computations[name], program, of)
+      known[name] = _traffic_of(program.computations[name], program, inside)
     return known[name]
 
-  return of(program.entry)
+  return inside(program.entry)
 
 
 def _program(hlo: str) -> _Program:
@@ -284,7 +121,7 @@ def _until_closed(text: str) -> tuple[str, str]:
   return text, ''
 
 
-def _traffic_of(instructions, program: _Program, of) -> Traffic:
+def _traffic_of(instructions, program: _Program, inside) -> Traffic:
   computations = program.computations
   shapes = {x.name: x.shape for x in instructions}
   accessed, exchanged = 0.0, {}
@@ -302,17 +139,17 @@ def _traffic_of(instructions, program: _Program, of) -> Traffic:
     if kind in _COLLECTIVES:
       add(Traffic(0.0, {kind: _sent(kind, x, shapes, program.devices)}))
     elif x.op == 'while':
-      add(of(_CALLED.search(x.attributes)[1]), _trips(x, computations))
+      add(inside(_CALLED.search(x.attributes)[1]), _trips(x, computations))
     elif x.op == 'conditional':
       found = _BRANCHES.findall(x.attributes)
       names = [name for match in found for name in match]
       names = [y.strip(' %') for name in names for y in name.split(',')]
-      add(max((of(y) for y in names if y), key=lambda y: y.accessed))
+      add(max((inside(y) for y in names if y), key=lambda y: y.accessed))
     elif called := _CALLED.search(x.attributes):
-      inside = of(called[1])
+      moved = inside(called[1])
       # A fusion's own reading and writing is that of its operands.
       is_whole = x.op in ('call', 'async-start')
-      add(inside if is_whole else inside._replace(accessed=0.0))
+      add(moved if is_whole else moved._replace(accessed=0.0))
     if x.op not in _FREE:
       accessed += _touched(x, shapes, computations)
   return Traffic(accessed, exchanged)
@@ -461,68 +298,5 @@ def _group(attributes: str, devices: int) -> int:
     return math.prod(int(part or sizes[axis]) for axis, part in axes)
   raise ValueError(
     f'Expected replica_groups as XLA writes them, found {told[:60]!r}; teach '
-    'plan._group to read them.'
+    'traffic._group to read them.'
   )
-
-
-# --- Verdicts ----------------------------------------------------------------
-
-
-def cost(traced: Any, compiled: Any, devices: int) -> Cost:
-  """What a step costs on each of its devices.
-
-  Args:
-    traced: from jax.jit(step).trace(...).
-    compiled: of the same.
-    devices: that it is compiled for.
-  """
-  memory = compiled.memory_analysis()
-  try:
-    moved = traffic(compiled.as_text())
-  except jax.errors.JaxRuntimeError as error:
-    # libtpu 0.0.52 cannot write what it has made for a v5p or a v6e.
-    if 'RET_CHECK' not in str(error):
-      raise
-    moved = Traffic(None, None)
-  return Cost(
-    flops=flops(traced.jaxpr) / devices,
-    arguments=memory.argument_size_in_bytes
-    + memory.output_size_in_bytes
-    - memory.alias_size_in_bytes,
-    temporaries=memory.temp_size_in_bytes,
-    code=memory.generated_code_size_in_bytes,
-    accessed=moved.accessed,
-    exchanged=moved.exchanged,
-  )
-
-
-class Bound(NamedTuple):
-  """Seconds that a step takes at published speeds, by what it waits for.
-
-  Attributes:
-    compute: for matrix products.
-    memory: for memory traffic; None where that is not known.
-    links: for other chips; None where what goes there, or how fast, is not
-      known.
-  """
-
-  compute: float
-  memory: float | None
-  links: float | None
-
-  @property
-  def seconds(self) -> float:
-    """If all that is known went on at once."""
-    return max(x for x in self if x is not None)
-
-
-def bound(cost: Cost, chip: Chip) -> Bound:
-  """The roofline of a step on a chip."""
-  memory = links = None
-  if cost.accessed is not None:
-    memory = cost.accessed / chip.bandwidth
-  if cost.exchanged is not None:
-    sent = sum(cost.exchanged.values())
-    if chip.links or not sent:
-      links = sent / chip.links if sent else 0.0
-  return Bound(cost.flops / chip.flops, memory, links)
