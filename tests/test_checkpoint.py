@@ -1,4 +1,5 @@
 import logging
+import shutil
 
 import grain
 import jax
@@ -160,6 +161,15 @@ def test_no_good_checkpoint_is_an_error_and_not_a_fresh_start(tmp_path):
   assert (tmp_path / '2').exists()
 
 
+def test_a_checkpoint_without_a_seal_is_said_to_be_lost_or_old(tmp_path):
+  _saved(tmp_path, [2])
+  shutil.rmtree(tmp_path / '2' / 'seal')
+  saver = checkpoint.Checkpointer(tmp_path)
+  with pytest.raises(ValueError, match='or it is of an earlier version, which'):
+    saver.restore(_abstract(), _iterator())
+  saver.close()
+
+
 def test_what_others_have_read_each_by_itself_is_said_to_need_shares(tmp_path):
   _saved(tmp_path, [2])
   own = tmp_path / '2' / 'iterator' / 'process_0-of-1.json'
@@ -304,7 +314,7 @@ def test_who_never_sees_what_the_first_process_sees_is_told(
 ):
   _saved(tmp_path, [2])
   _told(monkeypatch, '[2, 5]')
-  monkeypatch.setattr(checkpoint, '_STALE_S', 0.0)
+  monkeypatch.setattr(cluster, 'STALE_S', 0.0)
   with pytest.raises(ValueError, match=r'of steps \[2, 5\] in .* found \[2\];'):
     checkpoint.Checkpointer(tmp_path)
 

@@ -31,7 +31,7 @@ class Engine:
 def workdir(tmp_path, monkeypatch):
   """A finished run whose model is `Engine`; nothing reads its weights."""
   bundle = types.SimpleNamespace(model=types.SimpleNamespace(video=None))
-  monkeypatch.setattr(evaluation.engine, 'load_bundle', lambda path: bundle)
+  monkeypatch.setattr(evaluation.model_folder, 'read', lambda path: bundle)
   loader = types.SimpleNamespace(load=lambda *args, **options: Engine())
   monkeypatch.setattr(evaluation.engine, 'Engine', loader)
   monkeypatch.setattr(
@@ -212,8 +212,8 @@ def test_nobody_leaves_before_the_report_is_written(
   def note(name):
     return lambda *args, **kwargs: done.append(name)
 
-  cluster = types.SimpleNamespace(is_first=lambda: is_first, wait=done.append)
-  monkeypatch.setattr(evaluation, 'cluster', cluster)
+  monkeypatch.setattr(evaluation.cluster, 'is_first', lambda: is_first)
+  monkeypatch.setattr(evaluation.cluster, 'wait', done.append)
   monkeypatch.setattr(evaluation.claim, 'check', lambda *args, **kwargs: None)
   monkeypatch.setattr(evaluation.corpora, 'open_split', lambda *args: ())
   monkeypatch.setattr(evaluation.report, 'write', note('written'))

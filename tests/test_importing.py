@@ -697,13 +697,13 @@ def test_what_was_assembled_goes_back_as_well(
 
 def test_an_adapter_belongs_to_what_it_was_trained_on(run, converted):
   config = _with({'llm': converted['llm']})
-  named = outcome._decoder(config, base.weights(config))
+  named = outcome._decoder(config, weight_files.Lazy(base.weights(config)))
   assert named == base.manifest(config, 'llm').source
   # Not to the file, once a stage has trained the decoder itself.
   made = outcome.weights(config, run.workdir, ('motion',))
-  assert outcome._decoder(config, made) == named
+  assert outcome._decoder(config, weight_files.Lazy(made)) == named
   made = outcome.weights(config, run.workdir, ('motion', 'language'))
-  assert outcome._decoder(config, made) is None
+  assert outcome._decoder(config, weight_files.Lazy(made)) is None
 
 
 def test_a_folder_with_files_of_others_is_left_alone(exported):

@@ -20,9 +20,6 @@ from vimonet_jax import cluster, fingerprint
 
 # Between two attempts to read a checkpoint.
 _PAUSE_S = 1.0
-# For so long a shared file system may show a folder as it was: the most of NFS,
-# unless somebody has set another time.
-_STALE_S = 60.0
 
 
 class Checkpointer:
@@ -57,7 +54,7 @@ class Checkpointer:
     start = time.monotonic()
     with cluster.alike('checkpoints are listed alike'):
       while self.steps != steps:
-        if time.monotonic() - start > _STALE_S:
+        if time.monotonic() - start > cluster.STALE_S:
           raise ValueError(
             f'Expected all processes to see the checkpoints of steps {steps} '
             f'in {self._folder}, found {self.steps}; choose a --workdir on a '
@@ -204,6 +201,12 @@ def _read_alone(folder: epath.Path, abstract: Any) -> tuple[Any, str]:
   An ocp.Checkpointer would end with all devices in a meeting, which those whose
   files are damaged never come to.
   """
+  if not (folder / 'seal').exists():
+    raise ValueError(
+      f'Expected {folder / "seal"}, which tells whether arrays have changed, '
+      'found none: a part of the checkpoint is lost, or it is of an earlier '
+      'version, which alone can go on with it.'
+    )
   with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
     # Orbax casts in silence, so what it returns cannot tell.
     _check_arrays(handler.metadata(folder / 'state').tree, abstract, folder)

@@ -8,9 +8,13 @@ import contextlib
 import itertools
 import json
 import logging
+import os
+import platform
 import signal
 import threading
+import time
 import urllib.parse
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
@@ -24,6 +28,11 @@ T = TypeVar('T')
 # Others may wait for as long as a dataset takes to build. Who waits for a
 # process that has died is stopped by JAX, not by this.
 _PATIENCE_MS = 7 * 24 * 3600 * 1000
+# For so long a shared file system may show a folder as it was: the most of NFS,
+# unless somebody has set another time.
+STALE_S = 60.0
+# Between two looks at it.
+_PAUSE_S = 1.0
 # How long who leaves waits for those who do not; they are stopped then.
 _LEAVING_S = 60
 # How a process ends that was stopped by SIGTERM, and goes on if started again.
@@ -225,6 +234,40 @@ def from_first(name: str, here: Any) -> Any:
     here: what this one finds, as JSON values.
   """
   return json.loads(tell(name, json.dumps(here))[0])
+
+
+def check_shared(folder: str) -> None:
+  """Compares what all processes see of a folder, which is made.
+
+  Each host could have one of its own by that name, and would notice only after
+  the first had made all data in it.
+
+  Raises:
+    ValueError: this one does not see what the first writes there.
+    OSError: another one does not.
+  """
+  if jax.process_count() == 1:
+    return
+  name = from_first('a folder is looked for', f'.seen-{uuid.uuid4().hex}')
+  path, start = os.path.join(folder, name), time.monotonic()
+  with alike('the first process writes to the folder'):
+    if is_first():
+      os.makedirs(folder, exist_ok=True)
+      open(path, 'w').close()
+  try:
+    with alike('all processes see the folder'):
+      # Listed, since a shared disk may remember that a file was missing.
+      while not (os.path.isdir(folder) and name in os.listdir(folder)):
+        if time.monotonic() - start > STALE_S:
+          raise ValueError(
+            f'Expected {folder} to be one folder for all processes, found '
+            f'another of that name on {platform.node()}; choose one on a file '
+            'system that every host mounts.'
+          )
+        time.sleep(_PAUSE_S)
+  finally:
+    if is_first():
+      os.remove(path)
 
 
 def everywhere(tree: Any, where: jax.sharding.Sharding) -> Any:

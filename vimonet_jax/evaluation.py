@@ -40,7 +40,9 @@ _SHOWN_MISSING = 10
 
 def run(config, workdir: str) -> int:
   """Asks, judges, and prints the table."""
-  claim.check(config, workdir, must_exist=True)
+  with cluster.alike('what is to be asked is checked'):
+    claim.check(config, workdir, must_exist=True)
+  cluster.check_shared(workdir)
   evaluate(config, workdir)
   if cluster.is_first():
     _print_table(workdir)

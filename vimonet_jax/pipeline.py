@@ -55,7 +55,10 @@ def run(config, workdir: str) -> int:
     ValueError: settings or data do not fit; as far as can be told, before
       anything is made.
   """
-  check(config, workdir)
+  # What one process does not find, such as weights, is said in all of them.
+  with cluster.alike('what is to be made is checked'):
+    check(config, workdir)
+  cluster.check_shared(workdir)
   with disk.says_when_full(workdir):
     make(config, workdir)
     evaluation.evaluate(config, workdir)

@@ -142,6 +142,14 @@ def test_who_fails_does_not_leave_the_others_waiting(runs):
   assert first == 'Process 1 says: Expected a, found b.'
 
 
+def test_a_folder_that_each_host_has_for_itself_is_said_in_all(runs):
+  root, told = runs
+  first, last = (some['unshared'] for some in told)
+  assert f'{root}/own-1 to be one folder for all processes, found' in last
+  assert first == f'Process 1 says: {last}'
+  assert [*(root / 'own-0').iterdir()] == []
+
+
 def test_sigterm_to_one_process_saves_in_all(runs):
   root, told = runs
   assert [some['status'] for some in told] == [143, 143]

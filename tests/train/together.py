@@ -139,6 +139,17 @@ def _fail():
     raise ValueError('Expected a, found b.')
 
 
+def unshared(root, process):
+  """What is said of a folder that each process has for itself."""
+  cluster.check_shared(str(root / 'shared'))
+  assert not list((root / 'shared').iterdir())
+  cluster.STALE_S = 0.0
+  try:
+    cluster.check_shared(str(root / f'own-{process}'))
+  except (ValueError, OSError) as error:
+    return str(error)
+
+
 def main(folder, model, coordinator, processes, process):
   cluster.join(coordinator, int(processes), int(process))
   root = pathlib.Path(folder)
@@ -156,6 +167,7 @@ def main(folder, model, coordinator, processes, process):
     cluster.in_turn('a test', _fail)
   except (ValueError, OSError) as error:
     told['error'] = str(error)
+  told['unshared'] = unshared(root, process)
   try:
     train(root / 'terminated', 100_000, mesh, data=_Terminated(mesh))
   except SystemExit as stopped:
