@@ -483,3 +483,14 @@ def test_a_fingerprint_is_the_same_on_host_and_device(shape, dtype):
   on_device = fingerprint.mark('a', jnp.asarray(x))
   assert fingerprint.mark('a', x) == on_device
   assert fingerprint.mark('a', turned) == on_device
+
+
+@pytest.mark.parametrize('shape', [(1,), (3,), (2, 3)])
+def test_every_bit_of_what_only_a_host_has_counts(shape):
+  x = np.full(shape, 1.5)
+  usual = fingerprint.of({'a': x})
+  for bit in range(64):
+    flipped = x.copy()
+    flipped.view(np.uint64).flat[-1] ^= np.uint64(1 << bit)
+    assert fingerprint.of({'a': flipped}) != usual, bit
+  assert fingerprint.of({'a': x.copy(order='F')}) == usual

@@ -58,6 +58,8 @@ def _bits_on_host(x: np.ndarray) -> int:
   A place is 1 and a step for each axis, so each axis needs only the sums over
   all the others.
   """
+  if x.dtype.itemsize > 4:  # Which no device here has: each half counts.
+    x = np.ascontiguousarray(x)[..., None].view(np.uint32)
   bits = x.view(f'u{x.dtype.itemsize}')
   total = int(bits.sum(dtype=np.uint32))
   for axis, length in enumerate(x.shape):
