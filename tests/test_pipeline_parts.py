@@ -252,3 +252,21 @@ def test_whether_a_model_is_to_be_made_the_first_process_knows(
   monkeypatch.setattr(pipeline.outcome, 'save', lambda *_: None)
   pipeline.export(config, str(tmp_path))
   assert bool(made) != is_made
+
+
+def test_what_another_process_does_not_find_is_said_before_anything_is_made(
+  config, tmp_path, monkeypatch
+):
+  def tell(name, words):
+    del name
+    return [words, 'Expected converted weights in base/llm, found none.']
+
+  def make(*_):
+    raise AssertionError('something is made')
+
+  monkeypatch.setattr(cluster, 'tell', tell)
+  monkeypatch.setattr(pipeline, 'check', lambda *_: None)
+  monkeypatch.setattr(pipeline, 'make', make)
+  with pytest.raises(OSError, match='^Process 1 says: Expected converted'):
+    pipeline.run(config, str(tmp_path / 'work'))
+  assert not list(tmp_path.iterdir())
