@@ -31,7 +31,10 @@ import sys
 from absl import app
 from vimonet_jax import main
 def fail(config, workdir):
+  if workdir.startswith('import '):
+    exec(workdir)
   raise {'value': ValueError, 'os': FileNotFoundError, 'bug': TypeError,
+         'package': ImportError,
          'stop': KeyboardInterrupt}[workdir]('Expected a, found b; do c.')
 main.TASKS['pipeline'] = fail
 app.run(main.main)
@@ -131,6 +134,20 @@ def test_a_wrong_command_ends_with_a_sentence(arguments, sentence):
       "Expected settings of the configuration, found 'step' Did you mean "
       '"steps" instead of "step"? among --config.instruct.step=9; its file',
     ),
+    (
+      [CONFIG, '--config.seed=1', '--config.eval.rose=9', '--task=eval'],
+      'among --config.eval.rose=9; its file lists those that there are.',
+    ),
+    # Behind others, which absl would define twice to tell what is wrong.
+    (
+      [CONFIG, '--config.workdir=a', '--config.seed=one'],
+      "of their kind, found flag --config.seed=one: invalid literal for int() "
+      "with base 10: 'one'; --helpshort lists flags",
+    ),
+    (
+      [CONFIG, '--config.workdir=a', '--quetsion=Why?'],
+      "of their kind, found Unknown command line flag 'quetsion'",
+    ),
   ],
 )
 def test_a_wrong_configuration_ends_with_a_sentence(arguments, sentence):
@@ -151,6 +168,14 @@ def test_a_wrong_configuration_ends_with_a_sentence(arguments, sentence):
     ('value', 1, 'Expected a, found b; do c.\n(--verbosity=1 shows where.)'),
     ('os', 1, 'Expected a, found b; do c.\n(--verbosity=1 shows where.)'),
     ('stop', 130, 'the same command goes on from here.'),
+    ('package', 1, 'Expected a, found b; do c.\n(--verbosity=1 shows where.)'),
+    (
+      'import nowhere.deeper',
+      1,
+      'Expected the package nowhere, found none; pip install -e . gets what '
+      "every task needs, and -e '.[EXTRA]' an extra of setup.py.\n"
+      '(--verbosity=1 shows where.)',
+    ),
   ],
 )
 def test_a_task_that_fails_or_is_stopped_ends_with_a_sentence(
@@ -171,5 +196,6 @@ def test_ctrl_c_is_heard_wherever_it_falls():
 def test_where_it_failed_is_told_on_request_and_a_bug_always_is():
   _, output = _run(CONFIG, '--workdir=value', '--verbosity=1', program=FAILING)
   assert 'Traceback' in output
-  _, output = _run(CONFIG, '--workdir=bug', program=FAILING)
-  assert 'Traceback' in output
+  for bug in ('bug', 'import vimonet_jax.nowhere'):
+    _, output = _run(CONFIG, f'--workdir={bug}', program=FAILING)
+    assert 'Traceback' in output

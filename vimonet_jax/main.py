@@ -299,9 +299,26 @@ def main(argv: list[str]) -> int:
     return 128 + signal.SIGINT
   except (ValueError, OSError, FloatingPointError) as error:
     # Settings or data that do not fit; what it says is written for the user.
-    print(f'\n{error}\n(--verbosity=1 shows where.)', file=sys.stderr)
-    logging.debug('It was raised here:', exc_info=True)
-    return 1
+    return _fail(str(error))
+  except ImportError as error:
+    # Ours have no name, and say what to install. Python's have one: of a
+    # package that is not there, or else it is a bug.
+    package = (error.name or '').partition('.')[0]
+    is_absent = isinstance(error, ModuleNotFoundError)
+    if package == 'vimonet_jax' or (package and not is_absent):
+      raise
+    return _fail(
+      f'Expected the package {package}, found none; pip install -e . gets what '
+      "every task needs, and -e '.[EXTRA]' an extra of setup.py."
+      if package
+      else str(error)
+    )
+
+
+def _fail(sentence: str) -> int:
+  print(f'\n{sentence}\n(--verbosity=1 shows where.)', file=sys.stderr)
+  logging.debug('It was raised here:', exc_info=True)
+  return 1
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -322,16 +339,25 @@ def parse(argv: list[str]) -> list[str]:
     while isinstance(told, Exception):  # Some carry another one as their text.
       told = told.args[0]
     told = ' '.join(str(told).split())
+    field = told.split(' ')[0].strip('\'"')
+    named = [x for x in settings if field in x.partition('=')[0].split('.')]
     _refuse(
       f'Expected settings of the configuration, found {told} among '
-      f'{" ".join(settings)}; its file lists those that there are.'
+      f'{" ".join(named or settings)}; its file lists those that there are.'
     )
   except flags.Error as error:
-    *_, last = str(error).strip().splitlines()
+    # What absl would say; parsed again, settings would be defined twice.
+    *before, last = str(error).strip().splitlines()
     kind, _, told = last.strip().partition(': ')
     if kind == 'ValueError':  # Raised by the configuration's file.
       _refuse(told)
-    return app.parse_flags_with_usage(argv)  # As absl says it.
+    if before:  # Likewise, and a mistake in it.
+      _refuse(str(error))
+    _refuse(
+      'Expected flags that there are, with values of their kind, found '
+      f'{last.rstrip(".")}; --helpshort lists flags, the file of --config '
+      'settings.'
+    )
 
 
 def _refuse(sentence: str) -> NoReturn:
