@@ -377,6 +377,21 @@ def test_retry_after_is_waited_for(server, tmp_path, is_date):
   assert min(others) - first >= (0.9 if is_date else 0.6)
 
 
+def test_a_date_to_come_back_is_by_the_clock_of_the_service():
+  def date(after_s):
+    return email.utils.formatdate(time.time() + after_s, usegmt=True)
+
+  # Its clock is an hour slow, a day fast, or not told.
+  for late_s in (-3600, 86400):
+    headers = {'retry-after': date(late_s + 9), 'date': date(late_s)}
+    assert 8 <= chat_sender._retry_after_s(headers) <= 10
+  for headers in ({}, {'date': 'now'}):
+    headers = {'retry-after': date(9), **headers}
+    assert 7 <= chat_sender._retry_after_s(headers) <= 9
+  for told in ('', 'soon', '-5', 'nan', date(-9)):
+    assert chat_sender._retry_after_s({'retry-after': told}) == 0
+
+
 def test_others_rest_as_well_after_retry_after(server, tmp_path):
   server.act = _acts(Act(status=429, headers={'Retry-After': '0.8'}), Act())
   client = _client(server, tmp_path, max_at_once=2, requests_per_minute=600)
@@ -415,6 +430,49 @@ def test_what_cannot_pass_stops_at_once_with_a_sentence(
   assert client.spent_usd == 0
 
 
+@pytest.mark.parametrize(
+  'usage',
+  [
+    None,
+    [],
+    'much',
+    {'total_tokens': 9},
+    {'prompt_tokens': '7', 'completion_tokens': 1},
+    {'prompt_tokens': -7, 'completion_tokens': 1},
+  ],
+)
+def test_a_count_that_says_nothing_counts_the_most(server, tmp_path, usage):
+  body = _service(server).body(_request('a'))
+  plain = chat_server.completion('a', body, Act())
+  # As some services send it beside an answer.
+  raw = json.dumps({**plain, 'usage': usage, 'error': None, 'model': None})
+  server.act = lambda asked: Act(raw=raw)
+  client = _client(server, tmp_path)
+  most = client.service.most_tokens(body)
+  for _ in range(2):  # From the service, and from what was kept.
+    (reply,) = client.ask([_request('a')])
+    assert (reply.status, reply.text, reply.model) == ('ok', 'What is a?', '')
+    assert (reply.input_tokens, reply.output_tokens) == most
+  assert len(server.asked) == 1
+  assert client.spent_usd == pytest.approx(client.service.usd(*most))
+
+
+@pytest.mark.parametrize('schema', [None, {'type': 'object'}])
+def test_half_a_surrogate_pair_is_written_as_a_question_mark(
+  server, tmp_path, schema
+):
+  text = '{"said": "ha \ud83d"}' if schema is None else r'{"said": "ha \ud83d"}'
+  server.act = lambda asked: Act(text=text)
+  for _ in range(2):
+    (reply,) = _client(server, tmp_path).ask([_request('a', schema=schema)])
+    assert reply.status == 'ok'
+    if schema is None:
+      assert reply.text == '{"said": "ha ?"}'
+    else:
+      assert reply.parsed == {'said': 'ha ?'}
+  assert len(server.asked) == 1
+
+
 # --- Structured output -------------------------------------------------------
 
 
@@ -438,6 +496,7 @@ def test_an_answer_is_parsed_by_its_schema(server, tmp_path):
     ('{"score": 4, "why": ""}', None),
     ('{"score": 4', None),
     ('[]', None),
+    ('[' * 100_000, None),
     ('four', None),
     ('', None),
   ],

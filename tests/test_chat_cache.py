@@ -48,14 +48,14 @@ def test_a_file_that_is_being_written_leaves_the_old_one(tmp_path, monkeypatch):
 
 
 def test_a_folder_is_for_one_at_a_time(tmp_path):
-  cache = chat_cache.Cache(str(tmp_path))
+  folder = str(tmp_path / 'new')
   with (
-    cache.locked(),
+    chat_cache.locked(folder),
     pytest.raises(ValueError, match='the only one'),
-    chat_cache.Cache(str(tmp_path)).locked(),
+    chat_cache.locked(folder),
   ):
     pass
-  with cache.locked():
+  with chat_cache.locked(folder):
     pass
 
 

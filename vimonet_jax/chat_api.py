@@ -124,7 +124,7 @@ class Client:
       tqdm.tqdm(
         desc='replies', total=total, disable=not progress, dynamic_ncols=True
       ) as bar,
-      self.cache.locked(),
+      chat_cache.locked(self.cache.folder),
       chat_cache.Purse(self.cache.folder, self.service.budget_usd) as purse,
       _told_to_stop(stopping),
       chat_sender.Sender(self.service, self.cache, purse, stopping) as sender,
@@ -239,7 +239,7 @@ class Client:
     """
     added, known, errors = 0, 0, {}
     with (
-      self.cache.locked(),
+      chat_cache.locked(self.cache.folder),
       chat_cache.Purse(self.cache.folder, self.service.budget_usd) as purse,
       open(path, encoding='utf-8') as f,
     ):
@@ -252,7 +252,7 @@ class Client:
         elif completion in [r['completion'] for r in self.cache.replies(key)]:
           known += 1
         else:
-          tokens = chat_messages.tokens_of(completion)
+          tokens = chat_messages.tokens_of(completion) or (0, 0)
           usd = BATCH_PRICE * self.service.usd(*tokens)
           self.cache.add(key, completion, usd)
           purse.charge(key, usd)
@@ -287,7 +287,7 @@ class Client:
 def _read_batch_line(line: str) -> tuple[str, Json, str]:
   """(key, completion, what is wrong) of one line of an output file."""
   try:
-    row = json.loads(line)
+    row = chat_messages.read_json(line)
     key = row['custom_id']
     response, error = row.get('response') or {}, row.get('error')
   except (ValueError, KeyError, TypeError, AttributeError):

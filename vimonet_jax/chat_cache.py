@@ -71,20 +71,6 @@ class Cache:
     os.replace(f'{path}.part', path)
     return content['replies']
 
-  @contextlib.contextmanager
-  def locked(self) -> Iterator[None]:
-    """Keeps other processes from asking, and paying, the same at once."""
-    os.makedirs(self.folder, exist_ok=True)
-    with open(os.path.join(self.folder, 'lock'), 'w') as f:
-      try:
-        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError:
-        raise ValueError(
-          f'Expected to be the only one that asks with {self.folder}, found '
-          'another that does so now; wait for it or name another folder.'
-        ) from None
-      yield
-
   def _read(self, key: str) -> Json:
     path = self.path(key)
     try:
@@ -98,6 +84,25 @@ class Cache:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
       logging.warning('%s is damaged (%s); it is asked again.', path, error)
     return {'request': None, 'replies': []}
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+  """Keeps other processes from asking, and paying, the same at once.
+
+  Raises:
+    ValueError: another one does so now.
+  """
+  os.makedirs(folder, exist_ok=True)
+  with open(os.path.join(folder, 'lock'), 'w') as f:
+    try:
+      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise ValueError(
+        f'Expected to be the only one that asks with {folder}, found another '
+        'that does so now; wait for it or name another folder.'
+      ) from None
+    yield
 
 
 class Purse:

@@ -220,7 +220,7 @@ class _Answer(NamedTuple):
 def reply_of(request: Request, outcome: Outcome, *, is_cached: bool) -> Reply:
   completions = [reply['completion'] for reply in outcome.replies]
   answers = [_answer(each, request) for each in completions]
-  tokens = [tokens_of(each) for each in completions]
+  tokens = [tokens_of(each) or (0, 0) for each in completions]
   reply = Reply(
     id=request.id,
     status='failed',
@@ -236,7 +236,7 @@ def reply_of(request: Request, outcome: Outcome, *, is_cached: bool) -> Reply:
   return dataclasses.replace(
     reply,
     **answers[-1]._asdict(),
-    model=completions[-1].get('model', ''),
+    model=completions[-1].get('model') or '',
     rejected=reply.rejected[:-1],
   )
 
@@ -253,7 +253,7 @@ def is_settled(
 
 def _answer(completion: Json, request: Request) -> _Answer:
   """What one completion says, and whether that is valid."""
-  if 'error' in completion:
+  if 'choices' not in completion:
     return _Answer(
       'refused', completion['error']['message'], problem='filtered'
     )
@@ -275,7 +275,7 @@ def _answer(completion: Json, request: Request) -> _Answer:
     return _Answer('ok', text)
   fenced = re.fullmatch(r'\s*```(?:json)?\s*\n(.*)\n```\s*', text, re.DOTALL)
   try:
-    parsed = json.loads(
+    parsed = read_json(
       fenced.group(1) if fenced else text, parse_constant=_no_number
     )
   except ValueError as error:
@@ -324,7 +324,23 @@ def missing(package: str) -> ImportError:
   )
 
 
+def read_json(text: str, **how: Any) -> Any:
+  """What a service says, with `?` for each half of a surrogate pair.
+
+  Models that stop within an emoji write one, which no file of UTF-8 can hold.
+
+  Raises:
+    ValueError: it is no JSON, or one that is nested without end.
+  """
+  try:
+    found = json.loads(text, **how)
+    return json.loads(as_text(found).encode('utf-8', 'replace'))
+  except RecursionError:
+    raise ValueError('nested too deeply') from None
+
+
 def is_completion(value: Any) -> bool:
+  """Whether a service answered; some send an `error` of null as well."""
   try:
     choice = value['choices'][0]
     return (
@@ -335,10 +351,18 @@ def is_completion(value: Any) -> bool:
     return False
 
 
-def tokens_of(completion: Json) -> tuple[int, int]:
-  """Input and output, 0 for what a filter held back."""
-  usage = completion.get('usage') or {}
-  return usage.get('prompt_tokens') or 0, usage.get('completion_tokens') or 0
+def tokens_of(completion: Json) -> tuple[int, int] | None:
+  """Input and output; None where a service does not say, in its way or at all.
+
+  What a filter held back has none of either.
+  """
+  if 'choices' not in completion:
+    return 0, 0
+  usage = completion.get('usage')
+  usage = usage if isinstance(usage, dict) else {}
+  counts = usage.get('prompt_tokens'), usage.get('completion_tokens')
+  is_said = all(isinstance(n, int) and n >= 0 for n in counts)
+  return counts if is_said else None
 
 
 def one_line(text: str) -> str:

@@ -2,12 +2,12 @@
 
 import email.utils
 import itertools
-import json
 import logging
 import os
 import random
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from vimonet_jax import chat_cache, chat_messages
@@ -183,11 +183,13 @@ class Sender:
       except (ServiceError, _StoppedError):
         costs(0.0)
         raise
-      if 'error' not in completion and not completion.get('usage'):
+      tokens = chat_messages.tokens_of(completion)
+      if tokens is None:
+        tokens = most
         completion['usage'] = dict(
           zip(('prompt_tokens', 'completion_tokens'), most, strict=True)
         )
-      usd = self._service.usd(*chat_messages.tokens_of(completion))
+      usd = self._service.usd(*tokens)
       text, _ = chat_messages.without_images(body)
       replies = self._cache.add(key, completion, usd, text)
       costs(usd)
@@ -216,7 +218,7 @@ class Sender:
         may_cost=type(cause).__name__ not in _NEVER_CONNECTED,
       )
     try:
-      completion = json.loads(text)
+      completion = chat_messages.read_json(text)
     except ValueError:
       completion = None
     if not chat_messages.is_completion(completion):
@@ -230,7 +232,7 @@ class Sender:
     status = error.status_code
     body = error.body if isinstance(error.body, dict) else {}
     message = self._hidden(f'{status}: {body.get("message") or error.message}')
-    rest_s = _retry_after_s(error.response.headers.get('retry-after', ''))
+    rest_s = _retry_after_s(error.response.headers)
     is_final = error.code == _NO_MONEY or rest_s > _MAX_RETRY_AFTER_S
     if error.code in _FILTERED:
       return {'error': {'code': error.code, 'message': message}}
@@ -258,15 +260,22 @@ class Sender:
     return chat_messages.one_line(text.replace(self._key, '(key)'))
 
 
-def _retry_after_s(header: str) -> float:
-  """Seconds that a service wants to be left alone; a number or a date."""
+def _retry_after_s(headers: Mapping[str, str]) -> float:
+  """Seconds that a service wants to be left alone; a number or a date.
+
+  A date is by the service's clock, which says in `Date` how late it is.
+  """
+  wanted = headers.get('retry-after', '')
   try:
-    return max(0.0, float(header))
+    return max(0.0, float(wanted))
   except ValueError:
     pass
   try:
-    return max(
-      0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-    )
+    until_s = email.utils.parsedate_to_datetime(wanted).timestamp()
   except ValueError:
     return 0.0
+  try:
+    now_s = email.utils.parsedate_to_datetime(headers['date']).timestamp()
+  except (KeyError, ValueError):
+    now_s = time.time()
+  return max(0.0, until_s - now_s)
