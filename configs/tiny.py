@@ -240,7 +240,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     ),
     # Validation questions a domain at the end of each stage.
     'probe_per_domain': 40,
-    **_benchmarks(),
+    **_part('benchmarks'),
   })  # fmt: skip
 
   # --task=parity: the same batches through PyTorch; see comparison.py.
@@ -261,58 +261,16 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'length': 0,
     'search': False,
   })  # fmt: skip
-  # --task=annotate: captions and questions from a paid chat service; see
-  # vimonet_jax/annotate.py.
-  config.annotate = ml_collections.ConfigDict({
-    # The folder of the clips; see vimonet_jax/annotation/clips.py.
-    'path': '',
-    # dry_run: print what would be asked, and about what it costs. ask: do it.
-    # batch: read batch/*.out.jsonl, and write *.in.jsonl of what is left.
-    'mode': 'dry_run',
-    # Of clips for which clips.jsonl names none.
-    'licence': 'unknown',
-    # Which frames of a video are shown (MotionLLM's step), pixels of their
-    # longer side, and how many there may be of a clip.
-    'every': 15,
-    'side': 512,
-    'max_images': 40,
-    # Who is asked; see chat_messages.Service. The key is in the environment.
-    'service': {
-      'base_url': 'https://api.openai.com/v1',
-      'key_variable': 'OPENAI_API_KEY',
-      'budget_usd': 5.0,
-      'max_at_once': 8,
-      'requests_per_minute': 300.0,
-      'timeout_s': 120.0,
-      'tries': 3,
-      'max_tokens_field': 'max_tokens',
-    },
-    # The model of each step, and what a million of its tokens cost; negative:
-    # not known. Images are sent at low detail, where gpt-4o counts 85 tokens;
-    # 1445 is more than most models count.
-    'captions': {
-      'model': '',
-      'input_usd': -1.0,
-      'output_usd': -1.0,
-      'max_tokens': 256,
-      'image_tokens': 1445,
-    },
-    'questions': {
-      'model': '',
-      'input_usd': -1.0,
-      'output_usd': -1.0,
-      'max_tokens': 2048,
-    },
-  })  # fmt: skip
+  config.annotate = _part('annotation')
   if arg == 'smoke':
     _make_smoke(config)
   return config
 
 
-def _benchmarks() -> ml_collections.ConfigDict:
-  """What every preset says of benchmarks' files."""
+def _part(name: str) -> ml_collections.ConfigDict:
+  """What every preset has: `benchmarks`, `annotation`."""
   # From wherever the program is started.
-  path = pathlib.Path(__file__).with_name('benchmarks.py')
+  path = pathlib.Path(__file__).with_name(f'{name}.py')
   return runpy.run_path(str(path))['get_config']()
 
 

@@ -79,10 +79,10 @@ def _stage(steps, trainable, learning_rates, mixes, **changes):
   })  # fmt: skip
 
 
-def _benchmarks() -> ml_collections.ConfigDict:
-  """What every preset says of benchmarks' files."""
+def _part(name: str) -> ml_collections.ConfigDict:
+  """What every preset has: `benchmarks`, `annotation`."""
   # From wherever the program is started.
-  path = pathlib.Path(__file__).with_name('benchmarks.py')
+  path = pathlib.Path(__file__).with_name(f'{name}.py')
   return runpy.run_path(str(path))['get_config']()
 
 
@@ -252,7 +252,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'quantize': '',
     'corruptions': (('motion', 'L2'), ('both', 'L2'), ('both', 'swapped')),
     'probe_per_domain': 0,
-    **_benchmarks(),
+    **_part('benchmarks'),
   })  # fmt: skip
   # Of --task=parity; see vimonet_jax/comparison.py.
   config.parity = ml_collections.ConfigDict({
@@ -272,6 +272,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'length': 0,
     'search': False,
   })  # fmt: skip
+  config.annotate = _part('annotation')
   if arg == 'motion':
     config.eval.corruptions = ()
   return config

@@ -15,7 +15,7 @@ import numpy as np
 import presets
 import pytest
 
-from vimonet_jax import annotate, chat_api, chat_sender
+from vimonet_jax import annotate, chat_api, chat_cache, chat_sender
 from vimonet_jax.annotation import key_frames
 from vimonet_jax.data import video_sets, views
 from vimonet_jax.synthetic import actions
@@ -383,6 +383,43 @@ def test_files_that_cannot_be_read_are_told_before_anything_is_sent(
   assert len(server.asked) == 2
 
 
+def test_a_dry_run_names_what_cannot_be_asked_about(
+  server, folder, tmp_path, capsys
+):
+  _list(folder, *(
+    {'id': f'gone-{n:02d}', 'video': 'gone.mp4'} for n in range(12)
+  ), {'id': 'b', 'video': 'b.mp4'})  # fmt: skip
+  settings = _settings(server, folder, mode='dry_run')
+  assert annotate.run(settings, str(tmp_path / 'out')) == 0
+  told = capsys.readouterr().out
+  assert 'Not to be asked about, 12 clips:\n  gone-00: ' in told
+  assert 'gone.mp4: expected a video, found no such file' in told
+  assert '  ... and 2 more\nTo be asked:' in told
+  assert 'gone-09: ' in told
+  assert 'gone-10: ' not in told
+
+
+@pytest.mark.parametrize('mode', ['dry_run', 'ask', 'batch'])
+def test_one_process_at_a_time_is_at_work_in_a_folder(
+  server, folder, tmp_path, mode
+):
+  out = str(tmp_path / 'out')
+  with (
+    chat_cache.locked(out),
+    pytest.raises(ValueError, match='to be the only one that asks with'),
+  ):
+    annotate.run(_settings(server, folder, mode=mode), out)
+  assert os.listdir(out) == ['lock']  # Nor were frames made.
+
+
+def test_a_model_that_takes_no_temperature_is_told_none(
+  server, folder, tmp_path
+):
+  settings = _settings(server, folder, service__temperature=-1.0)
+  assert annotate.run(settings, str(tmp_path / 'out')) == 0
+  assert not any('temperature' in asked.body for asked in server.asked)
+
+
 def test_a_video_with_too_many_key_frames_is_refused(server, folder, tmp_path):
   out = tmp_path / 'out'
   annotate.run(_settings(server, folder, max_images=2), str(out))
@@ -509,7 +546,7 @@ def test_a_missing_package_is_named_before_any_video_is_read(
   server, folder, tmp_path, monkeypatch, package
 ):
   monkeypatch.setitem(sys.modules, package, None)
-  with pytest.raises(ValueError, match=rf'{package}.*\[api\]'):
+  with pytest.raises(ImportError, match=rf'{package}.*\[api\]'):
     annotate.run(_settings(server, folder), str(tmp_path / 'out'))
   assert not (tmp_path / 'out').exists()
 

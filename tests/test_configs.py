@@ -70,6 +70,13 @@ def test_smoke_is_the_same_road():
     assert smoke[stage].steps < whole[stage].steps / 10
 
 
+@pytest.mark.parametrize(
+  'name', ['mocap', 'vicuna7b', 'vimos', 'studies/ablation']
+)
+def test_what_no_model_matters_for_can_be_done_with_every_preset(name):
+  assert presets.load(name).annotate == presets.load('tiny').annotate
+
+
 @pytest.mark.parametrize('arg', ['', 'motion'])
 def test_the_paper_preset_has_the_published_sizes(arg):
   config = presets.load('vicuna7b', arg)

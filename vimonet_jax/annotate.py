@@ -23,7 +23,7 @@ from typing import Any
 
 import tqdm
 
-from vimonet_jax import chat_api, chat_messages
+from vimonet_jax import chat_api, chat_cache, chat_messages
 from vimonet_jax.annotation import (
   batch_files,
   contradictions,
@@ -42,6 +42,7 @@ _PACKAGES = {
   'ask': ('jsonschema', 'openai'),
   'batch': ('jsonschema',),
 }
+_SHOWN_LOST = 10
 # Stands for a caption where nobody knows it yet, to tell what it may cost.
 _UNKNOWN = ' '.join(['movement'] * prompts.MAX_WORDS)
 
@@ -50,7 +51,7 @@ def run(settings: Settings, output: str) -> int:
   """Annotates the clips of a folder, or tells what that would take.
 
   Args:
-    settings: as config.annotate in configs/tiny.py has them.
+    settings: as configs/annotation.py has them.
     output: the folder to write to.
 
   Returns:
@@ -58,13 +59,16 @@ def run(settings: Settings, output: str) -> int:
     run.
 
   Raises:
-    ValueError: settings, clips or the environment are not as they should be.
+    ValueError: settings, clips or the environment are not as they should be,
+      or another process is at work in the folder.
+    ImportError: a package is missing.
   """
   _check(settings)
-  task = _Task(settings, output)
-  return {'dry_run': task.preview, 'ask': task.ask, 'batch': task.exchange}[
-    settings['mode']
-  ]()
+  # Another one would make the same frames, and write the same batches.
+  with chat_cache.locked(output):
+    task = _Task(settings, output)
+    ways = {'dry_run': task.preview, 'ask': task.ask, 'batch': task.exchange}
+    return ways[settings['mode']]()
 
 
 class _Task:
@@ -266,8 +270,14 @@ class _Task:
   # --- What is told ----------------------------------------------------------
 
   def _tell_plan(self, *, price: float = 1.0) -> float:
-    """To whom what is sent, and about what all of it costs, in USD."""
+    """What cannot be asked, who is sent what, and about what all costs, USD."""
     total_usd = 0.0
+    if lost := self.results.lost:
+      print(f'Not to be asked about, {len(lost)} clips:')
+      for told in lost[:_SHOWN_LOST]:
+        print(f'  {told}')
+      if len(lost) > _SHOWN_LOST:
+        print(f'  ... and {len(lost) - _SHOWN_LOST} more')
     print('To be asked:')
     for step, client in self.clients.items():
       found = client.estimate(self._requests(step, stand_in=_UNKNOWN))
@@ -314,7 +324,7 @@ def _check(settings: Settings) -> None:
   if not settings:
     raise ValueError(
       'Expected a configuration with a block annotate, found none; use '
-      '--config=configs/tiny.py, for the model does not matter here.'
+      '--config=configs/tiny.py, or add the one of configs/annotation.py.'
     )
   if settings['mode'] not in _PACKAGES:
     raise ValueError(
@@ -326,7 +336,7 @@ def _check(settings: Settings) -> None:
       importlib.import_module(package)
     except ImportError:
       # Now, and not when all videos are read.
-      raise ValueError(str(chat_messages.missing(package))) from None
+      raise chat_messages.missing(package) from None
   for name in ('every', 'side', 'max_images'):
     if settings[name] < 1:
       raise ValueError(
@@ -346,4 +356,7 @@ def _service(settings: Settings, step: str) -> chat_api.Service:
       'set all three from its price list (0 where it costs nothing), for the '
       'budget counts with them.'
     )
-  return chat_api.Service(**{**settings['service'], **fields})
+  fields = {**settings['service'], **fields}
+  if fields['temperature'] < 0:
+    fields['temperature'] = None
+  return chat_api.Service(**fields)

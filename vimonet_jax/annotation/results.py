@@ -52,13 +52,13 @@ class Results:
     self._rejected: list[dict[str, Any]] = []
     self._settled = {step: set() for step in STEPS}
     self._counts = {step: collections.Counter() for step in STEPS}
-    self.lost = 0
+    self.lost: list[str] = []  # Whom nobody can be asked about, and why.
 
   # --- Clips -----------------------------------------------------------------
 
   def lose(self, clip: clip_lib.Clip, reason: str) -> None:
     """Nothing can be asked about a clip."""
-    self.lost += 1
+    self.lost.append(f'{clip.id}: {reason}')
     self._reject(clip.id, 'clip', replies.Refused('', reason))
 
   def add(
@@ -254,6 +254,7 @@ class Results:
       lines.append(f'{step:{width}}' + ''.join(f'{x:>14}' for x in shown))
     lines.append(
       f'{len(self._clips)} clips'
-      + (f', {self.lost} more that could not be asked about' * bool(self.lost))
+      + f', {len(self.lost)} more that could not be asked about'
+      * bool(self.lost)
     )
     return '\n'.join(lines)
