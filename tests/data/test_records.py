@@ -82,6 +82,21 @@ def test_a_broken_line_is_named(tmp_path):
     list(records.read_json_lines(str(path)))
 
 
+def test_lines_that_windows_has_saved_are_read(tmp_path):
+  path = tmp_path / 'turns.jsonl'
+  path.write_bytes('\ufeff{"a": "é"}\r\n\r\n{"a": 2}\r\n'.encode())
+  assert list(records.read_json_lines(str(path))) == [{'a': 'é'}, {'a': 2}]
+  path.write_bytes(b'\xef\xbb\xbf[1]')
+  assert records.read_json_list(path) == [1]
+
+
+def test_lines_in_another_encoding_are_refused_in_a_sentence(tmp_path):
+  path = tmp_path / 'turns.jsonl'
+  path.write_bytes('{"a": "é"}\n'.encode('latin-1'))
+  with pytest.raises(ValueError, match=r'turns.jsonl: expected .* in UTF-8'):
+    list(records.read_json_lines(str(path)))
+
+
 def test_a_record_cannot_be_changed():
   with pytest.raises(dataclasses.FrozenInstanceError):
     _record().id = 'other'

@@ -204,7 +204,7 @@ def read_json(path: str | os.PathLike) -> Any:
       )
     return found
 
-  with open(path, encoding='utf-8') as f:
+  with open(path, encoding='utf-8-sig') as f:
     try:
       return json.load(f, object_pairs_hook=once)
     except json.JSONDecodeError as e:
@@ -216,7 +216,7 @@ def read_json(path: str | os.PathLike) -> Any:
 
 def _rows(path: str | os.PathLike) -> list[Any]:
   """The fields of each question; the layout shows in the first line."""
-  with open(path, encoding='utf-8') as f:
+  with open(path, encoding='utf-8-sig') as f:
     first = next(filter(str.strip, f), '')
     is_alone = not any(map(str.strip, f))
   try:

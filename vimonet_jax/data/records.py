@@ -180,22 +180,36 @@ def write_json_lines(path: str, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_json_lines(path: str) -> Iterator[dict[str, Any]]:
-  with open(path, encoding='utf-8') as f:
-    for number, line in enumerate(f, 1):
-      if not line.strip():
-        continue
-      try:
-        yield json.loads(line)
-      except json.JSONDecodeError as e:
-        raise ValueError(
-          f'{path}, line {number}: expected one JSON object a line, found '
-          f'{line[:40]!r}; mend or remove that line.'
-        ) from e
+  """What a file holds, also one that an editor of Windows has saved as UTF-8.
+
+  Raises:
+    ValueError: a line is no JSON, or the file no UTF-8.
+  """
+  try:
+    with open(path, encoding='utf-8-sig') as f:
+      for number, line in enumerate(f, 1):
+        if line.strip():
+          yield _read_line(f'{path}, line {number}', line)
+  except UnicodeDecodeError as e:
+    raise ValueError(
+      f'{path}: expected JSON lines in UTF-8, found {e.reason}; save it as '
+      'UTF-8.'
+    ) from e
+
+
+def _read_line(where: str, line: str) -> dict[str, Any]:
+  try:
+    return json.loads(line)
+  except json.JSONDecodeError as e:
+    raise ValueError(
+      f'{where}: expected one JSON object a line, found {line[:40]!r}; mend or '
+      'remove that line.'
+    ) from e
 
 
 def read_json_list(path: str | os.PathLike) -> list[Any]:
   """What a file holds that is one JSON list, as benchmarks are published."""
-  with open(path, encoding='utf-8') as f:
+  with open(path, encoding='utf-8-sig') as f:
     try:
       found = json.load(f)
     except ValueError as e:

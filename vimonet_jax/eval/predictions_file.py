@@ -142,7 +142,7 @@ def _rows(path: str | os.PathLike) -> list[Any]:
       f'Expected a file of predictions, found no {path}; correct the path.'
     )
   try:
-    with open(path, encoding='utf-8') as f:
+    with open(path, encoding='utf-8-sig') as f:
       first = next(filter(str.strip, f), '')
     if first.lstrip().startswith('['):
       rows = records_lib.read_json_list(path)
