@@ -46,7 +46,6 @@ setuptools.setup(
     'beam': ['apache-beam[gcp]'],
     'tpu': ['jax[tpu]'],
     'cuda': ['jax[cuda12]'],
-    'demo': ['gradio'],
     'dev': [*TEST, 'ruff'],
   },
 )

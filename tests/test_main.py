@@ -1,6 +1,9 @@
 import pathlib
+import re
+import runpy
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -99,6 +102,11 @@ def test_flags_say_otherwise_than_the_configuration(arguments, told):
       [CONFIG, '--workdir=gs://bucket/run'],
       'a mounted file system, found gs://bucket/run; mount the bucket on every',
     ),
+    ([CONFIG, '--workdir=setup.py'], '--workdir to be a folder, found the'),
+    (
+      [CONFIG, '--task=show', '--output=README.md'],
+      'Expected --output to be a folder, found the file README.md; name',
+    ),
     (
       [CONFIG, '--task=chat', '--distributed'],
       'Expected --task=chat in one process, found flags for several; start it',
@@ -185,6 +193,22 @@ def test_a_task_that_fails_or_is_stopped_ends_with_a_sentence(
   assert found == status
   assert output.strip().endswith(sentence)
   assert 'Traceback' not in output
+
+
+def test_what_can_be_installed_is_called_as_setup_calls_it(monkeypatch):
+  told = {}
+  # Python no longer brings setuptools, which only installs.
+  stub = types.SimpleNamespace(setup=told.update, find_packages=lambda **_: [])
+  monkeypatch.setitem(sys.modules, 'setuptools', stub)
+  runpy.run_path(str(ROOT / 'setup.py'))
+  named = {
+    name
+    for folder in ('vimonet_jax', 'configs', 'launch', 'README.md', 'tests')
+    for path in (ROOT / folder, *(ROOT / folder).rglob('*.*'))
+    if path.suffix in ('.py', '.sh', '.md')
+    for name in re.findall(r"'\.\[([a-z]+)\]'", path.read_text())
+  }
+  assert {'api', 'parity', 'beam'} < named <= set(told['extras_require'])
 
 
 def test_ctrl_c_is_heard_wherever_it_falls():

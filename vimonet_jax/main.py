@@ -240,11 +240,15 @@ def _join(task: str) -> None:
   cluster.join(*address)
 
 
-def _check_mounted(workdir: str) -> None:
-  if '://' in workdir:
+def _check_folder(flag: str, path: str) -> None:
+  if '://' in path:
     raise ValueError(
-      f'Expected --workdir to be a folder of a mounted file system, found '
-      f'{workdir}; mount the bucket on every host and name the folder there.'
+      f'Expected {flag} to be a folder of a mounted file system, found {path}; '
+      'mount the bucket on every host and name the folder there.'
+    )
+  if os.path.isfile(path):
+    raise ValueError(
+      f'Expected {flag} to be a folder, found the file {path}; name another.'
     )
 
 
@@ -290,7 +294,8 @@ def main(argv: list[str]) -> int:
   try:
     with _hears_ctrl_c():
       workdir = _WORKDIR.value or config.workdir
-      _check_mounted(workdir)
+      _check_folder('--workdir', workdir)
+      _check_folder('--output', _OUTPUT.value or '')
       _join(task)
       return TASKS[task](config, workdir)
   except KeyboardInterrupt:

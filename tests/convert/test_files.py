@@ -364,7 +364,7 @@ def test_without_the_package_it_says_what_to_install(
   monkeypatch.setitem(sys.modules, package, None)
   with pytest.raises(
     files.CheckpointFileError,
-    match=rf'package {package} .*pip install .*parity',
+    match=rf"package {package} .*pip install -e '\.\[parity\]'",
   ):
     files.open_checkpoint(path)
 

@@ -17,7 +17,7 @@ def test_a_missing_package_is_named_before_anything_is_made(
   tmp_path, monkeypatch
 ):
   monkeypatch.setitem(sys.modules, 'apache_beam.options', None)
-  with pytest.raises(ValueError, match=r"pip install 'apache-beam\[gcp\]'"):
+  with pytest.raises(ValueError, match=r"pip install -e '\.\[beam\]'"):
     builder.build(samples.Fake(), tmp_path / 'data', beam='direct')
   assert not (tmp_path / 'data').exists()
 

@@ -385,5 +385,5 @@ def _import(name: str) -> Any:
   except ImportError as e:
     raise CheckpointFileError(
       f'Expected the package {name} for weights of PyTorch, found none; '
-      "install it with pip install 'vimonet_jax[parity]'."
+      "install it with pip install -e '.[parity]'."
     ) from e

@@ -40,7 +40,7 @@ def options(runner: str, flags: Sequence[str]) -> dict[str, Any]:
   except ImportError:
     raise ValueError(
       f'Expected the package apache-beam for data.beam={runner}, found none; '
-      "pip install 'apache-beam[gcp]', or leave data.beam empty."
+      "pip install -e '.[beam]', or leave data.beam empty."
     ) from None
   return {
     'beam_runner': RUNNERS[runner],

@@ -68,7 +68,8 @@ def score(
     import bert_score
   except ImportError as e:
     raise ImportError(
-      'Expected the package bert-score, found none; pip install bert-score.'
+      'Expected the package bert-score, found none; pip install -e '
+      "'.[bertscore]'."
     ) from e
   _, _, f1_N = bert_score.score(
     list(predictions),

@@ -53,7 +53,7 @@ def check_ready() -> None:
     raise ValueError(
       f'Expected {", ".join(PACKAGES)} for --task=parity, found no '
       f'{", ".join(missing)}; install them with pip install '
-      "'vimonet_jax[parity]'."
+      "-e '.[parity]'."
     )
   if not work_folder.RESTATEMENT.is_file():
     raise ValueError(
