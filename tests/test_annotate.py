@@ -412,6 +412,18 @@ def test_one_process_at_a_time_is_at_work_in_a_folder(
   assert os.listdir(out) == ['lock']  # Nor were frames made.
 
 
+def test_what_costs_nothing_needs_no_budget(server, folder, tmp_path, capsys):
+  free = {
+    f'{step}__{field}': 0.0
+    for step in ('captions', 'questions')
+    for field in ('input_usd', 'output_usd')
+  }
+  settings = _settings(server, folder, service__budget_usd=0.0, **free)
+  assert annotate.run(settings, str(tmp_path / 'out')) == 0
+  assert len(server.asked) == 5
+  assert '$0.0000 spent in all' in capsys.readouterr().out
+
+
 def test_a_model_that_takes_no_temperature_is_told_none(
   server, folder, tmp_path
 ):

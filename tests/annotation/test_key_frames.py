@@ -38,6 +38,13 @@ def test_the_whole_frame_is_kept_in_its_proportions(tmp_path):
   assert pixels[20, 40].max() < 50
 
 
+def test_the_longer_side_of_what_was_filmed_upright_is_bounded(tmp_path):
+  folder = tmp_path / 'images'
+  folder.mkdir()
+  Image.fromarray(np.zeros((160, 90, 3), np.uint8)).save(folder / '0.png')
+  assert _sizes(_read(folder, tmp_path, side=80)) == [(45, 80)]
+
+
 def test_small_frames_stay_as_they_are(tmp_path):
   path = films.write(tmp_path / 'a.mp4', 0)
   assert _sizes(_read(path, tmp_path)) == [(32, 32)] * 3
