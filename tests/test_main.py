@@ -34,7 +34,7 @@ import sys
 from absl import app
 from vimonet_jax import main
 def fail(config, workdir):
-  if workdir.startswith('import '):
+  if workdir.startswith(('import ', 'open(')):
     exec(workdir)
   raise {'value': ValueError, 'os': FileNotFoundError, 'bug': TypeError,
          'package': ImportError,
@@ -176,6 +176,12 @@ def test_a_wrong_configuration_ends_with_a_sentence(arguments, sentence):
     ('value', 1, 'Expected a, found b; do c.\n(--verbosity=1 shows where.)'),
     ('os', 1, 'Expected a, found b; do c.\n(--verbosity=1 shows where.)'),
     ('stop', 130, 'the same command goes on from here.'),
+    (
+      "open('no/file')",
+      1,
+      'Expected to open no/file, found: No such file or directory; correct the '
+      'path, or who may use it.\n(--verbosity=1 shows where.)',
+    ),
     ('package', 1, 'Expected a, found b; do c.\n(--verbosity=1 shows where.)'),
     (
       'import nowhere.deeper',

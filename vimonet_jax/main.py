@@ -221,6 +221,10 @@ TASKS = {
 
 # Tasks that keep what they have done when they are stopped.
 _RESUMED = ('pipeline', 'eval', 'annotate', 'study')
+# What a wrong path comes to where nobody has looked at it before.
+_OF_PATHS = (
+  FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError,
+)  # fmt: skip
 # Tasks that several processes can do together.
 _TOGETHER = ('pipeline', 'eval', 'report')
 
@@ -302,28 +306,35 @@ def main(argv: list[str]) -> int:
     how = 'goes on from here' if task in _RESUMED else 'starts anew'
     print(f'\nStopped; the same command {how}.', file=sys.stderr)
     return 128 + signal.SIGINT
-  except (ValueError, OSError, FloatingPointError) as error:
-    # Settings or data that do not fit; what it says is written for the user.
-    return _fail(str(error))
-  except ImportError as error:
-    # Ours have no name, and say what to install. Python's have one: of a
-    # package that is not there, or else it is a bug.
-    package = (error.name or '').partition('.')[0]
-    is_absent = isinstance(error, ModuleNotFoundError)
-    if package == 'vimonet_jax' or (package and not is_absent):
+  except (ValueError, OSError, FloatingPointError, ImportError) as error:
+    # Settings, data or an installation that do not fit.
+    if not (sentence := _sentence(error)):
       raise
-    return _fail(
+    print(f'\n{sentence}\n(--verbosity=1 shows where.)', file=sys.stderr)
+    logging.debug('It was raised here:', exc_info=True)
+    return 1
+
+
+def _sentence(error: Exception) -> str:
+  """What is told of an error; nothing where it is a bug.
+
+  Ours are written for the user. The system's only name a path, and Python's a
+  module: of a package that is not there, or else it is a bug.
+  """
+  if isinstance(error, _OF_PATHS) and error.filename:
+    return (
+      f'Expected to open {error.filename}, found: {error.strerror}; correct '
+      'the path, or who may use it.'
+    )
+  if isinstance(error, ImportError) and error.name:
+    package = error.name.partition('.')[0]
+    if package == 'vimonet_jax' or not isinstance(error, ModuleNotFoundError):
+      return ''
+    return (
       f'Expected the package {package}, found none; pip install -e . gets what '
       "every task needs, and -e '.[EXTRA]' an extra of setup.py."
-      if package
-      else str(error)
     )
-
-
-def _fail(sentence: str) -> int:
-  print(f'\n{sentence}\n(--verbosity=1 shows where.)', file=sys.stderr)
-  logging.debug('It was raised here:', exc_info=True)
-  return 1
+  return str(error)
 
 
 def parse(argv: list[str]) -> list[str]:
