@@ -217,6 +217,15 @@ def test_what_can_be_installed_is_called_as_setup_calls_it(monkeypatch):
   assert {'api', 'parity', 'beam'} < named <= set(told['extras_require'])
 
 
+def test_links_of_the_readme_lead_to_its_sections():
+  text = (ROOT / 'README.md').read_text()
+  titles = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
+  places = {re.sub(r'[^\w -]', '', x.lower()).replace(' ', '-') for x in titles}
+  links = set(re.findall(r'\]\(#([^)]*)\)', text))
+  assert len(links) > 5
+  assert links <= places
+
+
 def test_ctrl_c_is_heard_wherever_it_falls():
   status, output = _run(CONFIG, program=UNHEARD)
   assert status == 130, output
