@@ -459,6 +459,18 @@ def test_a_dry_run_prints_requests_and_sends_nothing(
   assert not (tmp_path / 'out' / 'captions.jsonl').exists()
 
 
+def test_a_dry_run_of_many_clips_shows_some_and_counts_all(
+  server, tmp_path, capsys
+):
+  rows = [{'id': str(n), 'captions': [f'waves {n} times.']} for n in range(9)]
+  folder = _list(tmp_path / 'clips', *rows)
+  settings = _settings(server, folder, mode='dry_run')
+  assert annotate.run(settings, str(tmp_path / 'out')) == 0
+  told = capsys.readouterr().out
+  assert told.count('"Idempotency-Key"') == 2
+  assert '9 for questions of clever' in told
+
+
 def test_a_dry_run_later_shows_what_is_left(server, folder, tmp_path, capsys):
   out = str(tmp_path / 'out')
   annotate.run(_settings(server, folder), out)

@@ -15,6 +15,7 @@ model makes questions and answers of the captions. In the output folder are
 """
 
 import importlib
+import itertools
 import json
 import os
 import sys
@@ -42,6 +43,8 @@ _PACKAGES = {
   'ask': ('jsonschema', 'openai'),
   'batch': ('jsonschema',),
 }
+# Requests of each step that a dry run shows: a thousand clips fill a terminal.
+_SHOWN = 2
 _SHOWN_LOST = 10
 # Stands for a caption where nobody knows it yet, to tell what it may cost.
 _UNKNOWN = ' '.join(['movement'] * prompts.MAX_WORDS)
@@ -97,13 +100,17 @@ class _Task:
   # --- Three ways ------------------------------------------------------------
 
   def preview(self) -> int:
-    """Prints what is left to ask and what it costs; sends nothing."""
+    """Prints some of what is left to ask and what all costs; sends nothing."""
     self._take_known()
     for step, client in self.clients.items():
-      for shown in client.preview(self._left(step)):
+      left = client.preview(self._left(step))
+      for shown in itertools.islice(left, _SHOWN):
         print(json.dumps(shown, indent=1, ensure_ascii=False))
     self._tell_plan()
-    print('Nothing was sent; --config.annotate.mode=ask sends it.')
+    print(
+      f'Nothing was sent, and of each step no more than {_SHOWN} requests are '
+      'shown; --config.annotate.mode=ask sends all.'
+    )
     return 0
 
   def ask(self) -> int:
