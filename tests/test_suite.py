@@ -279,6 +279,19 @@ def test_vimonet_bench_is_a_file_or_as_much_of_the_synthetic_world(
   assert found.needs_judge
 
 
+def test_a_file_with_another_benchmarks_name_is_refused(tmp_path):
+  fields = _fields(tmp_path, 'vimonet-bench')
+  items = tmp_path / 'items.jsonl'
+  for name in ('mvbench.jsonl', 'vimos-synth.jsonl', 'captions.json'):
+    fields['vimonet_bench__questions'] = str(items.rename(tmp_path / name))
+    items = tmp_path / name
+    with pytest.raises(ValueError, match='be counted as .*, so rename the fi'):
+      _open(_config('vimonet-bench', **fields))
+  items = items.rename(tmp_path / 'vimonet-bench.jsonl')
+  fields['vimonet_bench__questions'] = str(items)
+  assert _open(_config('vimonet-bench', **fields)).name == 'vimonet-bench'
+
+
 def _humanml3d(folder, *names):
   """A folder in HumanML3D's layout, and its records as they are built."""
   for part in ('new_joint_vecs', 'texts'):

@@ -23,6 +23,8 @@ from vimonet_jax.eval import (
 from vimonet_jax.models import clip_video
 from vimonet_jax.motion import corrupt
 
+_VIMONET_BENCH = 'vimonet-bench'
+
 
 def open_all(
   config: Any, workdir: str, tower: clip_video.Config
@@ -174,7 +176,14 @@ def _vimonet_bench(config, workdir: str, frames) -> benchmarks.Benchmark:
   files = config.eval.vimonet_bench
   if files.questions:
     _check_given(files, 'vimonet_bench', 'media')
-    return vimonet_bench.read(files.questions, files.media, frames)
+    found = vimonet_bench.read(files.questions, files.media, frames)
+    if found.name in BENCHMARKS and found.name != _VIMONET_BENCH:
+      raise ValueError(
+        'Expected config.eval.vimonet_bench.questions with a name that is no '
+        f"other benchmark's, found {files.questions}; its items would be "
+        f'counted as {found.name}, so rename the file.'
+      )
+    return found
   held_out = corpora.open_split(config, workdir, config.eval.split)
   return benchmarks.Benchmark(
     vimonet_bench.synthetic(held_out, name='vimonet-bench-synth'),
@@ -250,7 +259,7 @@ BENCHMARKS: Mapping[str, Callable[..., benchmarks.Benchmark]] = {
   benchmarks.SYNTHETIC: _synthetic,
   benchmarks.CAPTIONS: _captions,
   humanml3d_captions.BENCHMARKS[humanml3d_captions.RAW]: _humanml3d_captions,
-  'vimonet-bench': _vimonet_bench,
+  _VIMONET_BENCH: _vimonet_bench,
   babel_qa.NAME: _babel_qa,
   activitynet_qa.NAME: _activitynet_qa,
   mv_bench.NAME: _mv_bench,

@@ -144,6 +144,22 @@ def test_swapped_items_show_another_record_and_ask_the_same(records, items):
     benchmarks.variant(alone, corruption=benchmarks.SWAPPED)
 
 
+def test_media_of_another_record_are_another_question(items):
+  """With other items the circle is another, and so is what was answered."""
+  few = [item for item in items if item.position < 20]
+  swapped = benchmarks.variant(few, corruption='swapped')
+  shown = {item.key: item for item in swapped}
+  moved = 0
+  for item in benchmarks.variant(items, corruption='swapped'):
+    if before := shown.get(item.key):
+      is_same = item.media_position == before.media_position
+      assert (item.digest == before.digest) == is_same
+      moved += not is_same
+  assert moved
+  clean = benchmarks.variant(items)
+  assert [item.digest for item in clean] == [item.digest for item in items]
+
+
 def test_noise_follows_item_and_seed_and_reaches_the_motion_only(
   records, items
 ):

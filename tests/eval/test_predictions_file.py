@@ -130,6 +130,11 @@ def test_items_of_two_inputs_are_refused(tmp_path):
     ('["a"]', 'found str; rename the fields'),
     ('{"id": "1", "answer": "a"}', 'found id, answer; rename'),
     ('{"id": "1", "text": "a", "pred": "b"}', 'found text and pred'),
+    (
+      '{"question_id": "1", "answer": "a", "prediction": "b"}',
+      'found prediction, so that answer may be the right one; rename',
+    ),
+    ('{"question_id": "1", "answer": "a", "type": 3}', 'found type, so that'),
     ('{"id": "1", "text": 3}', 'expected a text under text, found 3'),
     ('{"id": "1", "text": ["a"]}', 'found ["a"]'),
     ('{"id": true, "text": "a"}', 'whole number under id, found true'),

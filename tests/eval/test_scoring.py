@@ -81,6 +81,35 @@ def test_answers_are_joined_by_key_and_what_is_missing_has_failed():
     _score(ITEMS, [*lines, dict(lines[0])])
 
 
+def test_the_mean_of_domains_of_valid_answers_is_of_domains():
+  """Of 6 places 4 fail and 1 is right; of 12 objects 3 are."""
+  lines, places, objects = run.as_predictions(ITEMS, ['n9'] * 18), [], []
+  for item, line in zip(ITEMS, lines, strict=True):
+    some = places if item.domain == 'place' else objects
+    some.append((item, line))
+  for _, line in places[:4]:
+    line['error'] = 'no media'
+  for item, line in [*places[4:5], *objects[:3]]:
+    line['text'] = item.reference
+  rows = {row['domain']: row for row in _score(ITEMS, lines)}
+  assert rows['place']['accuracy_valid'] == pytest.approx(1 / 2)
+  assert rows['object']['accuracy_valid'] == pytest.approx(1 / 4)
+  assert rows['all']['accuracy_valid'] == pytest.approx(4 / 14)
+  macro = rows['macro']
+  assert macro['accuracy_valid'] == pytest.approx(3 / 8)
+  assert macro['low_valid'] < 3 / 8 < macro['high_valid']
+  assert macro['score_valid'] == pytest.approx(
+    (rows['place']['score_valid'] + rows['object']['score_valid']) / 2
+  )
+  # A domain of which all have failed is in no mean of valid answers.
+  for _, line in places:
+    line['error'] = 'no media'
+  rows = {row['domain']: row for row in _score(ITEMS, lines)}
+  assert rows['place']['accuracy_valid'] is None
+  assert rows['macro']['accuracy_valid'] == pytest.approx(1 / 4)
+  assert rows['macro']['accuracy'] == pytest.approx(1 / 8)
+
+
 def test_verdicts_stand_in_the_order_of_the_items():
   texts = [item.reference if item.position == 2 else 'n9' for item in ITEMS]
   lines = run.as_predictions(ITEMS, texts)

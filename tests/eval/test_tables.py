@@ -45,6 +45,13 @@ def test_the_table_is_aligned_and_says_what_failed():
   assert tables.text([]) == ''
 
 
+def test_a_system_with_the_name_of_a_judge_is_not_taken_for_the_model():
+  rows = [_row(judge='rule', system='model'),
+          _row(judge='rule', system='rule', accuracy=0.25)]  # fmt: skip
+  assert 'rule: both' in tables.text(rows).splitlines()[0]
+  assert '50.0' in tables.text(rows)
+
+
 def test_chance_is_a_column_where_it_is_known():
   rows = [
     _row('place', 0.5, chance=0.25),

@@ -71,8 +71,9 @@ class Item:
     slices: further groups of items that get a row of their own in the table.
     history: earlier turns, (question, answer) each.
     chance: how often guessing is right, 0 to 1; None where nobody can say.
-    clip: which file is shown and how, see media.described; empty for records
-      of a dataset, which the settings tell apart.
+    clip: which file is shown and how, see media.described; for records of a
+      dataset, which the settings tell apart, empty, or which one where it is
+      another's.
     seed: of the noise.
   """
 
@@ -394,6 +395,8 @@ def variant(
   clips = {item.position: item.clip for item in items}
   if corruption == SWAPPED:
     shown = _circle(list(shown), seed)
+    # Other items make another circle, and other media another answer.
+    clips = {at: clip or f'record {at}' for at, clip in clips.items()}
   return [
     dataclasses.replace(
       item,

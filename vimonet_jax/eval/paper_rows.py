@@ -89,9 +89,6 @@ def _counted(
   yield words, {d: _of_all(r) for d, r in by_domain.items()}, n, failed
   if failed:
     values = {d: _of_valid(r) for d, r in by_domain.items()}
-    if scores.MACRO in values:
-      domains = [values[d] for d, r in by_domain.items() if 'kinds' in r]
-      values[scores.MACRO] = _mean(domains, n - failed)
     yield 'of valid answers', values, n - failed, 0
   if 'accuracy_as_paper' in whole:
     values = {d: _as_paper(r) for d, r in by_domain.items()}
@@ -139,17 +136,6 @@ def _as_paper(row: scores.Row) -> _Value:
     None,
     row.get('n_as_paper', row['n']),
   )
-
-
-def _mean(values: Sequence[_Value], n: int) -> _Value:
-  """Of the domains' means: a row's own `accuracy_valid` is over answers."""
-
-  def over(numbers):
-    there = [number for number in numbers if number is not None]
-    return sum(there) / len(there) if there else None
-
-  accuracy = over(value.accuracy for value in values)
-  return _Value(accuracy, over(value.score for value in values), None, n)
 
 
 def _cell(value: _Value | None, *, has_scores: bool) -> Cell:

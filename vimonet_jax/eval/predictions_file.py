@@ -25,7 +25,7 @@ _LAYOUTS = (
   ('id', 'pred'),  # Video-LLaVA
   ('question_id', 'text'),  # LLaVA
   ('question_id', 'pred'),
-  ('question_id', 'answer'),  # ActivityNet-QA
+  ('question_id', 'answer'),  # ActivityNet-QA, which has nothing besides
   ('video_name', 'Q', 'pred'),  # Video-ChatGPT, which has no ids
 )
 
@@ -80,12 +80,15 @@ def read(
   The file is JSON lines or a JSON list, in any order, of objects with
 
       id or question_id, and text or pred
-      question_id, answer            as ActivityNet-QA's predictions
       video_name, Q, pred            as Video-ChatGPT's
 
-  and anything besides. The last has no ids: an item is its video and question,
-  where the item's id is the video's name, with `v_` before it and `_` or `/`
-  and more behind it or not.
+  and anything besides; or of nothing but
+
+      question_id, answer            as ActivityNet-QA's predictions
+
+  since beside anything else an answer may be the right one. Video-ChatGPT's
+  has no ids: an item is its video and question, where the item's id is the
+  video's name, with `v_` before it and `_` or `/` and more behind it or not.
 
   Args:
     path: the file.
@@ -170,6 +173,13 @@ def _layout(path, row: Any) -> tuple[str, ...]:
     )
   for fields in _LAYOUTS:
     if held.keys() >= set(fields):
+      others = [field for field in held if field not in fields]
+      if fields[-1] == 'answer' and others:
+        raise ValueError(
+          f'{path}: expected nothing beside question_id and answer, found '
+          f'{", ".join(others)}, so that answer may be the right one; rename '
+          'what was predicted to pred.'
+        )
       return fields
   raise ValueError(
     f'{path}: expected predictions with '

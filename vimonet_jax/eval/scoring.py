@@ -24,6 +24,10 @@ Judge = Callable[
 ]
 
 
+# Of the answers that have not failed.
+_OF_VALID = ('accuracy_valid', 'low_valid', 'high_valid', 'score_valid')
+
+
 class _Answer(NamedTuple):
   item: benchmarks.Item
   text: str
@@ -119,11 +123,11 @@ def score(
   wrong and counts 0; n answers, n_failed of them failed and n_unparsed of them
   saying nothing that the judge's rule could read; low and high, the 95 %
   interval of the accuracy; fingerprint; accuracy_valid with low_valid and
-  high_valid, and score_valid, where answers that failed do not count, over
-  answers also for `macro`. A domain also
-  has kinds: accuracy and n by kind of question. `all` is the mean over answers,
-  `macro` the mean over domains. The items' slices have rows like domains, which
-  are in no sum. Where all items know what guessing gets, rows have chance, too.
+  high_valid, and score_valid, where answers that failed do not count. A domain
+  also has kinds: accuracy and n by kind of question. `all` is the mean over
+  answers, `macro` the mean over domains. The items' slices have rows like
+  domains, which are in no sum. Where all items know what guessing gets, rows
+  have chance, too.
 
   Where the clean items of the same input are there as well, a corrupted row
   has, over the questions that both have,
@@ -262,15 +266,16 @@ def _rows(variant, answers: Sequence[_Answer]) -> dict[str, scores.Row]:
       accuracy=float(accuracy[0]),
       score=float(points[domain][0]),
     )
-    row['low'], row['high'] = _wilson(row, some)
-    if domain == scores.MACRO and np.nanstd(accuracy[1:]) > 0:
-      # Where all draws are alike, they do not know how sure that is.
-      row['low'], row['high'] = scores.interval(accuracy)
+    if domain == scores.MACRO:
+      row['low'], row['high'] = _drawn(accuracy, some)
+    else:
+      row['low'], row['high'] = _wilson(row['accuracy'], some)
     if domain not in sums:
       row['kinds'] = _kinds(some)
     if knows_chance:
       row['chance'] = float(chances[domain][0])
-    rows[domain] = row | _of_valid(some)
+    of_valid = _of_valid_macro if domain == scores.MACRO else _of_valid
+    rows[domain] = row | of_valid(some)
   slices = {name for answer in answers for name in answer.item.slices}
   # 'after', 'before', ... and then 'action/after', ...
   for name in sorted(slices, key=lambda name: (name.count('/'), name)):
@@ -282,36 +287,58 @@ def _rows(variant, answers: Sequence[_Answer]) -> dict[str, scores.Row]:
       accuracy=_mean(some, _correct(some)),
       score=_mean(some, _points(some)),
     )
-    row['low'], row['high'] = _wilson(row, some)
+    row['low'], row['high'] = _wilson(row['accuracy'], some)
     if knows_chance:
       row['chance'] = _mean(some, _chances(some))
     rows[name] = row | _of_valid(some)
   return rows
 
 
-def _wilson(row: scores.Row, answers: Sequence[_Answer]):
+def _wilson(share: float, answers: Sequence[_Answer]) -> tuple[float, float]:
   """Of as many answers as there would be if they knew nothing of each other."""
   items, values = _by_item(answers, _correct(answers))
   number = scores.effective_number(values, [item.position for item in items])
-  return scores.wilson(row['accuracy'], number)
+  return scores.wilson(share, number)
+
+
+def _drawn(
+  mean: np.ndarray, answers: Sequence[_Answer]
+) -> tuple[float, float]:
+  """Of a mean of domains, by its draws."""
+  if np.nanstd(mean[1:]) > 0:
+    return scores.interval(mean)
+  # Where all draws are alike, they do not know how sure that is.
+  return _wilson(float(mean[0]), answers)
 
 
 def _of_valid(answers: Sequence[_Answer]) -> scores.Row:
   """Means over the answers that there is a verdict on."""
-  valid = _valid(answers)
-  rated = [a for a in valid if a.verdict.score is not None]
+  valid, rated = _valid(answers), _rated(answers)
   if not valid:
-    return dict.fromkeys(
-      ('accuracy_valid', 'low_valid', 'high_valid', 'score_valid')
-    )
+    return dict.fromkeys(_OF_VALID)
   accuracy = _mean(valid, _correct(valid))
-  low, high = _wilson({'accuracy': accuracy}, valid)
-  return {
-    'accuracy_valid': accuracy,
-    'low_valid': low,
-    'high_valid': high,
-    'score_valid': _mean(rated, _points(rated)) if rated else None,
-  }
+  low, high = _wilson(accuracy, valid)
+  score = _mean(rated, _points(rated)) if rated else None
+  return dict(zip(_OF_VALID, (accuracy, low, high, score), strict=True))
+
+
+def _of_valid_macro(answers: Sequence[_Answer]) -> scores.Row:
+  """The same of domains; those without such an answer are in no mean."""
+  valid, rated = _valid(answers), _rated(answers)
+  if not valid:
+    return dict.fromkeys(_OF_VALID)
+  mean = _means(valid, _correct(valid))[scores.MACRO]
+  low, high = _drawn(mean, valid)
+  score = None
+  if rated:
+    score = float(_means(rated, _points(rated))[scores.MACRO][0])
+  values = (float(mean[0]), low, high, score)
+  return dict(zip(_OF_VALID, values, strict=True))
+
+
+def _rated(answers: Sequence[_Answer]) -> list[_Answer]:
+  """Those that a verdict gives a score."""
+  return [a for a in _valid(answers) if a.verdict.score is not None]
 
 
 def _kinds(answers: Sequence[_Answer]) -> dict[str, scores.Row]:

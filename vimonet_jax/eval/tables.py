@@ -17,7 +17,7 @@ INPUTS = {
 }
 HEADS = {**{name: name for name in INPUTS}, 'text': 'question'}
 # Whom the table does not name: the rule judge, the model, and old files' rows.
-_PLAIN = (None, judge.JUDGE, 'model')
+_PLAIN_JUDGES, _PLAIN_SYSTEMS = (None, judge.JUDGE), (None, 'model')
 SUMS = {scores.ALL: 'all answers', scores.MACRO: 'mean of domains'}
 
 
@@ -33,7 +33,7 @@ def text(rows: Sequence[scores.Row]) -> str:
     domains = dict.fromkeys(row['domain'] for row in in_order(some))
     found = {(_label(row), row['domain']): row for row in some}
     labels = list(dict.fromkeys(map(_label, some)))
-    name = [*name, f'({by})'] if by not in _PLAIN else name
+    name = [*name, f'({by})'] if by not in _PLAIN_JUDGES else name
     cells = [[' '.join(name), *labels]]
     for domain in domains:
       cells.append([SUMS.get(domain, domain)])
@@ -67,7 +67,7 @@ def text(rows: Sequence[scores.Row]) -> str:
         None if row['changed'] is None else 100 * row['changed'],
       ]
       by = row.get('judge')
-      judge_name = '' if by in _PLAIN else f' ({by})'
+      judge_name = '' if by in _PLAIN_JUDGES else f' ({by})'
       cells.append([f'{row["benchmark"]} {_label(row)}{judge_name}'])
       cells[-1] += ['-' if x is None else f'{x:.1f}' for x in values]
     blocks.append(aligned(cells))
@@ -89,7 +89,8 @@ def _label(row: scores.Row) -> str:
     words.append(row['corruption'])
   if row.get('reading') == benchmarks.LIKELIHOOD:
     words.append('likeliest')
-  if row['accuracy'] is not None and row.get('system') not in _PLAIN:
+  is_plain = row.get('system') in _PLAIN_SYSTEMS
+  if row['accuracy'] is not None and not is_plain:
     words.insert(0, f'{row["system"]}:')
   return ' '.join(words)
 
@@ -136,7 +137,7 @@ def answers(rows: Sequence[scores.Row]) -> list[str]:
       row
       for row in everything
       if row.get('judge') == headline
-      and row.get('system') in _PLAIN
+      and row.get('system') in _PLAIN_SYSTEMS
       and row.get('reading') != benchmarks.LIKELIHOOD
     ]
     clean = [row for row in some if row['corruption'] == benchmarks.CLEAN]
