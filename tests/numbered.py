@@ -26,6 +26,19 @@ def record(i: int, **changes) -> records_lib.Record:
   )
 
 
+class Damaged(list):
+  """Records of which some cannot be read."""
+
+  def __init__(self, held, *numbers):
+    super().__init__(held)
+    self._numbers = numbers
+
+  def __getitem__(self, index):
+    if index in self._numbers:
+      raise records_lib.CorruptError(f'test:{index}', 'bytes')
+    return super().__getitem__(index)
+
+
 CHOICES = tuple(f'n{i}' for i in range(6))
 RECORDS = [record(i) for i in range(6)]
 ITEMS = benchmarks.synthetic_items(RECORDS)

@@ -99,6 +99,21 @@ def test_what_was_answered_is_judged_again_to_the_same_bytes(
   assert Engine.asked == asked
 
 
+def test_rows_know_how_many_records_are_damaged(workdir, monkeypatch, capsys):
+  changed = dataclasses.replace(
+    OPENED['second'], damaged={7}, notes=('1 is damaged.',)
+  )
+  monkeypatch.setitem(OPENED, 'second', changed)
+  evaluation.evaluate(_config(), str(workdir))
+  for row in scores.read(str(workdir / 'scores.json')):
+    assert row.get('n_damaged', 0) == (row['benchmark'] == 'second')
+  assert 'second: 1 is damaged.' in capsys.readouterr().out
+  evaluation.run_score(_config(), str(workdir))
+  said = capsys.readouterr().out
+  assert 'second: 1 is damaged.' in said
+  assert said.count('and n is smaller: 1.') == 2, 'once for each judge'
+
+
 def test_without_answers_of_these_settings_nothing_is_judged(workdir):
   with pytest.raises(ValueError, match='answers to vimos-synth .* none of th'):
     evaluation.score(_config(), str(workdir))

@@ -8,8 +8,8 @@ import presets
 import pytest
 from numbered import ITEMS, RECORDS
 
-from vimonet_jax import chat_sender, judging
-from vimonet_jax.eval import benchmarks, judge, run
+from vimonet_jax import chat_sender, evaluation, judging
+from vimonet_jax.eval import benchmarks, judge, run, scores
 
 pytest.importorskip('openai', reason="needs pip install -e '.[api]'")
 pytest.importorskip('jsonschema', reason="needs pip install -e '.[api]'")
@@ -91,6 +91,66 @@ def test_every_judge_judges_every_system(server, tmp_path, capsys):
   asked = len(server.asked)
   judging.rows(config, str(tmp_path), BENCHMARK, LINES)
   assert len(server.asked) == asked, 'what was paid for is kept'
+
+
+def _written(workdir):
+  return {
+    (row['judge'], row['system'], row['domain']): row
+    for row in scores.read(str(workdir / 'scores.json'))
+  }
+
+
+def test_what_was_paid_for_outlives_a_run_without_its_judge(
+  server, tmp_path, capsys
+):
+  path = tmp_path / 'theirs.jsonl'
+  theirs = [{'id': item.id, 'text': item.reference} for item in ITEMS]
+  path.write_text(''.join(json.dumps(line) + '\n' for line in theirs))
+  systems = (('vimos-synth', 'theirs', str(path)),)
+  workdir, config = str(tmp_path), _config(server, systems=systems)
+  config.eval.text_baseline.service.update(config.eval.judge.service)
+  config.eval.text_baseline.service.model = 'guesser'
+  evaluation._score(config, workdir, BENCHMARK, LINES, None)
+  before = _written(tmp_path)
+  verdicts = tmp_path / 'verdicts' / 'vimos-synth.jsonl'
+  judged = verdicts.read_bytes()
+  assert len({system for _, system, _ in before}) == 4
+  capsys.readouterr()
+  # No judge, no other system, no baseline: as if they had never been named.
+  plain = _config(server)
+  plain.eval.judge.service.model = ''
+  evaluation._score(plain, workdir, BENCHMARK, LINES, None)
+  kept = _written(tmp_path)
+  assert {k for k in before if k not in kept} == {
+    ('rule', 'theirs', domain) for domain in ('place', 'object', 'all', 'macro')
+  }
+  assert all(kept[k] == before[k] for k in kept)
+  assert next(iter(kept))[0] == 'rule', 'the headline stays first'
+  assert verdicts.read_bytes() == judged
+  said = capsys.readouterr().out
+  assert 'vimos-synth: not judged now, but paid for before, and kept' in said
+  assert f'theirs by {MODEL}' in said
+  # Other answers of the model: its own verdicts are of others now.
+  others = [{**line, 'text': f'{line["text"]}!'} for line in LINES]
+  evaluation._score(plain, workdir, BENCHMARK, others, None)
+  found = _written(tmp_path)
+  assert (MODEL, 'model', 'all') not in found
+  assert (MODEL, 'theirs', 'all') in found, 'theirs are as they were'
+  said = capsys.readouterr().out
+  assert f'not in scores.json any more: model by {MODEL}.' in said
+  assert MODEL not in verdicts.read_text()
+  # Other questions: nothing of before can stand beside them.
+  fewer = dataclasses.replace(
+    BENCHMARK, items=ITEMS[:9], baselines={'always n0': ['It is n0.'] * 9}
+  )
+  evaluation._score(plain, workdir, fewer, LINES[:9], None)
+  assert {judge for judge, _, _ in _written(tmp_path)} == {'rule'}
+  assert f'theirs by {MODEL}' in capsys.readouterr().out
+  # And what was paid for is not paid again.
+  asked = len(server.asked)
+  evaluation._score(config, workdir, BENCHMARK, LINES, None)
+  assert _written(tmp_path) == before
+  assert len(server.asked) == asked
 
 
 def test_several_models_judge_the_same_answers_out_of_one_purse(

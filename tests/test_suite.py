@@ -2,6 +2,7 @@
 
 import json
 
+import numbered
 import numpy as np
 import presets
 import pytest
@@ -290,6 +291,29 @@ def test_a_file_with_another_benchmarks_name_is_refused(tmp_path):
   items = items.rename(tmp_path / 'vimonet-bench.jsonl')
   fields['vimonet_bench__questions'] = str(items)
   assert _open(_config('vimonet-bench', **fields)).name == 'vimonet-bench'
+
+
+@pytest.mark.parametrize('name', ['vimos-synth', 'captions', 'vimonet-bench'])
+def test_damaged_records_are_not_asked_about_and_said(
+  name, tmp_path, monkeypatch, caplog
+):
+  monkeypatch.setattr(vimonet_bench, 'COMPOSITION', {
+    'motion': {'direction': 2}, 'video': {'reasoning': 2},
+  })  # fmt: skip
+  held = numbered.Damaged([_clip(0), _clip(1), _clip(2)], 1)
+  monkeypatch.setattr(corpus, 'open_split', lambda *_: held)
+  config = _config(name)
+  (found,) = suite.open_all(config, str(tmp_path), TOWER)
+  assert {item.position for item in found.items} == {0, 2}
+  assert found.damaged == {1}
+  assert found.notes[-1].startswith('1 of 3 records of test are damaged, and n')
+  (line,) = (tmp_path / 'skipped-0.jsonl').read_text().splitlines()
+  assert json.loads(line) == {'where': 'test:1', 'what': 'bytes'}
+  assert 'Record left out, test:1: bytes' in caplog.text
+  # As many as training passes over, and no more.
+  config.data.max_corrupt = 0
+  with pytest.raises(ValueError, match='at most 0 damaged records, found 1 .*'):
+    suite.open_all(config, str(tmp_path), TOWER)
 
 
 def _humanml3d(folder, *names):

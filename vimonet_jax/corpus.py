@@ -10,6 +10,7 @@ import fcntl
 import filecmp
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import platform
@@ -360,6 +361,18 @@ def passing_over(config, folder: str | None) -> skipped.Skipped:
     config.data.max_corrupt,
     folder and os.path.join(folder, f'skipped-{jax.process_index()}.jsonl'),
   )
+
+
+def damaged(
+  source: Sequence[records.Record], passing_over: skipped.Skipped
+) -> set[int]:
+  """Numbers of the records that any process cannot read.
+
+  All find the same ones, since they ask the same questions.
+  """
+  here = json.dumps(passing_over.damaged(source))
+  told = cluster.tell('damaged records', here)
+  return set().union(*map(json.loads, told))
 
 
 def stage_model(config, name: str, *, vocab_size: int) -> vimonet.Config:

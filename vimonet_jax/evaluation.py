@@ -113,8 +113,7 @@ def evaluate(
   if cluster.is_first():
     for benchmark in found:
       _say_missing(workdir, benchmark)
-      for note in benchmark.notes:
-        print(f'{benchmark.name}: {note}')
+      _say_notes(benchmark)
   # Before the engine: weights need not be in memory twice.
   settings = _settings(config, workdir)
   is_alone = jax.process_count() == 1
@@ -153,6 +152,7 @@ def score(
   found = suite.open_all(config, workdir, tower)
   judging.check(config, found)
   for benchmark in found:
+    _say_notes(benchmark)
     lines = list(_answers(config, workdir, benchmark).values())
     if not lines:
       raise ValueError(
@@ -191,6 +191,11 @@ def _say_missing(workdir: str, benchmark: benchmarks.Benchmark) -> None:
     print(f'  ... and {len(reasons) - _SHOWN_MISSING} more')
 
 
+def _say_notes(benchmark: benchmarks.Benchmark) -> None:
+  for note in benchmark.notes:
+    print(f'{benchmark.name}: {note}')
+
+
 def _score(
   config,
   workdir: str,
@@ -204,7 +209,36 @@ def _score(
     rows = captioning.rows(
       config, workdir, benchmark, lines, evaluator=evaluator
     )
-  scores.write(os.path.join(workdir, 'scores.json'), rows)
+  if benchmark.damaged:
+    rows = [{**row, 'n_damaged': len(benchmark.damaged)} for row in rows]
+  path = os.path.join(workdir, 'scores.json')
+  still, gone = scores.paid_before(scores.read(path), rows)
+  scores.write(path, [*rows, *still])
+  _say_paid(benchmark, still, gone)
+
+
+def _say_paid(
+  benchmark: benchmarks.Benchmark,
+  still: Sequence[scores.Row],
+  gone: Sequence[scores.Row],
+) -> None:
+  """What an earlier run has paid for and this one has not judged."""
+
+  def named(rows):
+    pairs = dict.fromkeys((row['system'], row['judge']) for row in rows)
+    return ', '.join(f'{system} by {by}' for system, by in pairs)
+
+  if still:
+    print(
+      f'{benchmark.name}: not judged now, but paid for before, and kept since '
+      f'the answers are the same: {named(still)}.'
+    )
+  if gone:
+    print(
+      f'{benchmark.name}: paid for before, but of other questions or answers, '
+      f'and so not in scores.json any more: {named(gone)}. The replies stay in '
+      'judge/ and text_baseline/: who judges again pays only for what is new.'
+    )
 
 
 def _predictions(workdir: str, name: str) -> str:

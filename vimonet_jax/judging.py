@@ -37,12 +37,14 @@ class _Answers(NamedTuple):
 
   `about` is the medium that the questions are about where it was not shown and
   the benchmark has questions about others: published tables have them apart.
+  `is_paid` says that a service was paid for them.
   """
 
   system: str
   items: Sequence[benchmarks.Item]
   lines: Sequence[eval_run.Line]
   about: str = ''
+  is_paid: bool = False
 
 
 def check(config: Any, found: Sequence[benchmarks.Benchmark]) -> None:
@@ -145,12 +147,15 @@ def rows(
         made = _as_paper(made, each.items, verdicts)
       if each.about:
         made = [{**row, 'about': each.about} for row in made]
+      if each.is_paid or name not in benchmark.rules:
+        made = [{**row, 'is_paid': True} for row in made]
       found += made
   scoring.write_verdicts(
     os.path.join(workdir, 'verdicts', f'{benchmark.name}.jsonl'),
     benchmark.items,
     lines,
     by_judge,
+    rules=benchmark.rules,
   )
   return found
 
@@ -202,7 +207,7 @@ def _others(
 
 
 def _by_media(system: str, items, asked, lines) -> list[_Answers]:
-  """Answers to questions alone, for each medium that they are about.
+  """A service's answers to questions alone, for each medium they are about.
 
   Args:
     system: who answers.
@@ -214,9 +219,9 @@ def _by_media(system: str, items, asked, lines) -> list[_Answers]:
   for item, alone in zip(items, asked, strict=True):
     groups.setdefault(item.input, []).append(alone)
   if len(groups) == 1:
-    return [_Answers(system, asked, lines)]
+    return [_Answers(system, asked, lines, is_paid=True)]
   return [
-    _Answers(f'{system}, {about} questions', some, lines, about)
+    _Answers(f'{system}, {about} questions', some, lines, about, is_paid=True)
     for about, some in groups.items()
   ]
 

@@ -9,7 +9,6 @@ that the same command goes on after an interruption.
 """
 
 import functools
-import json
 import os
 from collections.abc import Mapping
 
@@ -368,7 +367,7 @@ def _probe(
     first = next(passing_over.sound(held), None)
     if first is None or not any(turn.fact for turn in first.turns):
       return {}
-    val = _sound(held, passing_over)
+    val = batches.without(held, corpora.damaged(held, passing_over))
     items = [
       item
       for item in benchmarks.synthetic_items(
@@ -399,15 +398,6 @@ def _probe(
     return {row['domain']: row['accuracy'] for row in rows}
 
   return evaluate
-
-
-def _sound(
-  source: batches.Source, passing_over: skipped.Skipped
-) -> batches.Source:
-  """The records that every process can read: they ask the same questions."""
-  here = json.dumps(passing_over.damaged(source))
-  told = cluster.tell('damaged records', here)
-  return batches.without(source, set().union(*map(json.loads, told)))
 
 
 def export(config, workdir: str) -> None:

@@ -6,10 +6,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from vimonet_jax import corpus as corpora
 from vimonet_jax.data import babel_questions, video
+from vimonet_jax.data import records as records_lib
 from vimonet_jax.eval import (
   activitynet_qa,
   babel_qa,
@@ -75,17 +76,38 @@ def own(config: Any) -> str:
   return benchmarks.SYNTHETIC if is_synthetic else benchmarks.CAPTIONS
 
 
-def questions(config: Any, held_out) -> list[benchmarks.Item]:
-  """Of VIMOS-Synth, with clean media of both kinds."""
-  return benchmarks.synthetic_items(
-    held_out, per_domain=config.eval.per_domain
+class _HeldOut(NamedTuple):
+  """A split of the data set's own records.
+
+  Attributes:
+    records: all of them; damaged ones raise.
+    damaged: which those are.
+    notes: that there are some, if any.
+  """
+
+  records: Sequence[records_lib.Record]
+  damaged: set[int]
+  notes: tuple[str, ...]
+
+
+def _held_out(config, workdir: str) -> _HeldOut:
+  """The split that is asked about, all of it read once."""
+  split = config.eval.split
+  found = corpora.open_split(config, workdir, split)
+  damaged = corpora.damaged(found, corpora.passing_over(config, workdir))
+  note = (
+    f'{len(damaged)} of {len(found)} records of {split} are damaged, and named '
+    f'in {workdir}/skipped-*.jsonl; nothing is asked about them.'
   )
+  return _HeldOut(found, damaged, (note,) if damaged else ())
 
 
 def _synthetic(config, workdir: str, frames) -> benchmarks.Benchmark:
   del frames  # Its records have them.
-  held_out = corpora.open_split(config, workdir, config.eval.split)
-  items = questions(config, held_out)
+  held_out, damaged, notes = _held_out(config, workdir)
+  items = benchmarks.synthetic_items(
+    held_out, per_domain=config.eval.per_domain, damaged=damaged
+  )
   if not (config.eval.inputs or config.eval.corruptions):
     raise ValueError(
       'Expected config.eval.inputs or config.eval.corruptions, found both '
@@ -97,7 +119,12 @@ def _synthetic(config, workdir: str, frames) -> benchmarks.Benchmark:
   for shown, change in config.eval.corruptions:
     found += _changed(config, items, shown, change)
   return benchmarks.Benchmark(
-    found, held_out, {judge.JUDGE: benchmarks.by_rules}, needs_judge=True
+    found,
+    held_out,
+    {judge.JUDGE: benchmarks.by_rules},
+    needs_judge=True,
+    notes=notes,
+    damaged=damaged,
   )
 
 
@@ -138,8 +165,11 @@ def _with_changes(
 
 def _captions(config, workdir: str, frames) -> benchmarks.Benchmark:
   del frames
-  held_out = corpora.open_split(config, workdir, config.eval.split)
-  return benchmarks.Benchmark(benchmarks.caption_items(held_out), held_out, {})
+  held_out, damaged, notes = _held_out(config, workdir)
+  items = benchmarks.caption_items(held_out, damaged=damaged)
+  return benchmarks.Benchmark(
+    items, held_out, {}, notes=notes, damaged=damaged
+  )
 
 
 def _humanml3d_captions(config, workdir: str, frames) -> benchmarks.Benchmark:
@@ -162,12 +192,13 @@ def _humanml3d_captions(config, workdir: str, frames) -> benchmarks.Benchmark:
   population = humanml3d_captions.of_folder(
     config.data.path, split=config.eval.split, without=without
   )
-  held_out = corpora.open_split(config, workdir, config.eval.split)
+  held_out, damaged, notes = _held_out(config, workdir)
   return benchmarks.Benchmark(
-    humanml3d_captions.items(population, held_out),
+    humanml3d_captions.items(population, held_out, damaged=damaged),
     held_out,
     {},
-    notes=(population.summary(),),
+    notes=(population.summary(), *notes),
+    damaged=damaged,
   )
 
 
@@ -184,12 +215,16 @@ def _vimonet_bench(config, workdir: str, frames) -> benchmarks.Benchmark:
         f'counted as {found.name}, so rename the file.'
       )
     return found
-  held_out = corpora.open_split(config, workdir, config.eval.split)
+  held_out, damaged, notes = _held_out(config, workdir)
   return benchmarks.Benchmark(
-    vimonet_bench.synthetic(held_out, name='vimonet-bench-synth'),
+    vimonet_bench.synthetic(
+      held_out, name='vimonet-bench-synth', damaged=damaged
+    ),
     held_out,
     {judge.JUDGE: benchmarks.by_rules},
     needs_judge=True,
+    notes=notes,
+    damaged=damaged,
   )
 
 

@@ -1,6 +1,8 @@
 import csv
 import json
+import pathlib
 
+import numbered
 import numpy as np
 import pytest
 
@@ -205,6 +207,28 @@ def test_cases_find_the_records_of_their_rows(tmp_path):
   assert len({item.key for item in items}) == len(items)
   with pytest.raises(ValueError, match='record for each of 6 cases, .* act_0'):
     population.items(found, clips[2:])
+  # Cases of a record that cannot be read are left out, and of no other.
+  lost = items[0].position
+  held = numbered.Damaged(clips, lost)
+  some = population.items(found, held, damaged={lost})
+  assert some == [item for item in items if item.position != lost] != items
+  others = {item.position for item in some} - {lost}
+  with pytest.raises(ValueError, match='record for each of 6 cases, found no'):
+    population.items(found, held[: min(others)], damaged={lost})
+
+
+def test_a_motion_that_cannot_be_read_is_named_and_no_case(tmp_path):
+  folder = pathlib.Path(_folder(tmp_path))
+  cases = population.of_folder(folder).cases
+  name = cases[0].motion
+  (file,) = folder.rglob(f'{name}.npy')
+  file.write_bytes(file.read_bytes()[:200])
+  found = population.of_folder(folder)
+  assert found.left_out['that cannot be read'] == (name,)
+  assert 'that cannot be read: 1' in found.summary()
+  assert {case.motion for case in found.cases} == (
+    {case.motion for case in cases} - {name}
+  )
 
 
 def test_an_index_tells_which_motions_are_of_humanact12(tmp_path):

@@ -134,6 +134,11 @@ def test_ours_have_an_interval_a_score_and_a_count_in_each_cell():
   assert (line['n'].main, line['failed'].main) == ('700', '0')
 
 
+def test_damaged_records_are_said():
+  remarks = _only([{**_row(), 'n_damaged': 2}]).remarks
+  assert any('n is smaller: 2.' in remark for remark in remarks)
+
+
 def test_failures_are_wrong_first_and_left_out_second():
   held = {'low_valid': 0.41, 'high_valid': 0.62}
   domain = {'accuracy_valid': 0.5, 'score_valid': 3.0, 'n_failed': 10}

@@ -2,6 +2,7 @@ import collections
 import dataclasses
 import json
 
+import numbered
 import numpy as np
 import pytest
 from numbered import ITEMS, RECORDS
@@ -69,6 +70,20 @@ def test_lines_hold_what_a_reader_needs_and_follow_the_items(tmp_path):
   assert (line['fingerprint'], line['config_hash']) == ('f', 'c')
   assert line['decoding']['max_new_tokens'] == 24
   assert len(line['decoding']) > 1, 'how it was sampled'
+
+
+def test_a_record_that_was_damaged_since_costs_its_answers_only(tmp_path):
+  lines = run.predict(
+    Reader(), ITEMS, numbered.Damaged(RECORDS, 2), str(tmp_path / 'x.jsonl'),
+    settings=SETTINGS, rows=4, progress=False,
+  )  # fmt: skip
+  for item, line in zip(ITEMS, lines, strict=True):
+    assert ('error' in line) == (item.position == 2)
+    assert line['text'] == ('' if 'error' in line else item.reference)
+  assert 'sound record as test:2, found' in lines[6]['error']
+  again = _predict(ITEMS, tmp_path / 'x.jsonl', engine := Reader())
+  assert sum(map(len, engine.calls)) == 3, 'once it can be read again'
+  assert [line['text'] for line in again] == [i.reference for i in ITEMS]
 
 
 @pytest.mark.parametrize('cut', [0, 7])

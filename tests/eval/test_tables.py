@@ -52,6 +52,23 @@ def test_a_system_with_the_name_of_a_judge_is_not_taken_for_the_model():
   assert '50.0' in tables.text(rows)
 
 
+@pytest.mark.parametrize(
+  'changes',
+  [{'judge': 'rule'},
+   {'accuracy': None, 'system': 'model', 'CIDEr': 0.1,
+    **dict.fromkeys(scores.METRICS, 0.1)}],
+)  # fmt: skip
+def test_damaged_records_are_said_wherever_a_table_is(changes):
+  words = 'and n is smaller: 3.'
+  rows = [_row(**changes)]
+  show = tables.captions if 'CIDEr' in changes else tables.answers
+  for found in (tables.text(rows), ''.join(show(rows))):
+    assert words not in found
+  rows = [{**row, 'n_damaged': 3} for row in rows]
+  for found in (tables.text(rows), ''.join(show(rows))):
+    assert words in found
+
+
 def test_chance_is_a_column_where_it_is_known():
   rows = [
     _row('place', 0.5, chance=0.25),

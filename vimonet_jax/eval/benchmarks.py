@@ -10,7 +10,7 @@ import collections.abc
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -180,6 +180,8 @@ class Benchmark:
       with clean media and written answers.
     notes: sentences to read before the numbers, on what is asked otherwise than
       one would think.
+    damaged: positions of records that cannot be read, so that nothing is asked
+      about them.
   """
 
   items: Sequence[Item]
@@ -191,6 +193,7 @@ class Benchmark:
     default_factory=dict
   )
   notes: tuple[str, ...] = ()
+  damaged: Collection[int] = ()
 
   @property
   def name(self) -> str:
@@ -232,6 +235,7 @@ def synthetic_items(
   per_domain: int = 100,
   seed: int = 0,
   benchmark: str = SYNTHETIC,
+  damaged: Collection[int] = (),
 ) -> list[Item]:
   """Turns with a fact, each asked as the first of a conversation.
 
@@ -244,13 +248,13 @@ def synthetic_items(
     per_domain: most items a domain has.
     seed: draws other items.
     benchmark: the name in the tables.
+    damaged: positions of records that are not looked at.
 
   Returns:
     Items with clean media of both kinds, in the order of the records.
   """
   by_kind: dict[str, dict[str, list[Item]]] = {}
-  for position in range(len(records)):
-    record = records[position]
+  for position, record in _numbered(records, damaged):
     for number, turn in enumerate(record.turns):
       if not turn.fact:
         continue
@@ -295,6 +299,7 @@ def caption_items(
   *,
   domain: str = 'motion_caption',
   benchmark: str = CAPTIONS,
+  damaged: Collection[int] = (),
 ) -> list[Item]:
   """One item for each record that has captions: describe the clip.
 
@@ -306,12 +311,12 @@ def caption_items(
     records: of one split.
     domain: of the caption turns, which also says which media are shown.
     benchmark: the name in the tables.
+    damaged: positions of records that are not looked at.
   """
   media = records_lib.DOMAINS[domain]
   shown = next(name for name, held in INPUTS.items() if held == media)
   items = []
-  for position in range(len(records)):
-    record = records[position]
+  for position, record in _numbered(records, damaged):
     turns = [turn for turn in record.turns if turn.domain == domain]
     if not turns:
       continue
@@ -337,6 +342,15 @@ def caption_items(
       'none; check the captions of that split.'
     )
   return items
+
+
+def _numbered(
+  records: Sequence[records_lib.Record], damaged: Collection[int]
+) -> Iterator[tuple[int, records_lib.Record]]:
+  """The records with their positions, without the damaged ones."""
+  for position in range(len(records)):
+    if position not in damaged:
+      yield position, records[position]
 
 
 def fullest(items: Sequence[Item]) -> list[Item]:

@@ -217,7 +217,11 @@ def of_folder(
     elif (file := motion_files.find(root, name)) is None:
       left_out['without a motion'].append(name)
     else:
-      array = motion_files.load(root, file, name)
+      try:
+        array = motion_files.load(root, file, name)
+      except ValueError:  # The dataset may have been built without it.
+        left_out['that cannot be read'].append(name)
+        continue
       if np.isfinite(array).all():
         # Joints give one row of features fewer than there are frames.
         joints = not motion_files.holds_features(file)
@@ -280,28 +284,38 @@ def of_texts(
 
 
 def items(
-  population: Population, records_: Sequence[records.Record]
+  population: Population,
+  records_: Sequence[records.Record],
+  *,
+  damaged: Collection[int] = (),
 ) -> list[benchmarks.Item]:
   """One item for each case; two cases may be about one record.
+
+  Which cases damaged records are of cannot be read from them: cases without a
+  record are left out, of as many records as are damaged.
 
   Args:
     population: the cases.
     records_: of the same folder and split, made by `data.sources` with at least
       40 frames. There are more of them than cases.
+    damaged: positions of records that are not looked at.
 
   Raises:
     ValueError: a case has no record.
   """
-  positions = {records_[i].id: i for i in range(len(records_))}
-  absent = [c.id for c in population.cases if c.record not in positions]
-  if absent:
+  sound = [i for i in range(len(records_)) if i not in damaged]
+  positions = {records_[i].id: i for i in sound}
+  absent = [c for c in population.cases if c.record not in positions]
+  if len({case.record for case in absent}) > len(damaged):
     raise ValueError(
       f'Expected a record for each of {len(population.cases)} cases, found '
-      f'none for {len(absent)}, such as {absent[0]}; build the data of the '
+      f'none for {len(absent)}, such as {absent[0].id}; build the data of the '
       'same folder and split.'
     )
   found = []
   for case in population.cases:
+    if case.record not in positions:
+      continue
     record = records_[positions[case.record]]
     turns = [t for t in record.turns if t.domain == 'motion_caption']
     found.append(

@@ -19,6 +19,7 @@ from vimonet_jax.eval import (
   paper_rows,
   published,
   scores,
+  tables,
 )
 
 # A file of questions with another name is another benchmark.
@@ -275,6 +276,8 @@ def _remarks(name: str, mine: Sequence[scores.Row]) -> Iterator[str]:
       f'Asked here: {there}, where the published table has {wanted:,}: it is '
       'not the same test.'
     )
+  if words := tables.damaged(mine):
+    yield words
   if others := sorted({r['split'] for r in mine} - {paper_rows.SPLIT}):
     yield (
       f'† Of split {", ".join(others)}, where published numbers are of '

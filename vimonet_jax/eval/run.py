@@ -255,7 +255,7 @@ def _batches(items, records, rows: int) -> Iterator[_Batch]:
       for i, item in enumerate(window):
         try:
           prompts[i] = benchmarks.prompt_record(item, records)
-        except benchmarks.MediaError as error:
+        except (benchmarks.MediaError, records_lib.CorruptError) as error:
           errors[i] = str(error)
       errors = _of_all(errors)
       if errors:

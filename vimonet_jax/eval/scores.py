@@ -2,7 +2,8 @@
 
 scores.json is a list of rows. Each has the columns of `KEY` (no judge where
 captions are measured), accuracy, score, n and n_failed, and more: see
-scoring.score.
+scoring.score; where records of the data are damaged, n_damaged of them, about
+which nothing is asked.
 """
 
 import json
@@ -23,6 +24,9 @@ KEY = (
 ALL = 'all'
 MACRO = 'macro'
 METRICS = ('BLEU_1', 'BLEU_2', 'BLEU_3', 'BLEU_4', 'ROUGE_L', 'CIDEr')
+
+# Whose answers they are, where others stand beside them.
+MODEL = 'model'
 
 _DRAWS = 1000
 
@@ -109,6 +113,38 @@ def effective_number(
   return min(float(len(values)), len(values) * alone / spread)
 
 
+def paid_before(
+  known: Sequence[Row], rows: Sequence[Row]
+) -> tuple[list[Row], list[Row]]:
+  """Rows that were paid for and that new ones of their benchmark are not.
+
+  Args:
+    known: of a file.
+    rows: that are to take the place of those of their benchmarks.
+
+  Returns:
+    Those that are true beside the new ones: questions and answers are the same,
+    or the questions, where another system answered whom nobody judged now. And
+    the others, which are not.
+  """
+  replaced = {_key(row) for row in rows}
+  by_way = {_way(row): row for row in rows}
+  asked = {(_test(row), row.get('questions')) for row in rows}
+  tests = set(map(_test, rows))
+  still, gone = [], []
+  for row in known:
+    is_left = _test(row) in tests and _key(row) not in replaced
+    if not (row.get('is_paid') and is_left):
+      continue
+    if new := by_way.get(_way(row)):
+      is_true = all(row[x] == new.get(x) for x in ('questions', 'answers'))
+    else:
+      is_true = row['system'] != MODEL
+      is_true = is_true and (_test(row), row['questions']) in asked
+    (still if is_true else gone).append(row)
+  return still, gone
+
+
 def write(path: str, rows: Sequence[Row]) -> list[Row]:
   """Puts rows into a file in place of those of their benchmarks; returns all.
 
@@ -116,11 +152,9 @@ def write(path: str, rows: Sequence[Row]) -> list[Row]:
   run and one setting. A process that is killed leaves the old file or the new
   one, never a half.
   """
-  written = {(row['benchmark'], row['split']) for row in rows}
+  written = set(map(_test, rows))
   merged = {
-    _key(row): row
-    for row in read(path)
-    if (row['benchmark'], row['split']) not in written
+    _key(row): row for row in read(path) if _test(row) not in written
   }
   merged |= {_key(row): row for row in rows}
   lines = ',\n '.join(json.dumps(row) for row in merged.values())
@@ -140,3 +174,13 @@ def read(path: str) -> list[Row]:
 
 def _key(row: Row) -> tuple:
   return tuple(row.get(name) for name in KEY)
+
+
+def _test(row: Row) -> tuple:
+  return row['benchmark'], row['split']
+
+
+def _way(row: Row) -> tuple:
+  """Who answered what, whoever judged it."""
+  left = (name for name in KEY if name not in ('domain', 'judge'))
+  return tuple(row.get(name) for name in left)

@@ -7,22 +7,21 @@ two judges are never added up.
 import collections
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from vimonet_jax import fingerprint
 from vimonet_jax.data import records as records_lib
 from vimonet_jax.eval import benchmarks, changes, judge, run, scores
 
-# Whose answers they are, where others stand beside them.
-MODEL = 'model'
+MODEL = scores.MODEL
 
 # What a judge is: asked about many answers at once, since some are services.
 Judge = Callable[
   [Sequence[benchmarks.Item], Sequence[str]], Sequence[judge.Verdict]
 ]
-
 
 # Of the answers that have not failed.
 _OF_VALID = ('accuracy_valid', 'low_valid', 'high_valid', 'score_valid')
@@ -72,20 +71,25 @@ def write_verdicts(
   items: Sequence[benchmarks.Item],
   predictions: Sequence[run.Line],
   by_judge: Mapping[str, Sequence[judge.Verdict]],
+  rules: Collection[str] = (judge.JUDGE,),
 ) -> None:
   """Writes what judges said, a JSON line a verdict, in the items' order.
 
   A line has benchmark, id, input, corruption, reading and seed of the item, its
-  split, domain, kind, question and record (by position); the text that was
-  judged; and correct, score, status, judge and reply of `judge.Verdict`. `by`
-  is the name that the judge has in the table. So runs can be compared question
-  by question without their items; see studies.
+  split, domain, kind, question, reference and record (by position); the text
+  that was judged; and correct, score, status, judge and reply of
+  `judge.Verdict`. `by` is the name that the judge has in the table. So runs can
+  be compared question by question without their items; see studies.
 
   Args:
     path: is made, or replaced.
     items: what was asked.
     predictions: what was answered, joined by `run.key`.
     by_judge: name -> verdicts in the items' order.
+    rules: names of judges whose verdicts can be made again. What others have
+      said before was paid for, and stays behind the new ones where nobody of
+      that name judged now and all of a variant's questions and answers are
+      the same.
   """
   texts = {at: line['text'] for at, line in _by_key(predictions).items()}
   lines = [
@@ -95,6 +99,7 @@ def write_verdicts(
       'domain': item.domain,
       'kind': item.kind,
       'question': item.question,
+      'reference': item.reference,
       'record': item.position,
       'text': texts.get(item.key, ''),
       'by': name,
@@ -103,9 +108,40 @@ def write_verdicts(
     for name, found in by_judge.items()
     for item, verdict in zip(items, found, strict=True)
   ]
+  lines += _said_before(path, items, texts, {*by_judge, *rules})
   os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
   records_lib.write_json_lines(f'{path}.part', lines)
   os.replace(f'{path}.part', path)
+
+
+def _said_before(
+  path: str,
+  items: Sequence[benchmarks.Item],
+  texts: Mapping[tuple, str],
+  without: Collection[str],
+) -> list[run.Line]:
+  """Lines of other judges in the file that are about these very answers."""
+  if not os.path.exists(path):
+    return []
+  by_judge = collections.defaultdict(dict)
+  for line in records_lib.read_json_lines(path):
+    if line['by'] not in without:
+      by_judge[line['by']][run.key(line)] = line
+  found = []
+  for lines in by_judge.values():
+    others = {
+      _variant(item)
+      for item in items
+      if _told(lines.get(item.key, {}))
+      != (item.question, item.reference, texts.get(item.key, ''))
+    }
+    found += [lines[i.key] for i in items if _variant(i) not in others]
+  return found
+
+
+def _told(line: run.Line) -> tuple:
+  """What the judge was, by a line of its verdict."""
+  return tuple(line.get(name) for name in ('question', 'reference', 'text'))
 
 
 def score(
@@ -123,11 +159,12 @@ def score(
   wrong and counts 0; n answers, n_failed of them failed and n_unparsed of them
   saying nothing that the judge's rule could read; low and high, the 95 %
   interval of the accuracy; fingerprint; accuracy_valid with low_valid and
-  high_valid, and score_valid, where answers that failed do not count. A domain
-  also has kinds: accuracy and n by kind of question. `all` is the mean over
-  answers, `macro` the mean over domains. The items' slices have rows like
-  domains, which are in no sum. Where all items know what guessing gets, rows
-  have chance, too.
+  high_valid, and score_valid, where answers that failed do not count; digests
+  of the variant's `questions` and `answers`, by which rows of two runs are
+  compared. A domain also has kinds: accuracy and n by kind of question. `all`
+  is the mean over answers, `macro` the mean over domains. The items' slices
+  have rows like domains, which are in no sum. Where all items know what
+  guessing gets, rows have chance, too.
 
   Where the clean items of the same input are there as well, a corrupted row
   has, over the questions that both have,
@@ -161,11 +198,12 @@ def score(
   rows = []
   for variant, answers in variants.items():
     by_domain = _rows(variant, answers)
+    judged = _digests(answers)
     if variant.corruption != benchmarks.CLEAN:
       clean = variants.get(variant._replace(corruption=benchmarks.CLEAN), ())
       for domain, drop in _drops(clean, answers).items():
         by_domain[domain] |= drop
-    rows += by_domain.values()
+    rows += [row | judged for row in by_domain.values()]
   return [{**row, 'judge': judged_by, 'system': system} for row in rows]
 
 
@@ -241,6 +279,16 @@ def _row(variant, domain: str, answers, *, accuracy, score) -> scores.Row:
     'n_failed': len(answers) - len(_valid(answers)),
     'n_unparsed': sum(a.verdict.status == judge.UNPARSED for a in answers),
     'fingerprint': '+'.join(sorted({a.fingerprint for a in answers} - {''})),
+  }
+
+
+def _digests(answers: Sequence[_Answer]) -> scores.Row:
+  """What judges were told, whatever its order."""
+  asked = {(a.item.id, a.item.question, a.item.references) for a in answers}
+  given = {(a.item.id, a.item.seed, a.text) for a in answers}
+  return {
+    'questions': fingerprint.digest(repr(sorted(asked))),
+    'answers': fingerprint.digest(repr(sorted(given))),
   }
 
 

@@ -55,7 +55,7 @@ def text(rows: Sequence[scores.Row]) -> str:
       ]
       column = itertools.zip_longest(cells, ['chance', *guessed], fillvalue='')
       cells = [[*line, cell] for line, cell in column]
-    blocks.append(aligned(cells))
+    blocks.append(_with_damaged(aligned(cells), some))
   if drops := [
     r for r in judged if 'drop_points' in r and r['domain'] == scores.ALL
   ]:
@@ -78,8 +78,23 @@ def text(rows: Sequence[scores.Row]) -> str:
       cells.append([f'{name}{row["domain"]} {_label(row)}, {row["system"]}'])
       cells[-1] += [f'{100 * row[metric]:.1f}' for metric in scores.METRICS]
       cells[-1].append(str(row['n']))
-    blocks.append(aligned(cells))
+    blocks.append(_with_damaged(aligned(cells), described))
   return '\n\n'.join(blocks)
+
+
+def damaged(rows: Sequence[scores.Row]) -> str:
+  """A sentence on records that nothing was asked about; '' without any."""
+  most = max((row.get('n_damaged', 0) for row in rows), default=0)
+  if not most:
+    return ''
+  return (
+    f'Records that are damaged, so that nothing is asked about them and n is '
+    f'smaller: {most:,}.'
+  )
+
+
+def _with_damaged(block: str, rows: Sequence[scores.Row]) -> str:
+  return '\n'.join(filter(None, [block, damaged(rows)]))
 
 
 def _label(row: scores.Row) -> str:
@@ -281,6 +296,8 @@ def _remarks(rows) -> str:
   failed = sum(r['n_failed'] for r in rows if r['domain'] == scores.ALL)
   if failed:
     remarks.append(f'Answers that failed, and count as wrong: {failed:,}.')
+  if words := damaged(rows):
+    remarks.append(words)
   if judges := {row['judge'] for row in rows if row.get('judge')}:
     remarks.append(
       f'Judge: {page.escape(", ".join(sorted(judges)))}; only numbers of the '
@@ -318,7 +335,7 @@ def captions(rows: Sequence[scores.Row]) -> list[str]:
     page.table([*head, 'n'], lines),
     page.quiet(
       'All times 100. CIDEr weighs words by how rare they are in this set of '
-      'clips: compare it inside this table only.'
+      f'clips: compare it inside this table only. {damaged(described)}'
     ),
   ]
 

@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from vimonet_jax.data import records as records_lib
@@ -127,7 +127,11 @@ def read(
 
 
 def synthetic(
-  records: Sequence[records_lib.Record], *, seed: int = 0, name: str
+  records: Sequence[records_lib.Record],
+  *,
+  seed: int = 0,
+  name: str,
+  damaged: Collection[int] = (),
 ) -> list[benchmarks.Item]:
   """Items of VIMOS-Synth in the published numbers, by modality and domain.
 
@@ -137,13 +141,14 @@ def synthetic(
     records: of one split, with motion and frames.
     seed: draws other items.
     name: in tables.
+    damaged: positions of records that are not looked at.
 
   Raises:
     ValueError: there are too few turns of a domain.
   """
   items = benchmarks.synthetic_items(
     records, per_domain=max(COMPOSITION['video'].values()), seed=seed,
-    benchmark=name,
+    benchmark=name, damaged=damaged,
   )  # fmt: skip
   by_domain: dict[str, list[benchmarks.Item]] = {}
   for item in benchmarks.shuffled(items, seed):
