@@ -6,6 +6,7 @@ import types
 
 import numpy as np
 import pytest
+import score_rows
 
 import vimonet_jax.motion
 from vimonet_jax import report
@@ -305,6 +306,21 @@ def test_a_new_page_replaces_the_old_one(workdir):
   second, _ = _read(workdir, config={'seed': 2})
   assert '&quot;seed&quot;: 1' in first
   assert '&quot;seed&quot;: 1' not in second
+
+
+def test_rows_of_two_checkpoints_on_one_page_are_said(workdir):
+  rows = [
+    score_rows.row(benchmark=name, fingerprint=fingerprint)
+    for name, fingerprint in (('captions', 'a'), ('mvbench', 'a'))
+  ]
+  scores.write(str(workdir / 'scores.json'), rows)
+  text, _ = _read(workdir)
+  assert 'different checkpoints' not in text
+  scores.write(
+    str(workdir / 'scores.json'), [{**rows[1], 'fingerprint': 'b'}]
+  )
+  text, _ = _read(workdir)
+  assert '2 different checkpoints (a: captions; b: mvbench)' in text
 
 
 def test_what_was_published_stands_beside_what_was_measured(workdir):

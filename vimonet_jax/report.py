@@ -90,9 +90,10 @@ def _scores(rows) -> str:
   }
   if not any(parts.values()):
     parts['Answers'] = [page.missing('Nothing has been scored yet.')]
-  return ''.join(
-    page.section(title, *part) for title, part in parts.items() if part
-  )
+  sections = [page.section(t, *part) for t, part in parts.items() if part]
+  if words := tables.checkpoints(rows):
+    sections.insert(0, page.missing(words))
+  return ''.join(sections)
 
 
 # --- Examples ----------------------------------------------------------------

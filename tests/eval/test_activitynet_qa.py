@@ -171,15 +171,40 @@ def test_predictions_of_another_split_answer_nothing(tmp_path):
 
 def test_sentences_are_for_a_judge_and_words_for_exact_match(tmp_path):
   found = qa.benchmark(_read(tmp_path), tmp_path, media.Frames())
-  assert list(found.rules) == ['rule', 'exact']
+  assert list(found.rules) == ['rule', 'exact', 'contains']
   assert found.needs_judge
   item = found.items[2]
   said = {name: rule(item, 'Yes, it is.') for name, rule in found.rules.items()}
   assert {name: verdict.correct for name, verdict in said.items()} == {
     'rule': True,
     'exact': False,
+    'contains': True,
   }
   assert said['exact'].judge == 'exact'
+
+
+@pytest.mark.parametrize(
+  ('reference', 'text', 'is_right'),
+  [
+    ('red', 'The man wears a red shirt.', True),
+    ('red', 'He is bored.', False),
+    ('two', 'There are 2 people.', True),
+    ('playing the guitar', 'He is playing guitar.', True),
+    ('playing guitar', 'He is playing with a guitar.', False),
+    ('no', 'No, he sits.', True),
+    ('no', 'Yes, with no hat.', False),
+    ('yes', 'He does.', False),
+    ('indoor', '', False),
+    ('yes', '', False),
+  ],
+)
+def test_an_answer_is_found_in_a_sentence(tmp_path, reference, text, is_right):
+  item = _items(tmp_path, _read(tmp_path))[0]
+  item = dataclasses.replace(item, references=(reference,))
+  found = qa.contains(item, text)
+  assert (found.correct, found.judge) == (is_right, 'contains')
+  if reference == 'red' and is_right:
+    assert not benchmarks.by_rules(item, text).correct, 'F1 is 2 of 7'
 
 
 def test_exact_match_of_the_example_predictions(shared_data, tmp_path):

@@ -272,6 +272,32 @@ def test_what_cannot_be_shown_fails_and_is_tried_again(tmp_path):
   assert sum('error' in line for line in lines) == 3
 
 
+def test_the_first_rotation_takes_the_answer_to_the_question_as_it_is(tmp_path):
+  def turned(seed, **changes):
+    return [
+      dataclasses.replace(item, corruption='rotated', seed=seed, **changes)
+      for item in ITEMS
+    ]
+
+  items = [*ITEMS, *turned(0), *turned(1, question='Which, the other way?')]
+  path = tmp_path / 'bench.jsonl'
+  lines = _predict(items, path, engine := Reader())
+  assert sum(map(len, engine.calls)) == 2 * len(ITEMS)
+  assert [run.key(line) for line in lines] == [item.key for item in items]
+  for line, item in zip(lines, items, strict=True):
+    assert line['text'] == item.reference
+    assert run.is_about(line, item)
+  assert len(path.read_text().splitlines()) == len(items)
+  # Whether the one or the other was asked first, and in which run.
+  for some, asked in ((ITEMS, 18), (items[:36], 0), (items, 18)):
+    again = _predict(some, tmp_path / 'parts.jsonl', engine := Reader())
+    assert sum(map(len, engine.calls)) == asked
+  assert again == lines
+  changed = [dataclasses.replace(i, question='Who?') for i in items[18:36]]
+  _predict(changed, path, engine := Reader())
+  assert sum(map(len, engine.calls)) == 18, 'another question'
+
+
 def test_a_clip_is_read_once_for_all_that_is_asked_about_it(tmp_path):
   reads = collections.Counter()
 

@@ -150,13 +150,24 @@ def test_the_first_sentence_is_about_the_best_informed_input():
   )
 
 
-def test_failures_and_mixed_checkpoints_are_said():
-  rows = [_row(fingerprint='a', n_failed=2), _row('place', fingerprint='a')]
-  text = ''.join(tables.answers(rows))
-  assert 'count as wrong: 2.' in text
-  assert 'different checkpoints' not in text
-  rows.append(_row(input='text', fingerprint='b'))
-  assert '2 different checkpoints' in ''.join(tables.answers(rows))
+def test_checkpoints_are_compared_over_all_that_is_shown_together():
+  rows = [
+    _row(fingerprint='a'),
+    _row(fingerprint='a', benchmark='babel-qa'),
+    _row(fingerprint='gpt', system='gpt', benchmark='babel-qa'),
+  ]
+  assert 'checkpoints' not in tables.text(rows)
+  rows.append(_row('place', fingerprint='a+a-int8', benchmark='babel-qa'))
+  (words,) = [x for x in tables.text(rows).splitlines() if 'checkpoints' in x]
+  assert words.startswith(
+    'These rows come from 2 different checkpoints (a: b, babel-qa; a-int8: '
+    'babel-qa): run'
+  )
+
+
+def test_failures_are_said():
+  rows = [_row(n_failed=2), _row('place')]
+  assert 'count as wrong: 2.' in ''.join(tables.answers(rows))
 
 
 def test_captions_are_shown_times_a_hundred():

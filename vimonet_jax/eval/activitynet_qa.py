@@ -1,7 +1,8 @@
 """ActivityNet-QA (Yu et al. 2019): short answers about videos, of nine types.
 
 Zero-shot answers are sentences, which a judge compares with the reference.
-`exact` suits models that were trained on its answers of one to five words.
+`exact` suits models that were trained on its answers of one to five words;
+`contains` finds them in a sentence, and is no published number.
 """
 
 import dataclasses
@@ -165,7 +166,11 @@ def benchmark(
       items, [media.described(file, frames) for file in files]
     ),
     benchmarks.Readers(readers),
-    {judge.JUDGE: benchmarks.by_rules, 'exact': exact},
+    {
+      judge.JUDGE: benchmarks.by_rules,
+      'exact': exact,
+      'contains': contains,
+    },
     {
       position: f'{videos}: no v_{name}, of any ending of videos'
       for position, (name, file) in enumerate(zip(names, files, strict=True))
@@ -178,6 +183,24 @@ def benchmark(
 def exact(item: benchmarks.Item, text: str) -> judge.Verdict:
   """Whether a text is the answer, letter by letter, as upstream."""
   return benchmarks.all_or_nothing(item, text == item.reference, by='exact')
+
+
+def contains(item: benchmarks.Item, text: str) -> judge.Verdict:
+  """Whether the answer stands in a text, as whole words in a row.
+
+      answer  red   right   'He wears a red shirt.'   'It is not red.'
+              no    right   'No, he sits.'    wrong   'Yes, with no hat.'
+
+  Case, articles and punctuation do not matter, numbers may be words; of yes and
+  no the first in the text counts. A text that names much is right often.
+  """
+  target = judge.normalise(item.reference)
+  if target in (['yes'], ['no']):
+    said = judge.judge(item.id, text, item.reference, answer_format='yes_no')
+    is_right = bool(said.correct)
+  else:
+    is_right = bool(judge.named(text, (item.reference,)))
+  return benchmarks.all_or_nothing(item, is_right, by='contains')
 
 
 def _by_id(path, fields: Sequence[str]) -> dict[str, dict]:

@@ -116,6 +116,25 @@ class Item:
     return fingerprint.digest(repr(asked))
 
   @property
+  def prompt(self) -> tuple:
+    """The same for items that a model sees no difference between.
+
+    Such are a question and the first rotation of its options.
+    """
+    change, seed = self.corruption, self.seed
+    if change == changes.ROTATED:  # Which the question says.
+      change, seed = CLEAN, 0
+    return (
+      self.id,
+      self.input,
+      self.media_position,
+      change,
+      seed,
+      self.reading,
+      self.digest,
+    )
+
+  @property
   def reference(self) -> str:
     """The first of the references."""
     return self.references[0]

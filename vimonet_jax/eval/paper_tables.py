@@ -71,6 +71,8 @@ _RULES = {
   (published.VIDEO, judge.JUDGE): 'rules of our own, not comparable',
   (published.ACTIVITYNET, judge.JUDGE): 'rules of our own, not comparable',
   (published.ACTIVITYNET, 'exact'): 'the very words, not comparable',
+  (published.ACTIVITYNET, 'contains'): 'the answer stands in it, not '
+  'comparable',
   (published.BABEL, 'strict'): 'the very answer, as published as far as known',
   (published.BABEL, 'lenient'): 'the answer is named, not comparable',
   (published.MVBENCH, 'strict'): 'the option that is named, stricter than '

@@ -4,6 +4,7 @@ One line an answer, so that a run that was killed goes on where it was, and so
 that judging (see `scoring`) can be repeated without the model.
 """
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -65,7 +66,8 @@ def predict(
 ) -> list[Line]:
   """Asks the engine every item that the file has no answer to.
 
-  Items whose media are zeroed are asked of `engine.blind()`.
+  Items whose media are zeroed are asked of `engine.blind()`. Of items with the
+  same `prompt` one is asked, and all have a line.
 
   Several processes ask together, and the first one writes. A SIGTERM to one of
   them stops all between two batches, with SystemExit.
@@ -97,6 +99,10 @@ def predict(
   known = cluster.in_turn(path, lambda: _lines(path, settings))
   done = current(items, known)
   pending = [item for item in items if item.key not in done]
+  alike = collections.defaultdict(list)
+  for item in pending:
+    alike[item.prompt].append(item)
+  answered = {i.prompt: done[i.key] for i in items if i.key in done}
   blind = functools.cache(lambda: engine.blind())
   os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
   with (
@@ -114,15 +120,25 @@ def predict(
       dynamic_ncols=True,
     ) as bar,
   ):
-    for batch in _batches(pending, records, rows):
+
+    def keep(prompt: tuple, said: Line) -> None:
+      for item in alike.pop(prompt):
+        line = {**said, **dict(zip(KEY, item.key, strict=True))}
+        done[item.key] = line
+        if known.get(item.key) != line:  # A file that is missing still.
+          f.write(json.dumps(line, ensure_ascii=False) + '\n')
+        bar.update()
+
+    for prompt, line in answered.items():
+      if prompt in alike:
+        keep(prompt, line)
+    asked_once = [some[0] for some in alike.values()]
+    for batch in _batches(asked_once, records, rows):
       cluster.stop_if_told()
       asked = blind() if _is_zeroed(batch.items[0]) else engine
-      for line in _ask(asked, batch, settings, rows):
-        line |= columns
-        done[key(line)] = line
-        if known.get(key(line)) != line:  # A file that is missing still.
-          f.write(json.dumps(line, ensure_ascii=False) + '\n')
-      bar.update(len(batch.items))
+      lines = _ask(asked, batch, settings, rows)
+      for item, line in zip(batch.items, lines, strict=True):
+        keep(item.prompt, line | columns)
   return [done[item.key] for item in items]
 
 

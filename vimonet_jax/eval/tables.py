@@ -79,7 +79,29 @@ def text(rows: Sequence[scores.Row]) -> str:
       cells[-1] += [f'{100 * row[metric]:.1f}' for metric in scores.METRICS]
       cells[-1].append(str(row['n']))
     blocks.append(_with_damaged(aligned(cells), described))
+  if words := checkpoints(rows):
+    blocks.append(words)
   return '\n\n'.join(blocks)
+
+
+def checkpoints(rows: Sequence[scores.Row]) -> str:
+  """A sentence where the model's rows are not all of one; else ''.
+
+  Args:
+    rows: that are shown together, of whatever benchmarks.
+  """
+  found = collections.defaultdict(dict)
+  for row in rows:
+    if row.get('system') in _PLAIN_SYSTEMS:
+      for name in filter(None, row.get('fingerprint', '').split('+')):
+        found[name][row['benchmark']] = None
+  if len(found) < 2:
+    return ''
+  named = '; '.join(f'{name}: {", ".join(x)}' for name, x in found.items())
+  return (
+    f'These rows come from {len(found)} different checkpoints ({named}): run '
+    'the evaluation again before comparing them.'
+  )
 
 
 def damaged(rows: Sequence[scores.Row]) -> str:
@@ -302,12 +324,6 @@ def _remarks(rows) -> str:
     remarks.append(
       f'Judge: {page.escape(", ".join(sorted(judges)))}; only numbers of the '
       'same judge can be compared.'
-    )
-  prints = {row.get('fingerprint', '') for row in rows} - {''}
-  if len(prints) > 1:
-    remarks.append(
-      f'<b>These rows come from {len(prints)} different checkpoints:</b> run '
-      'the evaluation again before comparing them.'
     )
   return page.quiet(' '.join(remarks))
 
