@@ -3,7 +3,7 @@
 import numpy as np
 
 from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import benchmarks
+from vimonet_jax.eval import own_items
 
 
 def record(i: int, **changes) -> records_lib.Record:
@@ -41,4 +41,4 @@ class Damaged(list):
 
 CHOICES = tuple(f'n{i}' for i in range(6))
 RECORDS = [record(i) for i in range(6)]
-ITEMS = benchmarks.synthetic_items(RECORDS)
+ITEMS = own_items.questions(RECORDS)

@@ -8,9 +8,9 @@ import numpy as np
 import presets
 import pytest
 
-from vimonet_jax import captioning, corpus, suite
+from vimonet_jax import captioning, corpus
 from vimonet_jax.data import batches, records
-from vimonet_jax.eval import benchmarks, embedder
+from vimonet_jax.eval import benchmarks, embedder, own_items
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.motion import features
 
@@ -48,7 +48,7 @@ def _rows(
   )
   monkeypatch.setattr(corpus, 'open_split', lambda *_: train)
   held_out = _source('test', number)
-  items = benchmarks.caption_items(held_out)
+  items = own_items.captions(held_out)
   lines = eval_run.as_predictions(items, ['clip 1 walks.'] * number)
   config = presets.load('mocap', 'smoke', data__max_corrupt=limit, **changes)
   asked = benchmarks.Benchmark(items, held_out, {})
@@ -71,15 +71,26 @@ def test_a_training_record_that_training_may_pass_over_stops_no_evaluation(
     _rows(tmp_path, monkeypatch, _source('train', 5, damaged=[0, 2]))
 
 
-@pytest.mark.parametrize('preset', ['mocap', 'tiny'])
-def test_a_damaged_record_that_is_to_be_asked_about_does_not_vanish(
-  monkeypatch, preset
+def test_captions_of_other_systems_stand_beside_ours(
+  tmp_path, monkeypatch, capsys
 ):
-  held_out = _source('test', 3, damaged=[1])
-  monkeypatch.setattr(corpus, 'open_split', lambda *_: held_out)
-  config = presets.load(preset, 'smoke')
-  with pytest.raises(records.CorruptError, match='a sound record as test:1'):
-    suite.open_all(config, '', types.SimpleNamespace(frames=8, image_size=48))
+  path = tmp_path / 'theirs.jsonl'
+  theirs = [
+    {'id': item.id, 'text': item.reference}
+    for item in own_items.captions(_source('test', 3))[:0:-1]
+  ]
+  path.write_text(''.join(json.dumps(line) + '\n' for line in theirs))
+  train = _source('train', 3)
+  systems = (('captions', 'theirs', str(path)),)
+  found = _rows(tmp_path, monkeypatch, train, eval__systems=systems)
+  rows = {row['system']: row for row in found}
+  assert len(rows) == len(found) == 4
+  assert rows['theirs']['BLEU_1'] > rows['model']['BLEU_1']
+  assert (rows['theirs']['n'], rows['theirs']['n_failed']) == (3, 1)
+  assert 'found none for 1' in capsys.readouterr().out
+  systems = (('captions', 'nearest training clip', str(path)),)
+  with pytest.raises(ValueError, match='found another nearest training clip'):
+    _rows(tmp_path, monkeypatch, train, eval__systems=systems)
 
 
 def _evaluator():

@@ -50,11 +50,11 @@ FLOORS = (
     'infer.conversation',
   ),
   (
-    'page curves eval.judge eval.changes eval.benchmarks '
+    'page curves eval.judge eval.changes eval.benchmarks eval.own_items '
     'eval.caption_baselines eval.media '
     'eval.vimonet_bench eval.activitynet_qa eval.mv_bench eval.scores '
     'eval.babel_qa '
-    'eval.judge_replies eval.llm_judge eval.predictions_file '
+    'eval.judge_replies eval.asking eval.llm_judge eval.predictions_file '
     'eval.humanml3d_captions eval.embedder eval.retrieval eval.bertscore '
     'eval.published eval.run eval.text_baseline eval.scoring eval.tables '
     'eval.examples eval.paper_rows eval.paper_tables eval.paper_layout '

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vimonet_jax import corpus as corpora
+from vimonet_jax import judging
 from vimonet_jax.data import batches
 from vimonet_jax.eval import (
   benchmarks,
@@ -61,9 +62,10 @@ def rows(
   *,
   evaluator: Evaluator | None = None,
 ) -> list[scores.Row]:
-  """The model's captions beside a random one and the nearest clip's.
+  """The model's captions beside a random one, the nearest clip's and others'.
 
-  Both are of clips that training can read, and has passed over the others.
+  Others are those of config.eval.systems. The random and the nearest one are of
+  clips that training can read, and has passed over the rest.
 
   Args:
     config: of the run.
@@ -87,6 +89,13 @@ def rows(
       caption_baselines.nearest_training(items, held_out, train, statistics),
     ),
   }
+  for system, theirs in judging.systems(config, benchmark):
+    if system in by_system:
+      raise ValueError(
+        f'Expected each system once, found another {system}; give it another '
+        'name in config.eval.systems.'
+      )
+    by_system[system] = theirs
   found = []
   for system, theirs in by_system.items():
     made = scoring.caption_rows(items, theirs, system=system)

@@ -13,7 +13,7 @@ import collections
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vimonet_jax import chat_api
@@ -160,6 +160,28 @@ def rows(
   return found
 
 
+def systems(
+  config: Any, benchmark: benchmarks.Benchmark
+) -> Iterator[tuple[str, list[eval_run.Line]]]:
+  """Names and lines of config.eval.systems; says what a file does not have.
+
+  The lines are of the benchmark's `fullest` items.
+  """
+  items = benchmarks.fullest(benchmark.items)
+  for name, system, path in config.eval.systems:
+    if name != benchmark.name:
+      continue
+    predictions = predictions_file.read(path, items)
+    for report in predictions.reports():
+      print(f'{path}: {report}')
+    lines = eval_run.as_predictions(items, predictions.texts)
+    without = {*predictions.missing, *predictions.empty}
+    for item, line in zip(items, lines, strict=True):
+      if item.id in without:
+        line['error'] = f'no prediction in {path}'
+    yield system, lines
+
+
 # --- Whose answers -----------------------------------------------------------
 
 
@@ -174,18 +196,10 @@ def _others(
       _Answers(system, items, eval_run.as_predictions(items, texts))
     )
   items = benchmarks.fullest(benchmark.items)
-  for name, system, path in config.eval.systems:
-    if name != benchmark.name:
-      continue
-    predictions = predictions_file.read(path, items)
-    for report in predictions.reports():
-      print(f'{path}: {report}')
-    lines = eval_run.as_predictions(items, predictions.texts)
-    without = {*predictions.missing, *predictions.empty}
-    for item, line in zip(items, lines, strict=True):
-      if item.id in without:
-        line['error'] = f'no prediction in {path}'
-    found.append(_Answers(system, items, lines))
+  found += [
+    _Answers(system, items, lines)
+    for system, lines in systems(config, benchmark)
+  ]
   if config.eval.text_baseline.service.model and benchmark.needs_judge:
     asked = benchmarks.variant(items, input='text')
     service = config.eval.text_baseline.service

@@ -35,7 +35,7 @@ from vimonet_jax.data import (
   tokenizer,
   views,
 )
-from vimonet_jax.eval import benchmarks, scoring
+from vimonet_jax.eval import benchmarks, own_items, scoring
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.infer import engine, model_folder
 from vimonet_jax.models import quantize
@@ -370,7 +370,7 @@ def _probe(
     val = batches.without(held, corpora.damaged(held, passing_over))
     items = [
       item
-      for item in benchmarks.synthetic_items(
+      for item in own_items.questions(
         val, per_domain=config.eval.probe_per_domain
       )
       if set(records.DOMAINS[item.domain]) <= set(media)

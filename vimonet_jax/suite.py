@@ -19,6 +19,7 @@ from vimonet_jax.eval import (
   judge,
   media,
   mv_bench,
+  own_items,
   vimonet_bench,
 )
 from vimonet_jax.models import clip_video
@@ -105,7 +106,7 @@ def _held_out(config, workdir: str) -> _HeldOut:
 def _synthetic(config, workdir: str, frames) -> benchmarks.Benchmark:
   del frames  # Its records have them.
   held_out, damaged, notes = _held_out(config, workdir)
-  items = benchmarks.synthetic_items(
+  items = own_items.questions(
     held_out, per_domain=config.eval.per_domain, damaged=damaged
   )
   if not (config.eval.inputs or config.eval.corruptions):
@@ -166,7 +167,7 @@ def _with_changes(
 def _captions(config, workdir: str, frames) -> benchmarks.Benchmark:
   del frames
   held_out, damaged, notes = _held_out(config, workdir)
-  items = benchmarks.caption_items(held_out, damaged=damaged)
+  items = own_items.captions(held_out, damaged=damaged)
   return benchmarks.Benchmark(
     items, held_out, {}, notes=notes, damaged=damaged
   )

@@ -5,7 +5,14 @@ import pytest
 from numbered import ITEMS
 
 from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import benchmarks, judge, run, scores, scoring
+from vimonet_jax.eval import (
+  benchmarks,
+  judge,
+  own_items,
+  run,
+  scores,
+  scoring,
+)
 
 
 def _score(items, lines, **names):
@@ -196,7 +203,7 @@ def test_captions_get_their_metrics_for_each_system():
     )
     for i, text in enumerate(texts)
   ]
-  items = benchmarks.caption_items(records)
+  items = own_items.captions(records)
   (best,) = scoring.caption_rows(items, run.as_predictions(items, texts))
   (worst,) = scoring.caption_rows(
     items, run.as_predictions(items, [*texts[1:], texts[0]]), system='shuffled'

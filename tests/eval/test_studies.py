@@ -7,7 +7,7 @@ from judged import EVERY, MOTION, ROWS, lines_of
 from numbered import CHOICES
 
 from vimonet_jax.data import records
-from vimonet_jax.eval import benchmarks, judge, run, scoring, studies
+from vimonet_jax.eval import benchmarks, judge, own_items, run, scoring, studies
 
 
 def _table(rows, verdicts):
@@ -99,7 +99,7 @@ def test_a_mirrored_question_is_joined_with_the_one_that_it_mirrors():
   held = [
     records.Record(f'r{i}', 'test', 'test', turns=turns) for i in range(3)
   ]
-  items = benchmarks.synthetic_items(held)
+  items = own_items.questions(held)
   mirrored = benchmarks.variant(items, corruption='mirrored')
   # It answers as before, which is true no more.
   asked = [*items, *mirrored]

@@ -215,7 +215,7 @@ def test_a_sentence_says_who_gets_what_for_how_much(server, tmp_path):
   notice = text_baseline.notice(client, ITEMS)
   usd = client.estimate(text_baseline.requests(ITEMS)).usd
   assert notice.startswith(f'{server.url}, a third party')
-  assert '5 questions, text only, no motion and no video' in notice
+  assert 'gets questions in 5 requests, text only, no motion and' in notice
   assert f'by clever for about ${usd:.4f}; 1 more' in notice
   _predict(server, tmp_path)
   assert 'gets nothing' in text_baseline.notice(client, ITEMS)

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import benchmarks, media, run, scoring, vimonet_bench
+from vimonet_jax.eval import (
+  benchmarks,
+  media,
+  own_items,
+  run,
+  scoring,
+  vimonet_bench,
+)
 from vimonet_jax.synthetic import world
 
 LINE = {
@@ -278,5 +285,5 @@ def test_too_few_questions_of_a_domain_are_reported():
 def test_the_synthetic_world_asks_in_all_five_domains():
   drawn = world.World(image_size=16)
   records = [drawn.make_record('test', i) for i in range(8)]
-  items = benchmarks.synthetic_items(records)
+  items = own_items.questions(records)
   assert set(vimonet_bench.DOMAINS) <= {item.domain for item in items}

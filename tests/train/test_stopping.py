@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from vimonet_jax import cluster, weight_files, weight_writer
 from vimonet_jax.data import records
-from vimonet_jax.eval import benchmarks
+from vimonet_jax.eval import benchmarks, own_items
 from vimonet_jax.eval import run as eval_run
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -143,7 +143,7 @@ def test_a_signal_while_answering_stops_between_two_batches(
 ):
   turn = records.Turn('Which?', 'It.', 'object', 'a', 'it')
   clip = records.Record('a', 'test', 'test', turns=(turn,))
-  items = benchmarks.synthetic_items([clip] * 3)
+  items = own_items.questions([clip] * 3)
 
   class Engine:
     def answer(self, asked, **how):

@@ -15,7 +15,7 @@ import toy
 
 from vimonet_jax import checkpoint, cluster, fingerprint, sharding
 from vimonet_jax.data import batches
-from vimonet_jax.eval import benchmarks
+from vimonet_jax.eval import benchmarks, own_items
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.infer import engine
 from vimonet_jax.synthetic import world
@@ -80,7 +80,7 @@ def answers(model, mesh, path):
   """What a model says about clips without words, and to `path`."""
   drawn = world.World()
   clips = [drawn.make_record('test', i) for i in range(3)]
-  items = benchmarks.synthetic_items(clips, per_domain=1)
+  items = own_items.questions(clips, per_domain=1)
   lines = eval_run.predict(
     engine.Engine.load(model, mesh=mesh),
     benchmarks.variant(items, input='motion'),

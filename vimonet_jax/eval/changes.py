@@ -10,10 +10,10 @@ make what was asked untrue, so a model that looks must change its answer:
 """
 
 import dataclasses
-import hashlib
 
 import numpy as np
 
+from vimonet_jax import fingerprint
 from vimonet_jax.data import augment
 from vimonet_jax.data import records as records_lib
 from vimonet_jax.motion import corrupt, features
@@ -76,8 +76,7 @@ def changed(
 
 def digest(seed: int, name: str) -> int:
   """A number that depends on the seed and the name and nothing else."""
-  text = f'{seed} {name}'.encode()
-  return int.from_bytes(hashlib.blake2s(text, digest_size=8).digest())
+  return int(fingerprint.digest(f'{seed} {name}'), 16)
 
 
 def _check_joints(record: records_lib.Record) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from vimonet_jax import chat_api
-from vimonet_jax.eval import benchmarks, judge, judge_replies
+from vimonet_jax.eval import asking, benchmarks, judge, judge_replies
 
 Json = dict[str, Any]
 
@@ -173,17 +173,12 @@ class Judge:
     self, items: Sequence[benchmarks.Item], texts: Sequence[str]
   ) -> str:
     """A sentence to print before `verdicts`: who gets to see what."""
-    service, todo = self._client.service, self.estimate(items, texts)
-    if not todo.requests:
-      return (
-        f'{service.base_url} gets nothing: {self.name} has judged all '
-        f'{todo.cached} answers before.'
-      )
-    return (
-      f'{service.base_url}, a third party that may keep them, gets questions, '
-      f'right answers and predicted answers in {todo.requests} requests, text '
-      f'only, no motion and no video, to be judged by {self.name} for about '
-      f'${todo.usd:.4f}; {todo.cached} more were judged before.'
+    return asking.notice(
+      self._client,
+      self.requests(items, texts),
+      gets='questions, right answers and predicted answers',
+      done='judged',
+      by=self.name,
     )
 
   def verdicts(
@@ -259,17 +254,7 @@ class Judge:
         asked,
         ', '.join(f'{name} ({n} times)' for name, n in sorted(models.items())),
       )
-    without = [reply for reply in replies if reply.status != 'ok']
-    if without:
-      kinds = collections.Counter(reply.status for reply in without)
-      logging.warning(
-        'Expected %d verdicts, found %s without one, such as %s: %s; the same '
-        'call asks again for those that failed.',
-        len(replies),
-        ', '.join(f'{n} {status}' for status, n in sorted(kinds.items())),
-        without[0].id,
-        without[0].problem,
-      )
+    asking.warn(replies, 'verdicts')
 
 
 def _id(item: benchmarks.Item) -> str:

@@ -9,7 +9,12 @@ import dataclasses
 import types
 from collections.abc import Iterable, Mapping, Sequence
 
-from vimonet_jax.eval import humanml3d_captions, mv_bench, scores
+from vimonet_jax.eval import (
+  humanml3d_captions,
+  mv_bench,
+  scores,
+  vimonet_bench,
+)
 
 MOTION = 'movid-bench-motion'
 VIDEO = 'movid-bench-video'
@@ -28,13 +33,10 @@ SCORE = 'score'  # Of a judge, 0 to 5.
 CAPTION = 'caption metrics'  # Columns as in scores.METRICS, and BERTScore.
 DISTANCE = 'retrieval metrics'  # R@k are shares, MM-dist is a distance.
 
-DOMAINS = (
-  'body_part', 'sequentiality', 'direction', 'reasoning', 'hallucination',
-)  # fmt: skip
 # Items by domain, or by the type of a question on the test split.
 ITEMS: Mapping[str, Mapping[str, int]] = types.MappingProxyType({
-  MOTION: dict(zip(DOMAINS, (205, 171, 140, 148, 36), strict=True)),
-  VIDEO: dict(zip(DOMAINS, (167, 216, 43, 185, 39), strict=True)),
+  MOTION: vimonet_bench.COMPOSITION['motion'],
+  VIDEO: vimonet_bench.COMPOSITION['video'],
   BABEL: {
     'action': 261, 'direction': 72, 'body_part': 60,
     'before': 124, 'after': 124, 'other': 145,
@@ -193,7 +195,7 @@ def _judged(
   note: str = '',
 ) -> list[Published]:
   """Accuracies in percent and scores, five domains and their sum each."""
-  columns = (*DOMAINS, total)
+  columns = (*vimonet_bench.DOMAINS, total)
   return [
     _row(
       benchmark, system, ACCURACY, columns, accuracies, source, scale=100,

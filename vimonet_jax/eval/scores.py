@@ -149,8 +149,8 @@ def write(path: str, rows: Sequence[Row]) -> list[Row]:
   """Puts rows into a file in place of those of their benchmarks; returns all.
 
   A benchmark's rows are compared with each other, so all of them come from one
-  run and one setting. A process that is killed leaves the old file or the new
-  one, never a half.
+  run and one setting, or are as true of it (`paid_before`). A process that is
+  killed leaves the old file or the new one, never a half.
   """
   written = set(map(_test, rows))
   merged = {

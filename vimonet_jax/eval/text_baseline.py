@@ -10,15 +10,13 @@ how people ask, so a model that looks should be well above it.
     rows = scoring.score(asked, lines, scoring.verdicts(asked, lines))
 """
 
-import collections
 import json
-import logging
 import os
 from collections.abc import Sequence
 
 from vimonet_jax import chat_api
 from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import benchmarks, run
+from vimonet_jax.eval import asking, benchmarks, run
 
 # How the published text-only rows were prompted is not known. This neither
 # says that something is missing, which invites refusals that some references
@@ -47,17 +45,12 @@ def requests(items: Sequence[benchmarks.Item]) -> list[chat_api.Request]:
 
 def notice(client: chat_api.Client, items: Sequence[benchmarks.Item]) -> str:
   """A sentence to print before `predict`: who gets to see what."""
-  service, todo = client.service, client.estimate(requests(items))
-  if not todo.requests:
-    return (
-      f'{service.base_url} gets nothing: {service.model} has answered all '
-      f'{todo.cached} questions before.'
-    )
-  return (
-    f'{service.base_url}, a third party that may keep them, gets '
-    f'{todo.requests} questions, text only, no motion and no video, to be '
-    f'answered by {service.model} for about ${todo.usd:.4f}; {todo.cached} '
-    'more were answered before.'
+  return asking.notice(
+    client,
+    requests(items),
+    gets='questions',
+    done='answered',
+    by=client.service.model,
   )
 
 
@@ -96,7 +89,7 @@ def predict(
   asked = client.ask(requests(items), progress=progress)
   replies = {reply.id: reply for reply in asked}
   lines = _lines(client.service, items, replies)
-  _warn(lines)
+  asking.warn([replies[_id(item)] for item in items], 'answers')
   ours = {(run.key(line), line['config_hash']) for line in lines}
   others = [
     line
@@ -147,17 +140,3 @@ def _lines(
         'reply': reply.text,
       }
   return lines
-
-
-def _warn(lines: Sequence[run.Line]) -> None:
-  without = [line for line in lines if line['status'] != 'ok']
-  if without:
-    kinds = collections.Counter(line['status'] for line in without)
-    logging.warning(
-      'Expected %d answers, found %s without one, such as %s: %s; the same '
-      'call asks again for those that failed.',
-      len(lines),
-      ', '.join(f'{n} {status}' for status, n in sorted(kinds.items())),
-      without[0]['id'],
-      without[0]['problem'],
-    )

@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from vimonet_jax.data import records as records_lib
-from vimonet_jax.eval import benchmarks, judge, media
+from vimonet_jax.eval import benchmarks, judge, media, own_items
 
 # Items by modality and domain (MotionLLM, appendix B).
 COMPOSITION: Mapping[str, Mapping[str, int]] = {
@@ -146,7 +146,7 @@ def synthetic(
   Raises:
     ValueError: there are too few turns of a domain.
   """
-  items = benchmarks.synthetic_items(
+  items = own_items.questions(
     records, per_domain=max(COMPOSITION['video'].values()), seed=seed,
     benchmark=name, damaged=damaged,
   )  # fmt: skip
