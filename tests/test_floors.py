@@ -57,6 +57,7 @@ FLOORS = (
     'eval.judge_replies eval.asking eval.llm_judge eval.predictions_file '
     'eval.humanml3d_captions eval.embedder eval.retrieval eval.bertscore '
     'eval.published eval.run eval.text_baseline eval.scoring eval.tables '
+    'eval.verdicts_file '
     'eval.examples eval.paper_rows eval.paper_tables eval.paper_layout '
     'eval.robustness eval.studies eval.study_claims eval.study_tables '
     'annotation.clips annotation.key_frames annotation.claims '

@@ -31,6 +31,7 @@ from vimonet_jax.eval import (
   paper_layout,
   scores,
   tables,
+  verdicts_file,
 )
 from vimonet_jax.eval import run as eval_run
 from vimonet_jax.infer import engine, model_folder
@@ -320,7 +321,7 @@ def _examples(
       opened.add(benchmark.name)
       if benchmark.rules:
         path = _verdicts(workdir, benchmark.name)
-        some = examples.judged(benchmark, examples.read_verdicts(path))
+        some = examples.judged(benchmark, verdicts_file.read(path))
       else:
         answers = _answers(config, workdir, benchmark)
         some = examples.captions(benchmark, answers)

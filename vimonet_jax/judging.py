@@ -25,6 +25,7 @@ from vimonet_jax.eval import (
   scores,
   scoring,
   text_baseline,
+  verdicts_file,
 )
 from vimonet_jax.eval import run as eval_run
 
@@ -150,7 +151,7 @@ def rows(
       if each.is_paid or name not in benchmark.rules:
         made = [{**row, 'is_paid': True} for row in made]
       found += made
-  scoring.write_verdicts(
+  verdicts_file.write(
     os.path.join(workdir, 'verdicts', f'{benchmark.name}.jsonl'),
     benchmark.items,
     lines,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numbered import ITEMS, RECORDS, record
 
-from vimonet_jax.eval import benchmarks, examples, judge, run, scoring
+from vimonet_jax.eval import benchmarks, examples, judge, run, verdicts_file
 
 BENCHMARK = benchmarks.Benchmark(
   ITEMS, RECORDS, {'rule': benchmarks.by_rules}
@@ -25,8 +25,8 @@ def _verdicts(tmp_path, texts, items=ITEMS, **rules):
     for name, is_right in rules.items()
   }
   path = tmp_path / 'verdicts.jsonl'
-  scoring.write_verdicts(str(path), items, lines, by_judge)
-  return examples.read_verdicts(str(path))
+  verdicts_file.write(str(path), items, lines, by_judge)
+  return verdicts_file.read(str(path))
 
 
 def _half(items=ITEMS):
@@ -169,11 +169,11 @@ def test_captions_are_the_first_of_as_many_clips():
 
 
 def test_verdicts_without_texts_are_refused(tmp_path):
-  assert examples.read_verdicts(str(tmp_path / 'none')) == []
+  assert verdicts_file.read(str(tmp_path / 'none')) == []
   path = tmp_path / 'old.jsonl'
   path.write_text('{"id": "a", "correct": true}\n')
   with pytest.raises(ValueError, match='earlier version; run --task=score'):
-    examples.read_verdicts(str(path))
+    verdicts_file.read(str(path))
 
 
 def test_an_unparsed_answer_is_a_wrong_one(tmp_path):

@@ -12,6 +12,7 @@ from vimonet_jax.eval import (
   run,
   scores,
   scoring,
+  verdicts_file,
 )
 
 
@@ -62,7 +63,7 @@ def test_verdicts_are_written_in_order_and_say_what_failed(tmp_path):
   lines[1]['text'] = ''
   path = tmp_path / 'verdicts' / 'bench.jsonl'
   found = scoring.verdicts(ITEMS, lines[::-1])
-  scoring.write_verdicts(str(path), ITEMS, lines[::-1], {'rule': found})
+  verdicts_file.write(str(path), ITEMS, lines[::-1], {'rule': found})
   written = [json.loads(line) for line in path.read_text().splitlines()]
   assert [line['id'] for line in written] == [item.id for item in ITEMS]
   assert [line['correct'] for line in written[:3]] == [True, None, True]

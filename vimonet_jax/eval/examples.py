@@ -1,12 +1,10 @@
 """Examples of success and failure, chosen by rule and not by hand."""
 
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from vimonet_jax.data import records as records_lib
 from vimonet_jax.eval import benchmarks, judge, run
 from vimonet_jax.motion import features
 
@@ -68,7 +66,7 @@ def judged(
 
   Args:
     benchmark: that was asked.
-    verdicts: lines of its file; see scoring.write_verdicts.
+    verdicts: lines of its file; see verdicts_file.write.
   """
   names = list(dict.fromkeys(line['by'] for line in verdicts))
   experts = [name for name in names if name not in benchmark.rules]
@@ -104,23 +102,6 @@ def captions(
       seen.add(item.position)
       candidates.append((item, line))
   return list(_first(benchmark, candidates, MAX_CAPTIONS))
-
-
-def read_verdicts(path: str) -> list[dict]:
-  """The lines of a file of verdicts, none where there is no file.
-
-  Raises:
-    ValueError: they are without the texts that they are about.
-  """
-  if not os.path.exists(path):
-    return []
-  lines = list(records_lib.read_json_lines(path))
-  if any('text' not in line for line in lines):
-    raise ValueError(
-      f'{path}: expected the text of each answer beside its verdict, found '
-      'lines of an earlier version; run --task=score.'
-    )
-  return lines
 
 
 def _in_order(benchmark: benchmarks.Benchmark) -> list[benchmarks.Item]:

@@ -209,6 +209,19 @@ def key(line: Line) -> tuple[str, str, str, str, str, int]:
   return tuple({'reading': benchmarks.GENERATED, **line}[name] for name in KEY)
 
 
+def by_key(predictions: Sequence[Line]) -> dict[tuple, Line]:
+  """Lines by `key`; raises a ValueError where two have the same."""
+  lines = {}
+  for line in predictions:
+    if lines.setdefault(key(line), line) is not line:
+      raise ValueError(
+        f'Expected one prediction for each item, found two for '
+        f'{key(line)}; score one checkpoint at a time, as predict() '
+        'returns it.'
+      )
+  return lines
+
+
 class _Batch(NamedTuple):
   """Items that are asked together, or that cannot be shown.
 

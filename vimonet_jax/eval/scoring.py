@@ -5,15 +5,12 @@ two judges are never added up.
 """
 
 import collections
-import dataclasses
-import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from vimonet_jax import fingerprint
-from vimonet_jax.data import records as records_lib
 from vimonet_jax.eval import benchmarks, changes, judge, run, scores
 
 MODEL = scores.MODEL
@@ -53,7 +50,7 @@ def verdicts(
   says as `status`. Lines are joined by
   `run.key`, never by place.
   """
-  lines = _by_key(predictions)
+  lines = run.by_key(predictions)
   found = [lines.get(item.key, {'error': 'no answer'}) for item in items]
   there = [i for i, line in enumerate(found) if 'error' not in line]
   said = judged([items[i] for i in there], [found[i]['text'] for i in there])
@@ -64,84 +61,6 @@ def verdicts(
     )
     for i, item in enumerate(items)
   ]
-
-
-def write_verdicts(
-  path: str,
-  items: Sequence[benchmarks.Item],
-  predictions: Sequence[run.Line],
-  by_judge: Mapping[str, Sequence[judge.Verdict]],
-  rules: Collection[str] = (judge.JUDGE,),
-) -> None:
-  """Writes what judges said, a JSON line a verdict, in the items' order.
-
-  A line has benchmark, id, input, corruption, reading and seed of the item, its
-  split, domain, kind, question, reference and record (by position); the text
-  that was judged; and correct, score, status, judge and reply of
-  `judge.Verdict`. `by` is the name that the judge has in the table. So runs can
-  be compared question by question without their items; see studies.
-
-  Args:
-    path: is made, or replaced.
-    items: what was asked.
-    predictions: what was answered, joined by `run.key`.
-    by_judge: name -> verdicts in the items' order.
-    rules: names of judges whose verdicts can be made again. What others have
-      said before was paid for, and stays behind the new ones where nobody of
-      that name judged now and all of a variant's questions and answers are
-      the same.
-  """
-  texts = {at: line['text'] for at, line in _by_key(predictions).items()}
-  lines = [
-    {
-      **dict(zip(run.KEY, item.key, strict=True)),
-      'split': item.split,
-      'domain': item.domain,
-      'kind': item.kind,
-      'question': item.question,
-      'reference': item.reference,
-      'record': item.position,
-      'text': texts.get(item.key, ''),
-      'by': name,
-      **dataclasses.asdict(verdict),
-    }
-    for name, found in by_judge.items()
-    for item, verdict in zip(items, found, strict=True)
-  ]
-  lines += _said_before(path, items, texts, {*by_judge, *rules})
-  os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-  records_lib.write_json_lines(f'{path}.part', lines)
-  os.replace(f'{path}.part', path)
-
-
-def _said_before(
-  path: str,
-  items: Sequence[benchmarks.Item],
-  texts: Mapping[tuple, str],
-  without: Collection[str],
-) -> list[run.Line]:
-  """Lines of other judges in the file that are about these very answers."""
-  if not os.path.exists(path):
-    return []
-  by_judge = collections.defaultdict(dict)
-  for line in records_lib.read_json_lines(path):
-    if line['by'] not in without:
-      by_judge[line['by']][run.key(line)] = line
-  found = []
-  for lines in by_judge.values():
-    others = {
-      _variant(item)
-      for item in items
-      if _told(lines.get(item.key, {}))
-      != (item.question, item.reference, texts.get(item.key, ''))
-    }
-    found += [lines[i.key] for i in items if _variant(i) not in others]
-  return found
-
-
-def _told(line: run.Line) -> tuple:
-  """What the judge was, by a line of its verdict."""
-  return tuple(line.get(name) for name in ('question', 'reference', 'text'))
 
 
 def score(
@@ -187,7 +106,7 @@ def score(
     judged_by: the judge's name in the table.
     system: who answered.
   """
-  lines = _by_key(predictions)
+  lines = run.by_key(predictions)
   variants = collections.defaultdict(list)
   for item, verdict in zip(items, found, strict=True):
     line = lines.get(item.key, {})
@@ -222,7 +141,7 @@ def caption_rows(
     predictions: one line an item; see `run.as_predictions` for baselines.
     system: who answered, for the table.
   """
-  lines = _by_key(predictions)
+  lines = run.by_key(predictions)
   groups = collections.defaultdict(list)
   for item in items:
     line = lines.get(item.key, {})
@@ -254,18 +173,6 @@ class _Variant(NamedTuple):
 
 def _variant(item: benchmarks.Item) -> _Variant:
   return _Variant(*(getattr(item, name) for name in _Variant._fields))
-
-
-def _by_key(predictions: Sequence[run.Line]) -> dict[tuple, run.Line]:
-  lines = {}
-  for line in predictions:
-    if lines.setdefault(run.key(line), line) is not line:
-      raise ValueError(
-        f'Expected one prediction for each item, found two for '
-        f'{run.key(line)}; score one checkpoint at a time, as predict() '
-        'returns it.'
-      )
-  return lines
 
 
 def _row(variant, domain: str, answers, *, accuracy, score) -> scores.Row:

@@ -106,7 +106,7 @@ def tables(
 
   Args:
     rows: see `check`.
-    verdicts: lines of scoring.write_verdicts, of each run that has answered.
+    verdicts: lines of verdicts_file.write, of each run that has answered.
 
   Raises:
     ValueError: runs were asked other questions under the same id.
