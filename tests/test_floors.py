@@ -25,7 +25,7 @@ FLOORS = (
     'synthetic.asked_of_order synthetic.asked_of_motion '
     'synthetic.asked_of_video synthetic.asked_of_both synthetic.contrasts '
     'synthetic.questions synthetic.world '
-    'data.tokenizer data.text data.video data.captions '
+    'data.tokenizer data.text data.video_file data.video data.captions '
     'data.motion_files data.found data.survey data.clips data.kin data.sources '
     'data.conversations data.caption_folders data.qa_layouts data.qa_files '
     'data.attached data.amass_files data.amass data.motionx_files data.motionx '

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vimonet_jax.annotation import key_frames
-from vimonet_jax.data import video
+from vimonet_jax.data import video_file
 
 SETTINGS = {'every': 15, 'side': 512, 'most': 40}
 
@@ -98,13 +98,14 @@ def test_clips_of_any_name_have_folders_of_their_own(tmp_path):
 def test_too_many_are_refused_also_where_they_were_made(tmp_path):
   path = films.write(tmp_path / 'a.mp4', 0)
   told = 'at most 2 key frames, found 3 .*max_images'
-  with pytest.raises(video.VideoFileError, match=told):
+  with pytest.raises(video_file.VideoFileError, match=told):
     _read(path, tmp_path, most=2)
   assert len(_read(path, tmp_path).jpegs) == 3
-  with pytest.raises(video.VideoFileError, match=told):
+  with pytest.raises(video_file.VideoFileError, match=told):
     _read(path, tmp_path, most=2)
 
 
 def test_a_video_that_is_not_there_is_named(tmp_path):
-  with pytest.raises(video.VideoFileError, match='gone.mp4: expected a video'):
+  message = 'gone.mp4: expected a video'
+  with pytest.raises(video_file.VideoFileError, match=message):
     _read(tmp_path / 'gone.mp4', tmp_path)

@@ -7,7 +7,8 @@ From a file to uint8 [8, 224, 224, 3]: the same frames, spread over the clip,
 short side to 224 pixels, middle cut out. Nobody uses more than one core, since
 a loader has a reader on each; what is counted is processor time. OpenCV goes to
 each frame and decodes from the key frame before it, as loaders that use it do;
-ours and decord's decode what they need and no more than once.
+ours and decord's decode what they need and no more than once. In a long video
+with many key frames that is little of it; `--only` reads one file alone.
 """
 
 import argparse

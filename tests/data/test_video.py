@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vimonet_jax.data import video
+from vimonet_jax.data import video, video_file
 from vimonet_jax.models import clip_video
 
 av = pytest.importorskip('av', reason='needs the package av')
@@ -198,7 +198,8 @@ def test_seconds_cut_a_clip(clip):
   assert _numbers(found, images) == [10, 29]
   found = video.read_clip(path, size=32, frames=2, end_s=99.0)
   assert _numbers(found, images) == [0, 29]
-  with pytest.raises(video.VideoFileError, match=r'3\.0 seconds.*9\.0 to 10'):
+  message = r'3\.0 seconds.*9\.0 to 10'
+  with pytest.raises(video_file.VideoFileError, match=message):
     video.read_clip(path, start_s=9.0, end_s=10.0)
 
 
@@ -224,7 +225,7 @@ def test_a_rule_chooses_frames_in_any_order(clip, tmp_path):
 @pytest.mark.parametrize('chosen', [[0, 30], [-1, 3], []])
 def test_frames_that_a_clip_does_not_have_are_refused(clip, chosen):
   message = f'indices of 0 to 29, found {re.escape(str(chosen or "none"))}'
-  with pytest.raises(video.VideoFileError, match=message):
+  with pytest.raises(video_file.VideoFileError, match=message):
     video.read_chosen(clip[0], lambda number, fps: chosen)
 
 
@@ -232,7 +233,9 @@ def test_decoded_frames_count_and_not_packets(clip, monkeypatch):
   path, images = clip
   expected = video.read_clip(path, size=32)
   for wrong in (50, 20):
-    monkeypatch.setattr(video, '_probe', lambda path, n=wrong: (n, 10.0))
+    packets = (video_file.Packet(None, True, True),) * wrong
+    found = video_file.Packets(packets, fps=10.0, are_frames=False)
+    monkeypatch.setattr(video_file, 'scan', lambda path, found=found: found)
     np.testing.assert_array_equal(video.read_clip(path, size=32), expected)
 
 
@@ -263,7 +266,7 @@ def test_a_folder_of_images_is_in_the_order_of_its_numbers(tmp_path):
   found = video.read_clip(tmp_path, size=32)
   assert found.shape == (8, 32, 32, 3)
   assert _numbers(found, images) == video.choose_frames(12, 8)
-  with pytest.raises(video.VideoFileError, match='no clock|by seconds'):
+  with pytest.raises(video_file.VideoFileError, match='no clock|by seconds'):
     video.read_clip(tmp_path, start_s=1.0)
 
 
@@ -282,7 +285,7 @@ def test_an_image_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
   Image.fromarray(_steps(1)[0]).save(tmp_path / '0.png')
   monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 64 * 64 // 2 - 1)
   message = r'0\.png: expected an image of at most 4094 pixels, found a larger'
-  with pytest.raises(video.VideoFileError, match=message):
+  with pytest.raises(video_file.VideoFileError, match=message):
     video.read_clip(tmp_path)
 
 
@@ -291,7 +294,7 @@ def test_files_that_are_no_video_say_so(tmp_path, clip):
     path = tmp_path / name
     if content is not None:
       path.write_bytes(content)
-    with pytest.raises(video.VideoFileError) as error:
+    with pytest.raises(video_file.VideoFileError) as error:
       video.read_clip(path)
     text = str(error.value)
     assert name in text
@@ -312,7 +315,8 @@ def test_files_that_are_no_video_say_so(tmp_path, clip):
   (tmp_path / 'folder' / 'clip.mp4').write_bytes(data)
   assert 'found clip.mp4' in message('folder')
   (tmp_path / 'folder' / 'a.png').write_bytes(b'not an image')
-  with pytest.raises(video.VideoFileError, match=r'a\.png: expected an image'):
+  message = r'a\.png: expected an image'
+  with pytest.raises(video_file.VideoFileError, match=message):
     video.read_clip(tmp_path / 'folder')
 
 
@@ -321,7 +325,7 @@ def test_a_video_cut_off_after_its_head_is_damaged(tmp_path):
   noise = rng.integers(0, 256, (40, 64, 64, 3), np.uint8)  # Much to store.
   path = _write(tmp_path / 'a.mp4', noise, movflags='faststart')
   path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
-  with pytest.raises(video.VideoFileError, match='inside frame 24'):
+  with pytest.raises(video_file.VideoFileError, match='inside frame 24'):
     video.read_clip(path)
 
 
@@ -334,7 +338,7 @@ def test_sound_alone_is_no_video(tmp_path):
     frame.sample_rate = 44100
     container.mux(stream.encode(frame))
     container.mux(stream.encode())
-  with pytest.raises(video.VideoFileError, match='found only audio'):
+  with pytest.raises(video_file.VideoFileError, match='found only audio'):
     video.read_clip(path)
 
 
@@ -342,11 +346,11 @@ def test_the_head_tells_duration_and_rate_without_a_frame(clip, tmp_path):
   path, _ = clip
   assert video.read_head(path) == pytest.approx((3.0, 10.0))
   path.write_bytes(b'no video')
-  with pytest.raises(video.VideoFileError, match='expected a whole video'):
+  with pytest.raises(video_file.VideoFileError, match='expected a whole video'):
     video.read_head(path)
-  with pytest.raises(video.VideoFileError, match='found no such file'):
+  with pytest.raises(video_file.VideoFileError, match='found no such file'):
     video.read_head(tmp_path / 'nowhere.mp4')
-  with pytest.raises(video.VideoFileError, match='expected images'):
+  with pytest.raises(video_file.VideoFileError, match='expected images'):
     video.read_head(tmp_path)
   Image.new('RGB', (2, 2)).save(tmp_path / '0.png')
   assert video.read_head(tmp_path) == (0.0, 0.0)

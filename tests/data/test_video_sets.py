@@ -9,6 +9,7 @@ from vimonet_jax.data import (
   conversations,
   survey,
   video,
+  video_file,
   video_folder,
   video_sets,
 )
@@ -141,7 +142,8 @@ def test_a_video_that_opens_and_is_cut_off_fails_with_its_name(folder):
   path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
   source = _set(folder, _pair('one'))
   (item,) = source.splits()['train']
-  with pytest.raises(video.VideoFileError, match='one.mp4: expected a whole'):
+  message = 'one.mp4: expected a whole'
+  with pytest.raises(video_file.VideoFileError, match=message):
     source.make(item)
 
 

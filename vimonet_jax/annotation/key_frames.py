@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vimonet_jax.data import video
+from vimonet_jax.data import video, video_file
 
 _QUALITY = 85
 _MADE = 'made.json'
@@ -50,7 +50,8 @@ def read(
     most: how many there may be.
 
   Raises:
-    VideoFileError: no such file, a damaged one, or one with too many.
+    video_file.VideoFileError: no such file, a damaged one, or one with too
+      many.
   """
   target = pathlib.Path(folder, urllib.parse.quote(name, safe=''))
   wanted = {'every': every, 'side': side, 'file': _identity(path)}
@@ -89,7 +90,7 @@ def _make(path: str, target: pathlib.Path, *, every, side, most) -> dict:
 
 
 def _refuse(path: str, found: int, every: int, most: int) -> None:
-  raise video.VideoFileError(
+  raise video_file.VideoFileError(
     f'{path}: expected at most {most} key frames, found {found} (every '
     f'{every}th frame); cut it into clips, or raise '
     'config.annotate.max_images, for each of them is paid.'
@@ -110,7 +111,7 @@ def _jpeg(image_HW3: np.ndarray, side: int) -> bytes:
 def _identity(path: str) -> list:
   """Changes with the file, or with those of a folder; its place does not."""
   if not os.path.exists(path):
-    raise video.VideoFileError(
+    raise video_file.VideoFileError(
       f'{path}: expected a video, found no such file; correct the path.'
     )
   if not os.path.isdir(path):

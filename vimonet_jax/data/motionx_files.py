@@ -16,7 +16,7 @@ import re
 
 import numpy as np
 
-from vimonet_jax.data import captions, motion_files, video
+from vimonet_jax.data import captions, motion_files, video, video_file
 from vimonet_jax.motion import body_model, readers, skeleton, smpl
 
 FPS = 30.0
@@ -167,6 +167,6 @@ def _first_frame(path: pathlib.Path, changed_ns: int) -> str:
   del changed_ns
   try:
     video.read_chosen(path, lambda number, fps: [0], size=8)
-  except video.VideoFileError as e:
+  except video_file.VideoFileError as e:
     return str(e).rstrip('.')
   return ''

@@ -5,25 +5,22 @@ The choice of frames, the resizing and the crop are those of the reference
 on. The video tower normalises them; `normalised` is the road without rounding.
 """
 
-import contextlib
 import itertools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from vimonet_jax.data import video_file
 
 VIDEOS = ('.mp4', '.mov', '.m4v', '.webm', '.mkv', '.avi', '.gif')
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 # The reference's tower reads so many, and was trained on pictures whose pixels
 # are not averaged; a smaller one wants them to be.
 REFERENCE_PIXELS = 224
-
-
-class VideoFileError(ValueError):
-  """A file that is not the video it should be; says what to do."""
 
 
 def read_clip(
@@ -55,12 +52,12 @@ def read_clip(
     uint8 [frames, size, size, 3], RGB.
 
   Raises:
-    VideoFileError: no such file, no video in it, a damaged one, or nothing
-      between start and end.
+    video_file.VideoFileError: no such file, no video in it, a damaged one, or
+      nothing between start and end.
   """
   path = pathlib.Path(path)
   if path.is_dir() and (start_s is not None or end_s is not None):
-    raise VideoFileError(
+    raise video_file.VideoFileError(
       f'{path}: expected a video to cut by seconds, found a folder of '
       'images; leave out start and end and remove images instead.'
     )
@@ -93,7 +90,8 @@ def read_chosen(
     uint8 [chosen, size, size, 3], RGB, in the order of the indices.
 
   Raises:
-    VideoFileError: see `read_clip`; or an index that the clip does not have.
+    video_file.VideoFileError: see `read_clip`; or an index that the clip does
+      not have.
   """
   return np.stack(
     read_images(
@@ -115,7 +113,7 @@ def read_images(
     shape: what is kept of a frame, uint8 [H, W, 3], RGB.
 
   Raises:
-    VideoFileError: see `read_chosen`.
+    video_file.VideoFileError: see `read_chosen`.
   """
   path = pathlib.Path(path)
   if path.is_dir():
@@ -123,13 +121,16 @@ def read_images(
     chosen = _chosen(path, choose, len(files), 0.0)
     read = {i: shape(_read_image(files[i])) for i in set(chosen)}
   else:
-    number, fps = _probe(path)
-    while True:
-      chosen = _chosen(path, choose, number, fps)
-      read, decoded = _decode(path, chosen, number, shape)
-      if decoded == number:
-        break
-      number = decoded  # Rare: in some codecs packets are not frames.
+    _check_name(path)
+    packets = video_file.scan(path)
+    number = packets.number
+    chosen = _chosen(path, choose, number, packets.fps)
+    read = video_file.decode_from_key_frames(path, packets, chosen, shape)
+    while read is None:
+      read, decoded = video_file.decode_in_order(path, chosen, number, shape)
+      if decoded != number:  # Rare: in some codecs packets are not frames.
+        read, number = None, decoded
+        chosen = _chosen(path, choose, number, packets.fps)
   return [read[i] for i in chosen]
 
 
@@ -151,14 +152,15 @@ def read_head(path: str | os.PathLike) -> Head:
   A file whose end is cut off may still open.
 
   Raises:
-    VideoFileError: no such file, no video in it, or one that does not open.
+    video_file.VideoFileError: no such file, no video in it, or one that does
+      not open.
   """
   path = pathlib.Path(path)
   if path.is_dir():
     _image_files(path)
     return Head(0.0, 0.0)
   _check_name(path)
-  with _opened(path) as (container, stream):
+  with video_file.opened(path) as (container, stream):
     # FFmpeg counts a file's time in microseconds, a stream's in a unit of its.
     duration_s = (container.duration or 0) / 1e6
     if stream.duration and stream.time_base:
@@ -278,116 +280,36 @@ def _shrink(image_HW3, resized, corner, size: int) -> np.ndarray:
   return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-@contextlib.contextmanager
-def _opened(path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
-  """The open file and its video stream; errors say what to do."""
-  try:
-    import av
-  except ImportError as e:
-    raise ImportError(
-      'Expected the package av to read videos, found none; pip install av, or '
-      'give a folder of images.'
-    ) from e
-  try:
-    with av.open(os.fspath(path)) as container:
-      streams = [
-        stream
-        for stream in container.streams.video
-        # The cover of a song is a video stream to FFmpeg.
-        if not stream.disposition & av.stream.Disposition.attached_pic
-      ]
-      if not streams:
-        found = {stream.type for stream in container.streams}
-        raise VideoFileError(
-          f'{path}: expected a video, found only '
-          f'{", ".join(sorted(found)) or "an empty file"}; give another file.'
-        )
-      streams[0].thread_type = 'AUTO'
-      yield container, streams[0]
-  except (av.error.FFmpegError, EOFError) as e:
-    raise VideoFileError(
-      f'{path}: expected a whole video, found {e.strerror or e} '
-      f'({path.stat().st_size} bytes); the file is damaged or cut off, or '
-      'something else by another name, so fetch it again or convert it.'
-    ) from e
-
-
 def _check_name(path: pathlib.Path) -> None:
   """Raises where there is no file, or its ending is not that of a video."""
   if not path.exists():
-    raise VideoFileError(
+    raise video_file.VideoFileError(
       f'{path}: expected a video, found no such file; correct the path.'
     )
   suffix = path.suffix.lower()
   if suffix in IMAGES:
-    raise VideoFileError(
+    raise video_file.VideoFileError(
       f'{path}: expected a video, found one image; give the folder that holds '
       'the images of the clip.'
     )
   # FFmpeg would play a text file as the screen of a terminal.
   if suffix not in VIDEOS:
-    raise VideoFileError(
+    raise video_file.VideoFileError(
       f'{path}: expected a video ({" ".join(VIDEOS)}) or a folder of images, '
       f'found a name with {suffix or "no ending"}; convert or rename it.'
     )
 
 
-def _probe(path: pathlib.Path) -> tuple[int, float]:
-  """How many packets a video has, and its frames per second or 0.
-
-  The head of a file may not know how many frames follow; its packets are
-  nearly always as many, and counting them is a thousandth of decoding them.
-  """
-  _check_name(path)
-  with _opened(path) as (container, stream):
-    packets = [
-      packet.is_corrupt for packet in container.demux(stream) if packet.size
-    ]
-    # A decoder with several threads keeps quiet about it.
-    if any(packets):
-      raise VideoFileError(
-        f'{path}: expected a whole video, found an end inside frame '
-        f'{len(packets)}; the file is damaged or cut off, so fetch it again.'
-      )
-    return len(packets), float(stream.average_rate or 0)
-
-
-def _decode(
-  path: pathlib.Path,
-  chosen: Sequence[int],
-  number: int,
-  shape: Callable[[np.ndarray], Any],
-) -> tuple[dict[int, Any], int]:
-  """The chosen frames by index, and how many frames there are.
-
-  Where the last chosen frame is not the last of `number`, what follows is not
-  decoded and the number taken for right.
-  """
-  wanted, read, decoded = set(chosen), {}, 0
-  last = max(wanted)
-  with _opened(path) as (container, stream):
-    for i, frame in enumerate(container.decode(stream)):
-      decoded = i + 1
-      if i in wanted:
-        image = frame.to_ndarray(format='rgb24')
-        # Degrees against the clock, as np.rot90 turns.
-        image = np.rot90(image, round(frame.rotation / 90))
-        read[i] = shape(image)
-      if i == last < number - 1:
-        return read, number
-  return read, decoded
-
-
 def _chosen(path, choose, number: int, fps: float) -> list[int]:
   """The indices that a rule chooses, all of them among `number` frames."""
   if number == 0:
-    raise VideoFileError(
+    raise video_file.VideoFileError(
       f'{path}: expected frames, found none; the file is damaged or empty, so '
       'fetch it again.'
     )
   chosen = list(choose(number, fps))
   if not chosen or not 0 <= min(chosen) <= max(chosen) < number:
-    raise VideoFileError(
+    raise video_file.VideoFileError(
       f'{path}: expected indices of 0 to {number - 1}, found '
       f'{chosen or "none"}; correct the rule that chooses frames.'
     )
@@ -399,7 +321,7 @@ def _bounds(path, number, fps, start_s, end_s) -> tuple[int, int]:
   if start_s is None and end_s is None:
     return 0, number - 1
   if not fps:
-    raise VideoFileError(
+    raise video_file.VideoFileError(
       f'{path}: expected a frame rate to cut by seconds, found none; cut the '
       'file itself, or leave out start and end.'
     )
@@ -408,7 +330,7 @@ def _bounds(path, number, fps, start_s, end_s) -> tuple[int, int]:
   if end_s is not None:
     last = min(last, round(end_s * fps))
   if first > last:
-    raise VideoFileError(
+    raise video_file.VideoFileError(
       f'{path}: expected a start before the end within {number / fps:.1f} '
       f'seconds, found {start_s or 0} to {end_s}; correct them.'
     )
@@ -429,7 +351,7 @@ def _image_files(folder: pathlib.Path) -> list[pathlib.Path]:
   ]
   if not files:
     held = itertools.islice(sorted(p.name for p in folder.iterdir()), 3)
-    raise VideoFileError(
+    raise video_file.VideoFileError(
       f'{folder}: expected images ({" ".join(IMAGES)}), found '
       f'{", ".join(held) or "an empty folder"}; give the video itself, or the '
       'folder with its images.'
@@ -447,12 +369,12 @@ def _read_image(path: pathlib.Path) -> np.ndarray:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
       return np.asarray(image.convert('RGB'))
   except Image.DecompressionBombError as e:
-    raise VideoFileError(
+    raise video_file.VideoFileError(
       f'{path}: expected an image of at most {2 * Image.MAX_IMAGE_PIXELS} '
       'pixels, found a larger one; make it smaller.'
     ) from e
   except OSError as e:
-    raise VideoFileError(
+    raise video_file.VideoFileError(
       f'{path}: expected an image, found a damaged file or something else; '
       'replace or remove it.'
     ) from e

@@ -9,7 +9,7 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from vimonet_jax.data import conversations, video
+from vimonet_jax.data import conversations, video, video_file
 
 _PROBES = 8  # at a time; they wait for the disk
 
@@ -113,7 +113,7 @@ def _fault(path: pathlib.Path, changed_ns: int) -> str:
   del changed_ns
   try:
     video.read_head(path)
-  except video.VideoFileError as e:
+  except video_file.VideoFileError as e:
     return str(e)
   return ''
 

@@ -185,7 +185,7 @@ class Videos:
     """The record of an item.
 
     Raises:
-      video.VideoFileError: the video opened and cannot be decoded.
+      video_file.VideoFileError: the video opened and cannot be decoded.
     """
     path = pathlib.Path(self.path) / item.file
     first = item.asked[0]
