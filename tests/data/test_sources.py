@@ -2,7 +2,14 @@
 import numpy as np
 import pytest
 
-from vimonet_jax.data import builder, clips, dataset, records, sources
+from vimonet_jax.data import (
+  builder,
+  clips,
+  dataset,
+  motion_files,
+  records,
+  sources,
+)
 from vimonet_jax.motion import features
 from vimonet_jax.synthetic import actions
 
@@ -79,7 +86,8 @@ def test_a_folder_is_listed_without_silent_loss(tiny):
   assert found.of('too_long') == ('000002',)
   assert found.summary() == (
     'present: 2 train, 1 val, 2 test; '
-    'missing: 3 (nowhere textless silent); unreadable: 0; damaged: 0; '
+    'missing: 3 (nowhere textless silent; the first: no motion of nowhere); '
+    'unreadable: 0; damaged: 0; '
     'too short: 2 (000001 000003_20-40); too long: 1 (000002)'
   )
 
@@ -193,7 +201,7 @@ def test_what_is_wrong_is_named(tiny, tmp_path):
   with pytest.raises(ValueError, match=r'train\.txt, val\.txt.*found none'):
     sources.humanml3d(tmp_path / 'empty')
   (tmp_path / 'empty' / 'val.txt').write_text('a\nb\n')
-  with pytest.raises(ValueError, match=r'missing: 2 \(a b\)'):
+  with pytest.raises(ValueError, match=r'missing: 2 \(a b; .*texts/a\.txt\)'):
     sources.humanml3d(tmp_path / 'empty')
   (tiny / 'texts' / '000001.txt').write_text('good#x#0#0\na man walks\n')
   with pytest.raises(ValueError, match=r"000001\.txt, line 2.*'a man walks'"):
@@ -217,6 +225,29 @@ def test_split_files_of_other_editors(tiny):
   (tiny / 'val.txt').write_bytes('naïve'.encode('latin-1'))
   with pytest.raises(ValueError, match=r'val\.txt: expected text in UTF-8'):
     sources.humanml3d(tiny)
+
+
+def test_names_may_have_blanks(tiny):
+  for place, ending in (('joints', 'npy'), ('texts', 'txt')):
+    (tiny / place / f'000004.{ending}').rename(tiny / place / f'a b.{ending}')
+  (tiny / 'val.txt').write_text('a b\n')
+  assert [c.id for c in sources.humanml3d(tiny).splits['val']] == ['a b']
+
+
+def test_a_folder_is_read_once_and_what_was_replaced_again(tiny, monkeypatch):
+  found = sources.humanml3d(tiny)
+  load, read = motion_files.load, []
+
+  def counted(root, file, member):
+    read.append(member)
+    return load(root, file, member)
+
+  monkeypatch.setattr(motion_files, 'load', counted)
+  assert sources.humanml3d(tiny) == found
+  assert read == []
+  np.save(tiny / 'joints' / '000004.npy', _walk(50))
+  assert sources.humanml3d(tiny).digest() != found.digest()
+  assert read == ['000004']
 
 
 def test_a_clip_of_two_splits_is_refused(tiny):

@@ -34,7 +34,7 @@ def test_a_folder_is_counted_split_by_split(folder):
     survey.Row('mine', 'test'),
   )  # fmt: skip
   assert found.notes == (
-    'mine, missing: 1 (nowhere)',
+    'mine, missing: 1 (nowhere; the first: no caption in texts/nowhere.txt)',
     'mine, damaged: 1 (bad)',
     'mine, too short: 2 (a_0-20 short)',
     'mine, too long: 1 (long)',

@@ -19,7 +19,6 @@ import numpy as np
 
 from vimonet_jax.data import (
   amass_files,
-  captions,
   clips,
   found,
   kin,
@@ -145,26 +144,20 @@ def look(
   """
   root, home = pathlib.Path(path), pathlib.Path(humanml3d)
   named = sources.listed(home)
-  names = {name for _, name in named}
+  mirrors = sources.mirrors_of(named)
+  sources.check_mirrors(home, named, mirrors)
   index_file = find_index(home)
   index = kin.read_index(index_file)
-  splits, left_out = {}, []
+  splits, left_out = clips.gather(
+    named,
+    lambda name: sources.read_captions(home, name),
+    lambda split, name: _whole(root, index, name, split, mirrors[name]),
+    texts=sources.TEXTS,
+    min_frames=min_frames,
+  )
   checksums = {index_file.name: motion_files.checksum(index_file)}
-  for split, name in named:
-    whole = _whole(root, index, name, split, sources.mirror_of(name, names))
-    text = home / 'texts' / f'{name}.txt'
-    said = captions.read(text) if text.exists() else []
-    if isinstance(whole, found.LeftOut):
-      left_out.append(whole)
-    elif not said:
-      why = f'no caption in {text.parent.name}/{text.name}'
-      left_out.append(found.LeftOut(split, name, 'missing', why))
-    else:
-      shown, odd = clips.parts(whole, said, min_frames=min_frames)
-      left_out += odd
-      if shown:
-        splits.setdefault(split, []).extend(shown)
-        checksums[whole.file] = amass_files.look(root, whole.file).checksum
+  for clip in (clip for some in splits.values() for clip in some):
+    checksums[clip.file] = amass_files.look(root, clip.file).checksum
   there = found.Found(splits, checksums, tuple(left_out))
   if not splits:
     raise ValueError(

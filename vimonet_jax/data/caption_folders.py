@@ -58,12 +58,11 @@ def read(
 
 def _captions(file: pathlib.Path) -> list[captions.Caption]:
   """Raises a ValueError where there is none, or one is not as it should be."""
-  text = captions.read_text(file)
-  if '#' in text:
+  lines = captions.read_lines(file)
+  if any('#' in line for line in lines):
     said = captions.read(file)
   else:
-    lines = map(str.strip, text.split('\n'))
-    said = [captions.Caption(line) for line in lines if line]
+    said = [captions.Caption(line) for line in lines]
   if not said:
     raise ValueError(
       f'{file}: expected a caption a line, found none; write one or remove the '

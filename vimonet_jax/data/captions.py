@@ -57,6 +57,17 @@ def read_text(path: str | os.PathLike) -> str:
     ) from e
 
 
+def read_lines(path: str | os.PathLike) -> list[str]:
+  """The lines of a text file that have something in them, e.g. names of clips.
+
+  Raises:
+    ValueError: not UTF-8.
+  """
+  # Not splitlines: words may have what Python ends lines at besides.
+  lines = map(str.strip, read_text(path).split('\n'))
+  return [line for line in lines if line]
+
+
 def _seconds(tag: str) -> float:
   seconds = float(tag)
   if math.isnan(seconds):  # A few files have NaN where others have 0.

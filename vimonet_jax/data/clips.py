@@ -3,7 +3,7 @@
 import dataclasses
 import pathlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,44 @@ class Clip:
   captions: tuple[str, ...]
   mirror_of: str = ''
   video: str = ''
+
+
+def gather(
+  named: Iterable[tuple[str, str]],
+  said: Callable[[str], Sequence[captions.Caption]],
+  look: Callable[[str, str], Clip | found.LeftOut],
+  *,
+  texts: str,
+  min_frames: int,
+) -> tuple[dict[str, list[Clip]], list[found.LeftOut]]:
+  """What becomes of all clips that split files name.
+
+  Args:
+    named: split and name of each.
+    said: the captions of a name.
+    look: a clip from its first row of features to its last, without captions,
+      or why there is none; called where somebody said something.
+    texts: the folder of the captions, for those who miss one.
+    min_frames: see `parts`.
+
+  Returns:
+    Clips and parts of clips by split, of splits that have any, and the rest.
+  """
+  splits, left_out = {}, []
+  for split, name in named:
+    if not (lines := said(name)):
+      why = f'no caption in {texts}/{name}.txt'
+      left_out.append(found.LeftOut(split, name, 'missing', why))
+      continue
+    whole = look(split, name)
+    if isinstance(whole, found.LeftOut):
+      left_out.append(whole)
+      continue
+    shown, odd = parts(whole, lines, min_frames=min_frames)
+    left_out += odd
+    if shown:
+      splits.setdefault(split, []).extend(shown)
+  return splits, left_out
 
 
 def parts(

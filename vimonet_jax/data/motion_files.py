@@ -1,5 +1,6 @@
 """Motions of a folder in HumanML3D's layout (see `sources`), from its files."""
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -14,6 +15,29 @@ from vimonet_jax.motion import features, skeleton
 # what published encoders were trained on, to the bit.
 PLACES = ('new_joint_vecs', 'new_joints', 'joints')
 ARCHIVE = 'joints.npz'
+
+
+_LEG = [skeleton.INDEX[f'left_{x}'] for x in ('hip', 'knee', 'ankle')]
+_ANKLES = [skeleton.INDEX['left_ankle'], skeleton.INDEX['right_ankle']]
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+  """What has to be known of a motion before a build.
+
+  Attributes:
+    rows: of features that it has or will have.
+    is_damaged: whether some number is not finite.
+    standing: of joints, the axis along which the body stands, e.g. `-z`.
+    leg_m: of joints, from hip over knee to ankle.
+    checksum: of the file.
+  """
+
+  rows: int
+  is_damaged: bool
+  standing: str = ''
+  leg_m: float = 0.0
+  checksum: str = ''
 
 
 def find(root: pathlib.Path, name: str) -> str | None:
@@ -72,10 +96,61 @@ def load(root: pathlib.Path, file: str, member: str) -> np.ndarray:
   return array if holds_features(file) else array[:, : skeleton.NUM_JOINTS]
 
 
+def look(root: pathlib.Path, file: str, member: str) -> Motion:
+  """Reads a motion once and remembers what a build must know of it.
+
+  Raises:
+    ValueError: as `load`.
+  """
+  # With the time, so that a file that was replaced is read anew.
+  changed_ns = os.stat(root / file).st_mtime_ns
+  return _look_at(root, file, member, changed_ns)
+
+
+@functools.cache
+def _look_at(
+  root: pathlib.Path, file: str, member: str, changed_ns: int
+) -> Motion:
+  array = load(root, file, member)
+  if not np.isfinite(array).all():
+    return Motion(len(array), is_damaged=True)
+  known = {'checksum': _checksum(root / file, changed_ns)}
+  if holds_features(file):
+    return Motion(len(array), is_damaged=False, **known)
+  return Motion(
+    # Joints give one row of features fewer than there are frames.
+    len(array) - 1,
+    is_damaged=False,
+    standing=_standing_axis(array),
+    leg_m=_leg_m(array),
+    **known,
+  )
+
+
 def checksum(path: pathlib.Path) -> str:
   """Of a file's bytes. HumanML3D has 4 GB of them, which take 5 s."""
   with open(path, 'rb') as f:
     return hashlib.file_digest(f, 'blake2b').hexdigest()
+
+
+@functools.cache
+def _checksum(path: pathlib.Path, changed_ns: int) -> str:
+  """An archive is read once, not for each of its clips."""
+  del changed_ns
+  return checksum(path)
+
+
+def _leg_m(joints_TJ3: np.ndarray) -> float:
+  leg = joints_TJ3[:, _LEG]
+  return float(np.linalg.norm(np.diff(leg, axis=1), axis=-1).sum(1).mean())
+
+
+def _standing_axis(joints_TJ3: np.ndarray) -> str:
+  """The axis from feet to neck."""
+  feet = joints_TJ3[:, _ANKLES].mean(axis=1)
+  body = (joints_TJ3[:, skeleton.INDEX['neck']] - feet).mean(axis=0)
+  axis = int(np.abs(body).argmax())
+  return '-' * bool(body[axis] < 0) + 'xyz'[axis]
 
 
 def _archive(path: pathlib.Path):

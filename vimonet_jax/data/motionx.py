@@ -15,7 +15,6 @@ import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Collection
 from typing import Any, ClassVar
 
 from vimonet_jax.data import (
@@ -178,29 +177,24 @@ def look(
       bodies of which most do not stand along y, in all or in one subset.
   """
   root = pathlib.Path(path)
-  named = sources.listed(root, _mirror_of)
-  names = {name for _, name in named}
-  splits, left_out, checksums = {}, [], {}
-  with_video, without = {}, []
-  standing = collections.defaultdict(collections.Counter)
-  for split, name in named:
+  named = sources.listed(root)
+  mirrors = {name: _mirror_of(name) for _, name in named}
+  sources.check_mirrors(root, named, mirrors)
+  faults = {}  # of videos
+
+  def look_at(split: str, name: str) -> clips.Clip | found.LeftOut:
     file = f'{motionx_files.MOTIONS}/{name}.npy'
     if not (root / file).is_file():
-      left_out.append(found.LeftOut(split, name, 'missing', f'no {file}'))
-      continue
-    if not (said := motionx_files.read_captions(root, name)):
-      why = f'no caption in {motionx_files.TEXTS[0]}/{name}.txt'
-      left_out.append(found.LeftOut(split, name, 'missing', why))
-      continue
+      return found.LeftOut(split, name, 'missing', f'no {file}')
     motion = motionx_files.look(root / file)
-    if motion.error or motion.is_damaged:
-      reason = 'unreadable' if motion.error else 'damaged'
-      why = f'{file}: {motion.error}' if motion.error else ''
-      left_out.append(found.LeftOut(split, name, reason, why))
-      continue
+    if motion.error:
+      return found.LeftOut(split, name, 'unreadable', f'{file}: {motion.error}')
+    if motion.is_damaged:
+      return found.LeftOut(split, name, 'damaged')
     watched = motionx_files.find_video(root, name)
     fault = motionx_files.fault(root / watched) if watched else ''
-    whole = clips.Clip(
+    faults[name] = fault
+    return clips.Clip(
       id=name,
       split=split,
       root=os.fspath(root),
@@ -209,23 +203,33 @@ def look(
       start=0,
       stop=motion.rows,
       captions=(),
-      mirror_of=_mirror_of(name, names),
+      mirror_of=mirrors[name],
       video=watched if not fault else '',
     )
-    shown, odd = clips.parts(whole, said, min_frames=min_frames)
-    left_out += odd
-    if not shown:
-      continue
-    splits.setdefault(split, []).extend(shown)
-    for folder in ('', name.split('/')[0]):
-      standing[folder][motion.standing] += 1
-    checksums[file] = motion.checksum
-    if whole.video:
-      with_video.setdefault(split, []).extend(shown)
-      checksums[watched] = motion_files.checksum(root / watched)
-    else:
+
+  splits, left_out = clips.gather(
+    named,
+    lambda name: motionx_files.read_captions(root, name),
+    look_at,
+    texts=motionx_files.TEXTS[0],
+    min_frames=min_frames,
+  )
+  checksums, with_video, without = {}, {}, []
+  standing = collections.defaultdict(collections.Counter)
+  for split, some in splits.items():
+    for clip in some:
+      if clip.file not in checksums:  # And not a part of one that was.
+        motion = motionx_files.look(root / clip.file)
+        checksums[clip.file] = motion.checksum
+        for folder in ('', clip.member.split('/')[0]):
+          standing[folder][motion.standing] += 1
+      if clip.video:
+        with_video.setdefault(split, []).append(clip)
+        checksums[clip.video] = motion_files.checksum(root / clip.video)
+        continue
+      fault = faults[clip.member]
       reason = 'unreadable' if fault else 'missing'
-      without += [found.LeftOut(split, c.id, reason, fault) for c in shown]
+      without.append(found.LeftOut(split, clip.id, reason, fault))
   there = found.Found(splits, checksums, tuple(left_out))
   if not splits:
     raise ValueError(
@@ -239,9 +243,8 @@ def look(
   return there, found.Found(with_video, {}, tuple(without))
 
 
-def _mirror_of(name: str, names: Collection[str]) -> str:
+def _mirror_of(name: str) -> str:
   """The clip whose mirror image one of `humanml/` is, listed or not."""
-  del names
   folder, _, last = name.rpartition('/')
   is_mirrored = folder == 'humanml' and last.startswith('M')
   return f'{folder}/{last[1:]}' if is_mirrored else ''

@@ -84,8 +84,7 @@ def read_captions(root: pathlib.Path, name: str) -> list[captions.Caption]:
       break
   else:
     return []
-  lines = [line.strip() for line in captions.read_text(path).splitlines()]
-  lines = [line for line in lines if line]
+  lines = captions.read_lines(path)
   if any(line.count('#') >= 3 for line in lines):
     return captions.read(path)
   words = [

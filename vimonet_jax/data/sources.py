@@ -14,7 +14,7 @@ import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,13 +28,12 @@ from vimonet_jax.data import (
   records,
   survey,
 )
-from vimonet_jax.motion import features, skeleton
+from vimonet_jax.motion import features
 
 SPLITS = survey.SPLITS
+TEXTS = 'texts'
 # What a leg measures, in metres: a small child's and a giant's.
 _LEG_M = (0.3, 1.3)
-_LEG = ('hip', 'knee', 'ankle')
-_ANKLES = [skeleton.INDEX['left_ankle'], skeleton.INDEX['right_ankle']]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,42 +111,41 @@ def humanml3d(
   """
   root = pathlib.Path(path)
   named = listed(root)
-  names = {name for _, name in named}
-  splits, left_out = {}, []
-  checksums, standing, legs = {}, collections.Counter(), []
-  for split, name in named:
-    file = motion_files.find(root, name)
-    text = root / 'texts' / f'{name}.txt'
-    said = captions.read(text) if text.exists() else []
-    if file is None or not said:
-      left_out.append(found.LeftOut(split, name, 'missing'))
-      continue
-    array = motion_files.load(root, file, name)
-    if not np.isfinite(array).all():
-      left_out.append(found.LeftOut(split, name, 'damaged'))
-      continue
-    # Joints give one row of features fewer than there are frames.
-    length = len(array) - (not motion_files.holds_features(file))
-    whole = clips.Clip(
+  mirrors = mirrors_of(named)
+  check_mirrors(root, named, mirrors)
+
+  def look(split: str, name: str) -> clips.Clip | found.LeftOut:
+    if (file := motion_files.find(root, name)) is None:
+      return found.LeftOut(split, name, 'missing', f'no motion of {name}')
+    motion = motion_files.look(root, file, name)
+    if motion.is_damaged:
+      return found.LeftOut(split, name, 'damaged')
+    return clips.Clip(
       id=name,
       split=split,
       root=os.fspath(root),
       file=file,
       member=name,
       start=0,
-      stop=length,
+      stop=motion.rows,
       captions=(),
-      mirror_of=mirror_of(name, names),
+      mirror_of=mirrors[name],
     )
-    shown, odd = clips.parts(whole, said, min_frames=min_frames)
-    left_out += odd
-    for clip in shown:
-      splits.setdefault(split, []).append(clip)
-      if not motion_files.holds_features(file):
-        standing[_standing_axis(array)] += 1
-        legs.append(_leg_m(array))
-      if file not in checksums:
-        checksums[file] = motion_files.checksum(root / file)
+
+  splits, left_out = clips.gather(
+    named,
+    lambda name: read_captions(root, name),
+    look,
+    texts=TEXTS,
+    min_frames=min_frames,
+  )
+  checksums, standing, legs = {}, collections.Counter(), []
+  for clip in (clip for some in splits.values() for clip in some):
+    motion = motion_files.look(root, clip.file, clip.member)
+    checksums[clip.file] = motion.checksum
+    if motion.standing:
+      standing[motion.standing] += 1
+      legs.append(motion.leg_m)
   there = found.Found(splits, checksums, tuple(left_out))
   if not splits:
     raise ValueError(
@@ -186,18 +184,23 @@ def mirror_of(name: str, names: Collection[str]) -> str:
   return other if is_mirrored else ''
 
 
-def listed(
-  root: pathlib.Path,
-  mirror_of: Callable[[str, Collection[str]], str] = mirror_of,
-) -> list[tuple[str, str]]:
+def mirrors_of(named: Sequence[tuple[str, str]]) -> dict[str, str]:
+  """The same of each clip that `listed` found."""
+  names = {name for _, name in named}
+  return {name: mirror_of(name, names) for name in names}
+
+
+def read_captions(root: pathlib.Path, name: str) -> list[captions.Caption]:
+  """Captions of a clip, none where it has no text."""
+  text = root / TEXTS / f'{name}.txt'
+  return captions.read(text) if text.exists() else []
+
+
+def listed(root: pathlib.Path) -> list[tuple[str, str]]:
   """Split and name of every clip that the split files of a folder name.
 
-  Args:
-    root: the folder.
-    mirror_of: whose mirror image a clip is by its name, among all names.
-
   Raises:
-    ValueError: no split file, or a clip, with its mirror image, in two splits.
+    ValueError: no split file, or a clip in two splits.
   """
   files = {split: root / f'{split}.txt' for split in SPLITS}
   files = {split: file for split, file in files.items() if file.exists()}
@@ -210,7 +213,7 @@ def listed(
   named = [
     (split, name)
     for split, file in files.items()
-    for name in captions.read_text(file).split()
+    for name in captions.read_lines(file)
   ]
   counts = collections.Counter(name for _, name in named)
   if twice := [name for name, count in counts.items() if count > 1]:
@@ -219,16 +222,30 @@ def listed(
       f'{counts[twice[0]]} times ({len(twice)} such clips); a clip of two '
       'splits would be trained on and tested: take it out of one.'
     )
+  return named
+
+
+def check_mirrors(
+  root: pathlib.Path,
+  named: Sequence[tuple[str, str]],
+  mirrors: Mapping[str, str],
+) -> None:
+  """Raises where a clip and its mirror image are in two splits.
+
+  Args:
+    root: the folder that is complained of.
+    named: as `listed`.
+    mirrors: whose mirror image a clip is, by its name; empty for none.
+  """
   split_of = {name: split for split, name in named}
   for split, name in named:
-    other = mirror_of(name, split_of)
+    other = mirrors[name]
     if split_of.get(other, split) != split:
       raise ValueError(
         f'{root}: expected a clip and its mirror image in one split, found '
         f'{name} in {split}.txt and {other} in {split_of[other]}.txt; take '
         'one of them out.'
       )
-  return named
 
 
 def check_splits(
@@ -269,17 +286,3 @@ def _check_unit(root: pathlib.Path, legs: Sequence[float]) -> None:
       f'{root}: expected joints in metres, with legs of {_LEG_M[0]} to '
       f'{_LEG_M[1]} m, found {typical:.3g}; save the joints in metres.'
     )
-
-
-def _leg_m(joints_TJ3: np.ndarray) -> float:
-  """From hip over knee to ankle."""
-  leg = joints_TJ3[:, [skeleton.INDEX[f'left_{x}'] for x in _LEG]]
-  return float(np.linalg.norm(np.diff(leg, axis=1), axis=-1).sum(1).mean())
-
-
-def _standing_axis(joints_TJ3: np.ndarray) -> str:
-  """The axis from feet to neck, e.g. `y` or `-z`."""
-  feet = joints_TJ3[:, _ANKLES].mean(axis=1)
-  body = (joints_TJ3[:, skeleton.INDEX['neck']] - feet).mean(axis=0)
-  axis = int(np.abs(body).argmax())
-  return '-' * bool(body[axis] < 0) + 'xyz'[axis]

@@ -299,7 +299,7 @@ class Videos:
       return functools.partial(_drawn_split, self.held_out)
     named = {}
     for path in _split_files(self.split_path):
-      for name in captions.read_text(path).split():
+      for name in captions.read_lines(path):
         if named.setdefault(name, path.stem) != path.stem:
           raise ValueError(
             f'{self.split_path}: expected every video in one split, found '
