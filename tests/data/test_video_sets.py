@@ -109,6 +109,26 @@ def test_part_of_a_video_is_a_record_of_its_own(folder):
   assert (whole.frames != part.frames).any()
 
 
+def test_part_of_a_video_of_unknown_length_is_as_long_as_it_is_said(
+  folder, monkeypatch
+):
+  source = _set(folder, _pair('one', start=0.5, end=1.5))
+  (item,) = source.splits()['train']
+  head = video.Head(duration_s=0.0, fps=10.0)
+  monkeypatch.setattr(video, 'read_head', lambda path: head)
+  assert source.make(item).provenance['duration_s'] == pytest.approx(1.0)
+
+
+def test_videos_that_differ_in_their_endings_have_records_of_their_own(folder):
+  _video(folder / 'videos' / 'one.mkv')
+  source = _set(folder, _pair('one.mp4'), _pair('one.mkv', 1))
+  items = source.splits()['train']
+  assert [(item.id, item.file) for item in items] == [
+    ('one/0', 'one.mp4'),
+    ('one/1', 'one.mkv'),
+  ]
+
+
 def test_what_cannot_become_a_record_is_counted_and_named(folder):
   source = _set(
     folder,
@@ -189,6 +209,12 @@ def test_split_files_decide_where_there_are_some(folder):
   of = {i.file: i.split for items in found.splits.values() for i in items}
   assert of == {'one.mp4': 'train', 'deep/two.mp4': 'test'}
   assert [c.media for c in found.missing] == ['images']
+  (folder / 'videos' / 'images').rename(folder / 'videos' / 'my images')
+  (splits / 'val.txt').write_text('my images\n')
+  (item,) = _set(
+    folder, _pair('my images'), split_path=str(splits)
+  ).splits()['val']
+  assert item.file == 'my images'
   (splits / 'val.txt').write_text('one\n')
   with pytest.raises(ValueError, match='one in train.txt and val.txt'):
     source.splits()

@@ -158,10 +158,12 @@ class Videos:
     for (file, split, _), asked in by_clip.items():
       if file in unreadable:
         continue
+      # Of videos that differ in their endings only, too, each has its own.
+      name = video_folder.without_ending(file)
       for some in attached.group(asked, self.max_turns):
-        name = f'{video_folder.without_ending(file)}/{numbers[file]}'
-        numbers[file] += 1
-        splits.setdefault(split, []).append(Item(name, split, file, some))
+        item = Item(f'{name}/{numbers[name]}', split, file, some)
+        numbers[name] += 1
+        splits.setdefault(split, []).append(item)
     found = Found(
       {split: splits.get(split, []) for split in sources.SPLITS},
       tuple(missing),
@@ -200,8 +202,9 @@ class Videos:
       **bounds,
     )
     duration_s = video.read_head(path).duration_s
-    if bounds:
-      duration_s = min(duration_s, first.end_s) - first.start_s
+    if bounds:  # A video may not say how long it is.
+      end_s = min(duration_s or first.end_s, first.end_s)
+      duration_s = end_s - first.start_s
     return records.Record(
       id=item.id,
       source=self.source,
