@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -8,6 +9,7 @@ from vimonet_jax.data import (
   attached,
   builder,
   clips,
+  contents,
   conversations,
   dataset,
   records,
@@ -146,6 +148,9 @@ def test_records_have_captions_or_questions_and_say_where_they_are_from(
   behind = attached.Attached(base, (path,), place='behind_captions')
   (record,) = map(behind.make, behind.splits()['val'])
   assert record.id == 'c'
+  # Or a clip 'music/003' would be one with 'music/004'.
+  assert contents.clip_of(dataclasses.replace(record, id='c/003')) == 'c/003'
+  assert contents.clip_of(asked) == 'a'
   assert [turn.question for turn in record.turns[1:]] == ['Left?']
   assert not record.provenance['in_order']
 

@@ -126,14 +126,15 @@ class Attached:
     )
     if not item.asked:
       return record
+    said = provenance(item.asked)
     if item.number < 0:
       turns = (*record.turns, *turns)
+      # Its name may end in a number that is none of ours.
+      said['clip'] = record.id
     else:
       record = dataclasses.replace(record, id=f'{record.id}/{item.number}')
     return dataclasses.replace(
-      record,
-      turns=turns,
-      provenance=record.provenance | provenance(item.asked),
+      record, turns=turns, provenance=record.provenance | said
     )
 
   def identity(self) -> dict[str, Any]:

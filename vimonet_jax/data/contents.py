@@ -127,9 +127,9 @@ def count(splits: Mapping[str, Iterable[records.Record]]) -> dict[str, Any]:
 def clip_of(record: records.Record) -> str:
   """The clip that a record is about: its id, without the number of questions.
 
-  Motion-X has clips whose own names end in a number.
+  Motion-X has clips whose own names end in a number; see attached.Attached.
   """
-  if 'questions' not in record.provenance:
+  if 'questions' not in record.provenance or 'clip' in record.provenance:
     return record.id
   return re.sub(r'/\d+$', '', record.id)
 
