@@ -17,9 +17,8 @@ from vimonet_jax.train import stages
 def layout(tmp_path_factory):
   """Of the tiny preset, whose tokenizer takes a second to train."""
   config = presets.load('tiny')
-  made = corpus._tokenizer(
-    config, str(tmp_path_factory.mktemp('tiny')), world.World().text_record
-  )
+  said = corpus._said(config, world.World().text_record, 0)
+  made = corpus._tokenizer(config, str(tmp_path_factory.mktemp('tiny')), said)
   return text.Layout(
     made,
     text.TEMPLATES[config.text.template],

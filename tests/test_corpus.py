@@ -90,12 +90,9 @@ def test_a_tokenizer_is_trained_once_on_texts_and_then_read(tmp_path):
     asked.append((split, index))
     return _words(index)
 
-  make = functools.partial(
-    corpus._tokenizer,
-    _config(text__corpus=12, text__vocab_size=300),
-    str(tmp_path),
-    words,
-  )
+  config = _config(text__corpus=12, text__vocab_size=300)
+  said = corpus._said(config, words, 5000)
+  make = functools.partial(corpus._tokenizer, config, str(tmp_path), said)
   made = make()
   assert asked == [('train', i) for i in range(12)]
   assert make().proto == made.proto
@@ -106,6 +103,19 @@ def test_a_tokenizer_is_trained_once_on_texts_and_then_read(tmp_path):
   path.write_bytes(path.read_bytes().replace(b'<unk>', b'<unj>'))
   with pytest.raises(ValueError, match=r'tokenizer.model as the run began'):
     make()
+
+
+def test_a_tokenizer_hears_every_source_of_a_dataset():
+  def numbers(number, **changes):
+    said = corpus._said(
+      _config(text__corpus=4, **changes), lambda split, i: (split, i), number
+    )
+    return [said[i] for i in range(len(said))]
+
+  own = {'data__name': 'joined'}
+  assert numbers(10, **own) == [('train', i) for i in (0, 2, 5, 7)]
+  # Of fewer records each comes again, with another caption.
+  assert numbers(3, **own) == [('train', i) for i in range(4)]
 
 
 # --- How many places a motion takes ------------------------------------------

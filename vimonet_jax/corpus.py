@@ -94,7 +94,8 @@ def _make(config, workdir) -> Corpus:
     claim.write(config, workdir)
     splits = _splits(config, workdir)
     words = _words(config, splits)
-    tokens = _tokenizer(config, workdir, words)
+    said = _said(config, words, len(splits['train']))
+    tokens = _tokenizer(config, workdir, said)
     statistics = _statistics(config, workdir, splits['train'])
   return Corpus(splits, words, layout(config, tokens), statistics)
 
@@ -255,14 +256,24 @@ def _captions_as_words(splits, split: str, index: int) -> records.Record:
   return dataclasses.replace(bare, turns=(shown,), **{f'{medium}_text': words})
 
 
-def _tokenizer(config, workdir: str, words) -> tokenizer.Tokenizer:
+def _said(config, words, number: int) -> batches.FunctionSource:
+  """The training conversations that a tokenizer is trained on.
+
+  Drawn ones are all alike. Of `number` records, which follow one another by
+  source, they are spread over all.
+  """
+  most = config.text.corpus
+  is_spread = config.data.name != 'synthetic' and number > most
+  return batches.FunctionSource(
+    lambda i: words('train', i * number // most if is_spread else i), most
+  )
+
+
+def _tokenizer(config, workdir: str, said) -> tokenizer.Tokenizer:
   path = os.path.join(workdir, _TOKENIZER)
   _keep(base.file(config, 'llm', 'tokenizer.model'), path)
   if not os.path.exists(path):
     template = text.TEMPLATES[config.text.template]
-    said = batches.FunctionSource(
-      functools.partial(words, 'train'), config.text.corpus
-    )
     proto = tokenizer.train_tokenizer(
       (
         line
