@@ -38,7 +38,9 @@ def _sources() -> dict[str, dict]:
     'qa_domain': '',  # where they do not say it; a key of records.DOMAINS
   }
   return {
-    # HumanML3D as its scripts leave it, or a folder of your own in its layout.
+    # HumanML3D as its scripts leave it. A folder of your own in its layout goes
+    # under a name of your own: ids in here are taken for HumanML3D's, which
+    # other sources have, too.
     'humanml3d': {
       'kind': 'folder',
       'path': '',

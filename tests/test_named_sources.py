@@ -79,6 +79,11 @@ def test_a_source_of_the_user_s_own_is_one_more():
     ),
     ({'kind': 'folder', 'path': '/x'}, 'sources.mine.licence, found it empty'),
     (
+      {'kind': 'babel_qa', 'questions': '/q', 'split_file': '/s',
+       'motions': '/m', 'licence': ''},
+      'sources.mine.licence, found it empty',
+    ),
+    (
       {'kind': 'videos', 'path': '/x', 'licence': 'l', 'files': ()},
       r'give --config.data.sources.mine.files=',
     ),

@@ -120,7 +120,7 @@ def _source(name: str, fields: Mapping[str, Any], data: Any) -> Any:
   given = {field: value for field, value in given.items() if field in own}
   given |= {field: fields[field] for field in own if field in fields}
   for field in made:
-    is_needed = field.default is dataclasses.MISSING
+    is_needed = field.default is dataclasses.MISSING or field.name == 'licence'
     if is_needed and not given.get(field.name):
       raise ValueError(
         f'Expected {where}.{field.name}, found it empty; give '
