@@ -111,10 +111,11 @@ def look(root: pathlib.Path, file: str, member: str) -> Motion:
 def _look_at(
   root: pathlib.Path, file: str, member: str, changed_ns: int
 ) -> Motion:
+  del changed_ns
   array = load(root, file, member)
   if not np.isfinite(array).all():
     return Motion(len(array), is_damaged=True)
-  known = {'checksum': _checksum(root / file, changed_ns)}
+  known = {'checksum': checksum(root / file)}
   if holds_features(file):
     return Motion(len(array), is_damaged=False, **known)
   return Motion(
@@ -128,16 +129,18 @@ def _look_at(
 
 
 def checksum(path: pathlib.Path) -> str:
-  """Of a file's bytes. HumanML3D has 4 GB of them, which take 5 s."""
-  with open(path, 'rb') as f:
-    return hashlib.file_digest(f, 'blake2b').hexdigest()
+  """Of a file's bytes. HumanML3D has 4 GB of them, which take 5 s.
+
+  This process remembers it: an archive has many clips.
+  """
+  return _checksum(path, os.stat(path).st_mtime_ns)
 
 
 @functools.cache
 def _checksum(path: pathlib.Path, changed_ns: int) -> str:
-  """An archive is read once, not for each of its clips."""
   del changed_ns
-  return checksum(path)
+  with open(path, 'rb') as f:
+    return hashlib.file_digest(f, 'blake2b').hexdigest()
 
 
 def _leg_m(joints_TJ3: np.ndarray) -> float:
