@@ -4,12 +4,13 @@ import itertools
 import json
 
 import jax
+import numpy as np
 import presets
 import pytest
 
 from vimonet_jax import cluster, pipeline, sharding
 from vimonet_jax import corpus as corpora
-from vimonet_jax.data import batches, records, skipped
+from vimonet_jax.data import batches, builder, dataset, records, skipped
 from vimonet_jax.infer import engine
 from vimonet_jax.synthetic import world
 
@@ -167,6 +168,59 @@ def test_mixes_of_different_parts_have_no_clip_in_common(config, tmp_path):
   assert len(clips[False]) > 24
   assert {number % 2 for number in clips[True]} == {0}
   assert {number % 2 for number in clips[False]} == {1}
+
+
+class _Few:
+  """A motion, a video, a motion, ..."""
+
+  name, image_size = 'joined', 4
+
+  def splits(self):
+    return {'train': range(8)}
+
+  def make(self, number):
+    clip = {'frames': np.zeros((2, 4, 4, 3), np.uint8)}
+    if number % 2 == 0:
+      clip = {'motion': np.zeros((40, 263), np.float32)}
+    return records.Record(str(number), 'few', 'train', **clip)
+
+  def identity(self):
+    return {}
+
+
+def test_a_mix_reads_only_what_has_its_media(config, tmp_path):
+  builder.build(_Few(), tmp_path, processes=1, progress=False)
+  train = dataset.open(tmp_path, 'train')
+  stage = config.instruct
+  with config.unlocked():
+    del stage.mixes.both
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+
+  def shown():
+    mixes = pipeline._mixes(config, stage, train, mesh, 1)
+    return [[r.id for r in mix.source] for mix in mixes]
+
+  assert list(stage.mixes) == ['motion', 'video']
+  assert shown() == [['0', '2', '4', '6'], ['1', '3', '5', '7']]
+  with config.unlocked():
+    stage.mixes.motion.part, stage.mixes.video.part = (1, 3), (0, 3)
+  assert shown() == [['4'], ['3']]
+  with config.unlocked():
+    del stage.mixes.motion.part, stage.mixes.video.part
+    stage.mixes.motion.media = ('motion', 'video')
+  with pytest.raises(ValueError, match='motion and video for mix motion, .* 8'):
+    shown()
+  # Where nobody noted who has what, or all have it, nothing is chosen.
+  assert pipeline._with(train, [], 'words') is train
+  next(tmp_path.rglob('has-train.npy')).unlink()
+  assert pipeline._with(train, ['video'], 'mix video') is train
+
+
+def test_the_synthetic_world_is_read_as_it_is(config, tmp_path):
+  config.data.processes = 1
+  train = corpora.prepare(config, str(tmp_path)).splits['train']
+  assert train.having('motion', 'frames') == list(range(len(train)))
+  assert pipeline._with(train, ['motion', 'video'], 'mix both') is train
 
 
 @pytest.mark.parametrize(

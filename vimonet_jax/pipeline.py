@@ -10,7 +10,7 @@ that the same command goes on after an interruption.
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import jax
 import tqdm
@@ -29,6 +29,7 @@ from vimonet_jax import corpus as corpora
 from vimonet_jax.data import (
   augment,
   batches,
+  dataset,
   records,
   skipped,
   sources,
@@ -265,7 +266,7 @@ def _share_batches(
   share = {'process_count': process_count, **reading}
   if name == 'motion':
     return batches.motion_windows(
-      train,
+      _with(train, ['motion'], 'stage motion'),
       statistics=corpus.statistics,
       rows=_share_of(stage.rows, mesh, process_count),
       window=stage.window,
@@ -295,8 +296,10 @@ def _mixes(config, stage, train, mesh, shares: int) -> list[batches.Mix]:
 
   def made(name: str, view, **changes) -> batches.Mix:
     kind = kinds[name]
+    # In packed rows slots are for those who have clips.
+    needed = kind.clips if name in stage.mixes else ()
     return batches.Mix(
-      _part(stage, name, train),
+      _with(train, needed, f'mix {name}', _part(stage, name)),
       view,
       rows=_share_of(kind.rows, mesh, shares),
       length=kind.length,
@@ -329,10 +332,37 @@ def _mixes(config, stage, train, mesh, shares: int) -> list[batches.Mix]:
   ]
 
 
-def _part(stage, name: str, train: batches.Source) -> batches.Source:
-  """The records that a mix shows: all, or every n-th from its `part`."""
+def _part(stage, name: str) -> tuple[int, int]:
+  """Which records a mix shows: all, or every n-th from its `part`."""
   part = name in stage.mixes and stage.mixes[name].get('part')
-  return batches.part(train, *part) if part else train
+  return part or (0, 1)
+
+
+def _with(
+  train: batches.Source,
+  media: Collection[str],
+  shown_by: str,
+  part: tuple[int, int] = (0, 1),
+) -> batches.Source:
+  """A part of the records, of which those without the media are not read.
+
+  Where all have them, or nobody noted who has, it is the part as it is.
+  """
+  number, parts = part
+  whole = batches.part(train, number, parts) if parts > 1 else train
+  if not isinstance(train, dataset.Source):
+    return whole
+  arrays = ['frames' if medium == 'video' else medium for medium in media]
+  having = train.having(*arrays)
+  if having is None or len(having) == len(train):
+    return whole
+  kept = [i for i in having if i % parts == number]
+  if not kept:
+    raise ValueError(
+      f'Expected records with {" and ".join(media)} for {shown_by}, found none '
+      f'of {len(whole)}; leave it out, or add a source that has them.'
+    )
+  return batches.only(train, kept)
 
 
 def _probe(

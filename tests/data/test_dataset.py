@@ -35,6 +35,29 @@ def test_what_is_missing_is_named(built, tmp_path):
     dataset.open(built, 'val')[3]
 
 
+def test_who_has_what_is_known_without_reading(built, tmp_path, monkeypatch):
+  shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+  source = dataset.open(tmp_path, 'train')
+  has = {name: [] for name in dataset.ARRAYS}
+  for number, record in enumerate(source):
+    for name, numbers in has.items():
+      if getattr(record, name) is not None:
+        numbers.append(number)
+  assert 0 < len(has['frames']) < len(has['motion']) < len(source)
+  monkeypatch.setattr(dataset.Source, '_read', None)
+  assert source.having('motion') == has['motion'] == source.having('joints')
+  both = sorted({*has['motion']} & {*has['frames']})
+  assert source.having('motion', 'frames') == both
+  assert source.having() == list(range(len(source)))
+  assert dataset.open(tmp_path, 'train[:4]').having('motion') is None
+  (path,) = tmp_path.rglob('has-train.npy')
+  path.write_bytes(next(tmp_path.rglob('has-val.npy')).read_bytes())
+  with pytest.raises(ValueError, match=r'tell of 11 records, found \[3, 3\]'):
+    source.having('motion')
+  path.unlink()
+  assert source.having('motion') is None
+
+
 def test_tfds_reads_the_dataset_without_us(built):
   folder = built / 'vimos' / 'synthetic' / dataset.VERSION
   other = tfds.builder_from_directory(folder)

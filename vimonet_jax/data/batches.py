@@ -57,8 +57,12 @@ class FunctionSource:
 
 def without(source: Source, numbers: Collection[int]) -> FunctionSource:
   """The other records of a source, in their order."""
-  kept = [i for i in range(len(source)) if i not in numbers]
-  return FunctionSource(lambda i: source[kept[i]], len(kept))
+  return only(source, [i for i in range(len(source)) if i not in numbers])
+
+
+def only(source: Source, numbers: Sequence[int]) -> FunctionSource:
+  """The records of these numbers, in that order."""
+  return FunctionSource(lambda i: source[numbers[i]], len(numbers))
 
 
 def part(source: Source, number: int, parts: int) -> FunctionSource:

@@ -23,6 +23,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 from array_record.python import array_record_module
@@ -242,7 +243,7 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
   def _write(self, split, made, number, bar) -> tfds.core.SplitInfo:
     """Writes examples into files; `number` is how many there may be."""
     template = self._get_filename_template(split)
-    lengths, num_bytes = [], 0
+    lengths, num_bytes, has = [], 0, []
     paths = _paths(template, -(-number // _EXAMPLES_PER_FILE))
     for path in paths:
       writer = array_record_module.ArrayRecordWriter(
@@ -257,6 +258,7 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
           deterministic=True
         )
         writer.write(data)
+        has.append([example[f'has_{name}'] for name in dataset.ARRAYS])
         lengths[-1] += 1
         num_bytes += len(data)
         bar.update()
@@ -274,6 +276,7 @@ class Vimos(tfds.core.GeneratorBasedBuilder):
       names = _paths(template, len(lengths))
       for path, name in zip(paths, names, strict=False):
         path.rename(name)
+    np.save(self.data_path / dataset.HAS.format(split=split), np.array(has))
     return tfds.core.SplitInfo(
       name=split,
       shard_lengths=lengths,

@@ -22,7 +22,9 @@ VERSION = '2.0.0'
 # What of a record is stored as it is; turns and provenance are JSON.
 TEXTS = ('id', 'source', 'split', 'motion_text', 'video_text')
 ARRAYS = {'motion': np.float32, 'joints': np.float32, 'frames': np.uint8}
-
+# Beside the records of a split: bool [records, arrays], who has which of these.
+# Whoever wants some of them need not read the others to find out.
+HAS = 'has-{split}.npy'
 
 # Of what reading may raise: that a record is fine is not said, nor that not.
 _NotItsFault = (OSError, MemoryError)
@@ -64,6 +66,24 @@ class Source(collections.abc.Sequence):
       what = ' '.join(str(error).split())[:200]
       where = f'{self._split}:{number} of {self._path}'
       raise records.CorruptError(where, what) from error
+
+  def having(self, *arrays: str) -> list[int] | None:
+    """Numbers of the records that have all of some arrays, keys of `ARRAYS`.
+
+    None where that is not noted: of a part of a split, or what Beam has built.
+    """
+    path = epath.Path(self._path) / HAS.format(split=self._split)
+    if not path.exists():
+      return None
+    has = np.load(path)
+    if has.shape != (len(self), len(ARRAYS)):
+      raise ValueError(
+        f'Expected {path} to tell of {len(self)} records, found '
+        f'{list(has.shape)}; it is damaged: remove it, or the folder so that '
+        'the dataset is built anew.'
+      )
+    columns = [list(ARRAYS).index(name) for name in arrays]
+    return np.flatnonzero(has[:, columns].all(axis=1)).tolist()
 
   def _read(self, number: int) -> records.Record:
     """Tries again once: what is damaged is so every time it is read."""
