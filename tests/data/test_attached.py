@@ -99,6 +99,21 @@ def test_what_has_no_clip_or_another_split_is_counted(base):
   assert ('d', 0, '3') in _of(found)['test']
 
 
+def test_a_video_of_the_same_name_is_another_clip(base):
+  splits = base.splits()
+  asked = [
+    dataclasses.replace(_asked('a', 'What?'), medium=medium)
+    for medium in ('video', 'motion', '')
+  ]
+  found = attached.join(splits, asked)
+  assert [c.medium for c in found.missing] == ['video']
+  filmed = {
+    split: [dataclasses.replace(clip, video='videos/a.mp4') for clip in some]
+    for split, some in splits.items()
+  }
+  assert not attached.join(filmed, asked).missing
+
+
 def test_part_of_a_clip_has_questions_of_its_own(base):
   asked = [
     _asked('b', 'part', start_s=1.0, end_s=3.5),

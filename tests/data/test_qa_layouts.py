@@ -43,16 +43,16 @@ IRG = {
     ),
     (
       {'id': 'x', 'video': 'valley/1.mp4', 'conversations': SAID},
-      'valley/1.mp4', 'video',
+      'valley/1.mp4', '',
       [('What is this?', 'A race.'), ('Who wins?', 'Nobody yet.')],
     ),
     (
-      {'video': ['1.mp4'], 'conversations': SAID}, '1.mp4', 'video',
+      {'video': ['1.mp4'], 'conversations': SAID}, '1.mp4', '',
       [('What is this?', 'A race.'), ('Who wins?', 'Nobody yet.')],
     ),
     (
       {'video': '1.mp4', 'QA': [{'i': '', 'q': 'Where? <video>', 'a': 'In.'}]},
-      '1.mp4', 'video', [('Where?', 'In.')],
+      '1.mp4', '', [('Where?', 'In.')],
     ),
     (
       {'input': '000021', 'instruction': 'Why?', 'output': 'So.',
@@ -66,12 +66,12 @@ IRG = {
     (
       {'motion': '000021', 'instruction': 'Which?', 'input': 'A) or B)',
        'output': 'B)'},
-      '000021', 'motion', [('Which?\nA) or B)', 'B)')],
+      '000021', '', [('Which?\nA) or B)', 'B)')],
     ),
     (
       {'q': 'What?', 'a': 'A violin.\nQA_GT_caption_based_noisy',
        'video_id': 'v_GqWH2IYPw6U'},
-      'v_GqWH2IYPw6U', 'video', [('What?', 'A violin.')],
+      'v_GqWH2IYPw6U', '', [('What?', 'A violin.')],
     ),
   ],
 )  # fmt: skip
@@ -121,9 +121,7 @@ def test_each_wording_of_a_caption_is_a_conversation():
   assert {c.turns[0].question for c in found} <= set(
     clips.QUESTIONS['motion_caption']
   )
-  assert {(c.media, c.end_s, c.medium) for c in found} == {
-    ('000002', 5.0, 'motion')
-  }
+  assert {(c.media, c.end_s) for c in found} == {('000002', 5.0)}
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,18 @@ def test_part_of_a_video_is_a_record_of_its_own(folder):
   assert (whole.frames != part.frames).any()
 
 
+def test_a_motion_of_the_same_name_is_another_clip(folder):
+  item = {'source': 'one', 'question': 'Why?', 'answer': 'So.'}
+  source = _set(
+    folder,
+    item | {'id': 'a', 'modality': 'motion'},
+    item | {'id': 'b', 'modality': 'video', 'question': 'Who?'},
+  )
+  found = source.find()
+  assert [c.id for c in found.missing] == ['a']
+  assert [c.id for i in found.splits['train'] for c in i.asked] == ['b']
+
+
 def test_part_of_a_video_of_unknown_length_is_as_long_as_it_is_said(
   folder, monkeypatch
 ):

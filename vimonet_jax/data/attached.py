@@ -40,7 +40,8 @@ class Found:
 
   Attributes:
     splits: records to be; a clip decides which split its conversations are in.
-    missing: conversations whose clip the source has not.
+    missing: conversations whose clip the source has not, or not as a video
+      where they say that it is one.
     contrary: conversations that name another split than their clip is in; they
       are left out, for somebody took care that they are.
     faults: a sentence for each malformed entry.
@@ -220,12 +221,18 @@ def join(
       split_of[clip.id] = split
       if hasattr(clip, 'member'):
         parts[clip.member].append(clip)
+  filmed = {
+    clip.id
+    for clips in splits.values()
+    for clip in clips
+    if getattr(clip, 'video', '')
+  }
   ids, members = _by_stem(split_of), _by_stem(parts)
   by_clip = collections.defaultdict(list)
   missing, contrary = [], []
   for conversation in asked:
     name = _clip_of(conversation, ids, members, parts)
-    if name is None:
+    if name is None or (conversation.medium == 'video' and name not in filmed):
       missing.append(conversation)
     elif conversation.split not in ('', split_of[name]):
       contrary.append(conversation)

@@ -15,12 +15,12 @@ from vimonet_jax.data import records, sources
 
 Entry = Mapping[str, Any]
 
-# Keys under which an entry names its clip, and what kind of clip that is.
-_NAMES = {
-  'media': '', 'clip': '', 'clip_id': '',
-  'video': 'video', 'video_id': 'video', 'video_name': 'video',
-  'motion': 'motion', 'motion_id': 'motion', 'motion_name': 'motion',
-}  # fmt: skip
+# Keys under which an entry names its clip. Which one tells nothing of it: MoVid
+# has its motions under `video`.
+_NAMES = (
+  'media', 'clip', 'clip_id', 'video', 'video_id', 'video_name', 'motion',
+  'motion_id', 'motion_name',
+)  # fmt: skip
 _IDS = ('id', 'question_id')
 _STARTS, _ENDS = ('start_s', 'start', 'f_tag'), ('end_s', 'end', 'to_tag')
 _MODALITIES = ('motion', 'video', 'both')
@@ -39,7 +39,8 @@ class Conversation:
     id: as the entry has it, or empty.
     media: the clip's name as the entry has it, maybe with folder and ending.
     turns: one or more.
-    medium: `motion`, `video`, or empty where the entry does not say.
+    medium: `motion` or `video`, where the entry has it as its modality: a clip
+      without it is another one of that name. Empty for either.
     split: `train`, `val` or `test`, or empty where the entry does not say.
     start_s, end_s: the part of the clip that it is about; both 0 for all of it.
     collection: the folder that the clip is in, as Valley's `source` names it.
@@ -119,11 +120,12 @@ def make(
       'it.'
     )
   start_s, end_s = _bounds(entry)
+  modality = _one_of(entry, 'modality', _MODALITIES)
   return Conversation(
     str(name),
     media,
     tuple(turns),
-    medium=_medium(entry, named),
+    medium='' if modality == 'both' else modality,
     split=_one_of(entry, 'split', sources.SPLITS),
     start_s=start_s,
     end_s=end_s,
@@ -237,14 +239,6 @@ def _one_of(entry: Entry, field: str, known) -> str:
       'it or leave it out.'
     )
   return value
-
-
-def _medium(entry: Entry, named: Mapping[str, Any]) -> str:
-  kinds = {_NAMES[field] for field in named}
-  kinds |= {_one_of(entry, 'modality', _MODALITIES)}
-  kinds -= {'', 'both'}
-  # A clip of both has one name for its motion and its video.
-  return kinds.pop() if len(kinds) == 1 else ''
 
 
 def _bounds(entry: Entry) -> tuple[float, float]:

@@ -52,7 +52,8 @@ class Found:
 
   Attributes:
     splits: records to be, by split.
-    missing: conversations whose video is not there, or in no split.
+    missing: conversations whose video is not there, or in no split, or that
+      say that they are about a motion.
     ambiguous: conversations whose video could be one of several files.
     contrary: conversations that name another split than their video is in.
     unreadable: a sentence for each video that does not open, by file.
@@ -133,7 +134,8 @@ class Videos:
     missing, ambiguous, contrary = [], [], []
     by_file = collections.defaultdict(list)
     for conversation in (c for one in read for c in one.conversations):
-      files = clips.find(conversation)
+      is_motion = conversation.medium == 'motion'
+      files = () if is_motion else clips.find(conversation)
       if len(files) > 1:
         ambiguous.append(conversation)
       elif not files:
