@@ -215,35 +215,54 @@ def test_a_next_turn_goes_on_without_encoding_media_again():
   assert second.cache.length[3] == first.cache.length[3]
 
 
-def _probabilities(logits_V, temperature, top_k):
-  """What is drawn, in NumPy: the k best and who ties with the last of them."""
+def _probabilities(logits_V, temperature, top_k, top_p):
+  """What is drawn, in NumPy: the best and who ties with the last of them."""
   weights_V = np.exp(logits_V.astype(np.float64) / temperature)
   if 0 < top_k < len(logits_V):
     weights_V[logits_V < np.sort(logits_V)[-top_k]] = 0
+  shares = np.sort(weights_V[weights_V > 0] / weights_V.sum())[::-1]
+  last = int(np.searchsorted(np.cumsum(shares), top_p - 1e-6))
+  weights_V[weights_V < shares[last] * weights_V.sum() * (1 - 1e-6)] = 0
   return weights_V / weights_V.sum()
 
 
+def _drawn(logits_V, sampling, number):
+  """So many draws from the same scores."""
+  how = generate.drawing(sampling, jax.random.key(0), number)
+  logits_BV = jnp.tile(logits_V, (number, 1))
+  return np.asarray(generate.sample(logits_BV, how, jnp.zeros(number, int)))
+
+
 @pytest.mark.parametrize(
-  ('temperature', 'top_k', 'kept'),
+  ('temperature', 'top_k', 'top_p', 'kept'),
   [
-    (1.0, 2, 4),  # Three tie for the second place.
-    (0.8, 3, 4),
-    (0.8, 7, 7),
-    (2.0, 1, 1),
-    (1.0, 0, 8),
-    (0.5, 9, 8),
+    (1.0, 2, 1.0, 4),  # Three tie for the second place.
+    (0.8, 3, 1.0, 4),
+    (0.8, 7, 1.0, 7),
+    (2.0, 1, 1.0, 1),
+    (1.0, 0, 1.0, 8),
+    (0.5, 9, 1.0, 8),
+    # Their shares are 4, 2, 2, 2, 1.5, 1, 0.5 and 0.25 of 13.25.
+    (1.0, 0, 0.3, 1),
+    (1.0, 0, 0.31, 4),
+    (1.0, 0, 0.8, 5),
+    (1.0, 0, 0.98, 7),
+    # Of the five that top_k leaves, the first has 4 of 11.5.
+    (1.0, 5, 0.34, 1),
+    (1.0, 5, 0.9, 5),
+    # Cold ones have a larger share: 16 of 31.6.
+    (0.5, 0, 0.5, 1),
   ],
 )
-def test_draws_have_the_distribution_of_what_is_kept(temperature, top_k, kept):
+def test_draws_have_the_distribution_of_what_is_kept(
+  temperature, top_k, top_p, kept
+):
   logits_V = np.log(np.float32([4.0, 1.0, 2.0, 2.0, 2.0, 0.5, 1.5, 0.25]))
   number = 4000
-  drawn = generate.sample(
-    jnp.tile(logits_V, (number, 1)),
-    generate.Sampling(temperature, top_k),
-    jax.random.key(0),
-  )
+  sampling = generate.Sampling(temperature, top_k, top_p=top_p)
+  drawn = _drawn(logits_V, sampling, number)
   count_V = np.bincount(drawn, minlength=8)
-  expected_V = number * _probabilities(logits_V, temperature, top_k)
+  expected_V = number * _probabilities(logits_V, temperature, top_k, top_p)
   is_kept_V = expected_V > 0
   assert is_kept_V.sum() == kept
   np.testing.assert_array_equal(count_V > 0, is_kept_V)
@@ -254,14 +273,10 @@ def test_draws_have_the_distribution_of_what_is_kept(temperature, top_k, kept):
 
 
 def test_temperature_sharpens_the_draw():
-  logits = jnp.log(jnp.array([[2.0, 1.0]]))
-  keys = jax.random.split(jax.random.key(0), 500)
+  logits_V = np.log(np.float32([2.0, 1.0]))
   for temperature, want in ((1.0, 2 / 3), (0.5, 4 / 5)):
-    sampling = generate.Sampling(temperature)
-    drawn = jax.vmap(
-      lambda key, sampling=sampling: generate.sample(logits, sampling, key)
-    )(keys)
-    assert np.isclose(np.mean(np.asarray(drawn) == 0), want, atol=0.07)
+    drawn = _drawn(logits_V, generate.Sampling(temperature), 500)
+    assert np.isclose(np.mean(drawn == 0), want, atol=0.07)
 
 
 def test_draws_follow_the_key():

@@ -150,8 +150,8 @@ class Engine:
     """One answer for each record's last turn, in order.
 
     Records with the same media and about as long prompts are answered together.
-    With a temperature the answers depend on the seed and on who is asked
-    together.
+    With a temperature an answer depends on the seed and on the record's place
+    among those asked, not on whom it is answered with.
 
     Args:
       asked: open questions; earlier turns are history. The last turn's answer
@@ -170,11 +170,13 @@ class Engine:
     """
     answers = [''] * len(asked)
     for places, batch in self.in_batches(asked, max_rows=max_rows):
+      places_B = np.zeros(len(batch['tokens']), np.int32)
+      places_B[: len(places)] = places
       output = self.run(
         batch,
         max_new_tokens=max_new_tokens,
         sampling=sampling,
-        key=jax.random.key(seed),
+        key=_keys(seed, places_B),
       )
       # The rows left over are empty, and so are their answers.
       for i, answer in zip(places, self.decode(output), strict=False):
@@ -372,6 +374,12 @@ def _kept(path: str, dtype: Any, model: vimonet.Config) -> Any:
     return dtype
   computing = {'llm': model.llm.dtype, 'video': model.video.dtype}
   return jnp.dtype(computing.get(path.partition('/')[0], dtype))
+
+
+@jax.jit
+def _keys(seed: int, places_B: np.ndarray) -> jax.Array:
+  """A key for each place."""
+  return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), places_B)
 
 
 @functools.cache

@@ -1,5 +1,8 @@
 """Text from a model: prefill once, then one token per row at a time.
 
+`generate` is `begin` and `advance` to the end; who streams, or lets others join
+while somebody is answered, calls them one by one.
+
 Everything here is a pure function of arrays, to be jitted by the caller with
 `model`, `sampling` and the lengths held fixed (see engine.py).
 """
@@ -26,11 +29,14 @@ class Sampling:
     top_k: how many tokens stay in the draw, more where several tie for the
       last place; 0 keeps all.
     max_new_tokens: longest answer, where the caller names no other.
+    top_p: the likeliest tokens that together have this probability stay in the
+      draw, of those that top_k leaves; 1 keeps all.
   """
 
   temperature: float = 0.0
   top_k: int = 0
   max_new_tokens: int = 128
+  top_p: float = 1.0
 
   def __post_init__(self):
     if self.temperature < 0 or self.top_k < 0 or self.max_new_tokens < 1:
@@ -38,6 +44,8 @@ class Sampling:
         'Expected temperature and top_k to be zero or more and max_new_tokens '
         f'to be one or more, found {self}.'
       )
+    if not 0 < self.top_p <= 1:
+      raise ValueError(f'Expected top_p in (0, 1], found {self.top_p}.')
 
 
 GREEDY = Sampling()
@@ -56,18 +64,231 @@ def preset(name: str) -> Sampling:
   return PRESETS[name]
 
 
-def sample(
-  logits_BV: jax.Array, sampling: Sampling, key: jax.Array
-) -> jax.Array:
-  """int32 [B]; `key` does not matter when the temperature is 0."""
+class Drawing(NamedTuple):
+  """How each row's tokens are drawn, where rows differ; see Sampling.
+
+  Attributes:
+    temperature: float32 [B]; a row with 0 takes the best token.
+    top_k: int32 [B].
+    top_p: float32 [B].
+    key: [B] of jax.random.key; a row's n-th token is drawn with its n-th fold,
+      whoever is in the batch beside it.
+  """
+
+  temperature: jax.Array
+  top_k: jax.Array
+  top_p: jax.Array
+  key: jax.Array
+
+
+def drawing(sampling: Sampling, key: jax.Array, rows: int) -> Drawing | None:
+  """Rows that draw alike; None when greedy.
+
+  Args:
+    sampling: how.
+    key: one for each row, or one of which each row has a fold.
+    rows: B.
+  """
   if sampling.temperature == 0:
-    return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-  if 0 < sampling.top_k < logits_BV.shape[-1]:
-    worst_B1 = jax.lax.top_k(logits_BV, sampling.top_k)[0][:, -1:]
+    return None
+  if not key.shape:
+    key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
+  return Drawing(
+    temperature=jnp.full(rows, sampling.temperature, jnp.float32),
+    top_k=jnp.full(rows, sampling.top_k, jnp.int32),
+    top_p=jnp.full(rows, sampling.top_p, jnp.float32),
+    key=key,
+  )
+
+
+def sample(
+  logits_BV: jax.Array, how: Drawing | None, drawn_B: jax.Array
+) -> jax.Array:
+  """The next token of each row, int32 [B].
+
+  Args:
+    logits_BV: float32 scores.
+    how: None takes the best of each row.
+    drawn_B: int32, tokens that each row has drawn before.
+  """
+  best_B = jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+  if how is None:
+    return best_B
+  is_warm_B = how.temperature > 0
+
+  def draw() -> jax.Array:
+    warmth_B1 = jnp.where(is_warm_B, how.temperature, 1.0)[:, None]
     # Strictly below: ties for the last place all stay.
-    logits_BV = jnp.where(logits_BV < worst_B1, -jnp.inf, logits_BV)
-  scaled_BV = logits_BV / sampling.temperature
-  return jax.random.categorical(key, scaled_BV).astype(jnp.int32)
+    is_out_BV = logits_BV < _worst(logits_BV, warmth_B1, how)
+    scaled_BV = jnp.where(is_out_BV, -jnp.inf, logits_BV) / warmth_B1
+    key_B = jax.vmap(jax.random.fold_in)(how.key, drawn_B)
+    return jax.vmap(jax.random.categorical)(key_B, scaled_BV).astype(jnp.int32)
+
+  drawn = jax.lax.cond(jnp.any(is_warm_B), draw, lambda: best_B)
+  return jnp.where(is_warm_B, drawn, best_B)
+
+
+def _worst(
+  logits_BV: jax.Array, warmth_B1: jax.Array, how: Drawing
+) -> jax.Array:
+  """The score of the last token that stays in the draw, [B, 1]."""
+  V = logits_BV.shape[-1]
+  sorted_BV = jnp.sort(logits_BV, axis=-1, descending=True)
+  k_B1 = jnp.where(how.top_k > 0, jnp.minimum(how.top_k, V), V)[:, None]
+  is_top_BV = jnp.arange(V) < k_B1
+  share_BV = jax.nn.softmax(
+    jnp.where(is_top_BV, sorted_BV / warmth_B1, -jnp.inf)
+  )
+  # What comes before a token in the order; the first always stays.
+  before_BV = jnp.cumsum(share_BV, axis=-1) - share_BV
+  is_kept_BV = is_top_BV & (before_BV < how.top_p[:, None])
+  last_B1 = jnp.maximum(jnp.sum(is_kept_BV, axis=-1, keepdims=True), 1) - 1
+  return jnp.take_along_axis(sorted_BV, last_B1, axis=-1)
+
+
+class Rows(NamedTuple):
+  """Answers that are being written, one a row.
+
+  Attributes:
+    cache: everything before `last`, prompt included.
+    last: int32 [B], each row's newest token. The cache does not hold it yet,
+      because nothing had to be predicted from it. -1 where there is none.
+    drawn: int32 [B], tokens of the answer so far, the end token included.
+    most: int32 [B], how many there may be.
+    is_open: bool [B], whether another one comes.
+    how: what they are drawn with; None when greedy.
+  """
+
+  cache: attention.Cache
+  last: jax.Array
+  drawn: jax.Array
+  most: jax.Array
+  is_open: jax.Array
+  how: Drawing | None
+
+
+def begin(
+  model: vimonet.Vimonet,
+  variables: Any,
+  batch: vimonet.Batch,
+  *,
+  eos_id: int,
+  most: jax.Array | int,
+  cache_length: int | None = None,
+  previous: 'Output | None' = None,
+  how: Drawing | None = None,
+  logits_fn: LogitsFn | None = None,
+) -> Rows:
+  """Reads each row's prompt, or next turn, and draws an answer's first token.
+
+  Args:
+    model: is asked to prefill.
+    variables: for model.apply, or with layers from vimonet.unstack.
+    batch: see `generate`.
+    eos_id: the end token.
+    most: int32 [B] or one number for all, tokens of an answer.
+    cache_length: slots of a new cache; None is enough for this turn alone.
+    previous: the output of the turn before.
+    how: what to draw with.
+    logits_fn: changes scores before every draw, as a watermark does.
+  """
+  B, L = batch['tokens'].shape
+  prompt_B = jnp.sum(batch['segment_ids'] > 0, axis=1)
+  has_prompt_B = prompt_B > 0
+  if previous is None:
+    if cache_length is None:
+      cache_length = L + int(most)
+    if cache_length < L:
+      raise ValueError(
+        f'Expected a cache as long as the prompts, {L} tokens, found '
+        f'{cache_length}; raise cache_length or shorten the prompts.'
+      )
+    cache = attention.init_cache(model.config.llm, B, cache_length)
+    last_B = jnp.full(B, -1, jnp.int32)
+    logits_BV, cache = _apply(
+      model, variables, batch, cache, method='prefill'
+    )
+  else:
+    last_B = previous.last
+    _, cache = _apply(
+      model, variables, last_B, has_prompt_B & (last_B >= 0), previous.cache,
+      method='decode',
+    )  # fmt: skip
+    logits_BV, cache = _apply(
+      model, variables, batch, cache, method='prefill_more'
+    )
+  end_B1 = jnp.maximum(prompt_B - 1, 0)[:, None]
+  end_B = jnp.take_along_axis(batch['tokens'], end_B1, axis=1)[:, 0]
+  rows = Rows(
+    cache=cache,
+    last=jnp.where(has_prompt_B, end_B, last_B),
+    drawn=jnp.zeros(B, jnp.int32),
+    most=jnp.broadcast_to(jnp.int32(most), B),
+    is_open=has_prompt_B,
+    how=how,
+  )
+  return _draw(rows, logits_BV, eos_id, logits_fn)
+
+
+def advance(
+  model: vimonet.Vimonet,
+  variables: Any,
+  rows: Rows,
+  *,
+  eos_id: int,
+  steps: int,
+  logits_fn: LogitsFn | None = None,
+) -> tuple[Rows, jax.Array]:
+  """Goes on with the answers that are open, until none is or `steps` are made.
+
+  A row ends with its end token, with as many tokens as it may have, or when its
+  cache is full. What ended stays as it is.
+
+  Returns:
+    The rows, and their new tokens, int32 [B, steps]: as many as `drawn` has
+    grown by, then zeros.
+  """
+
+  def proceed(state) -> jax.Array:
+    step, rows, _ = state
+    return (step < steps) & jnp.any(rows.is_open)
+
+  def step_on(state):
+    step, rows, tokens_BL = state
+    logits_BV, cache = _apply(
+      model, variables, rows.last, rows.is_open, rows.cache, method='decode'
+    )
+    next_rows = _draw(rows._replace(cache=cache), logits_BV, eos_id, logits_fn)
+    new_B = jnp.where(rows.is_open, next_rows.last, 0)
+    return step + 1, next_rows, tokens_BL.at[:, step].set(new_B)
+
+  tokens_BL = jnp.zeros((len(rows.last), steps), jnp.int32)
+  start = jnp.zeros((), jnp.int32), rows, tokens_BL
+  _, rows, tokens_BL = jax.lax.while_loop(proceed, step_on, start)
+  return rows, tokens_BL
+
+
+def _apply(model: vimonet.Vimonet, variables: Any, *args, method: str):
+  return model.apply(vimonet.stack(variables), *args, method=method)
+
+
+def _draw(
+  rows: Rows, logits_BV: jax.Array, eos_id: int, logits_fn: LogitsFn | None
+) -> Rows:
+  """Another token for each row that is open."""
+  if logits_fn is not None:
+    logits_BV = logits_fn(logits_BV, rows.last)
+  token_B = sample(logits_BV, rows.how, rows.drawn)
+  drawn_B = rows.drawn + rows.is_open
+  has_slot_B = rows.cache.length < rows.cache.k.shape[3]
+  return rows._replace(
+    last=jnp.where(rows.is_open, token_B, rows.last),
+    drawn=drawn_B,
+    is_open=rows.is_open
+    & (token_B != eos_id)
+    & (drawn_B < rows.most)
+    & has_slot_B,
+  )
 
 
 class Output(NamedTuple):
@@ -77,23 +298,13 @@ class Output(NamedTuple):
     tokens: int32 [B, max_new_tokens]; zero from `lengths` on.
     lengths: int32 [B]; the end token counts where there is one. 0 for a row
       without a prompt.
-    last: int32 [B], each row's newest token. The cache does not hold it yet,
-      because nothing had to be predicted from it. -1 where there is none.
+    last: int32 [B], see Rows.
     cache: everything before `last`, prompt included.
   """
 
   tokens: jax.Array
   lengths: jax.Array
   last: jax.Array
-  cache: attention.Cache
-
-
-class _State(NamedTuple):
-  step: jax.Array  # tokens drawn so far
-  tokens_BL: jax.Array
-  lengths_B: jax.Array
-  last_B: jax.Array  # the newest token, not in the cache
-  is_done_B: jax.Array
   cache: attention.Cache
 
 
@@ -110,7 +321,7 @@ def generate(
   key: jax.Array | None = None,
   logits_fn: LogitsFn | None = None,
 ) -> Output:
-  """Answers each row's prompt, or next turn.
+  """Answers each row's prompt, or next turn, to the end.
 
   A row stops after its end token, after max_new_tokens, or when its cache is
   full; the loop stops when all rows have.
@@ -128,73 +339,31 @@ def generate(
       has no slot is lost, so a next turn must fit into what is left.
     previous: the output of the turn before.
     sampling: how to draw.
-    key: for draws; may be None when greedy.
+    key: for draws, see `drawing`; may be None when greedy.
     logits_fn: changes scores before every draw, as a watermark does.
   """
-
-  def apply(*args, method: str):
-    return model.apply(vimonet.stack(variables), *args, method=method)
-
   if max_new_tokens is None:
     max_new_tokens = sampling.max_new_tokens
-  B, L = batch['tokens'].shape
-  prompt_B = jnp.sum(batch['segment_ids'] > 0, axis=1)
-  has_prompt_B = prompt_B > 0
-  if previous is None:
-    length = L + max_new_tokens if cache_length is None else cache_length
-    if length < L:
-      raise ValueError(
-        f'Expected a cache as long as the prompts, {L} tokens, found '
-        f'{length}; raise cache_length or shorten the prompts.'
-      )
-    cache = attention.init_cache(model.config.llm, B, length)
-    last_B = jnp.full(B, -1, jnp.int32)
-    logits_BV, cache = apply(batch, cache, method='prefill')
-  else:
-    last_B = previous.last
-    _, cache = apply(
-      last_B,
-      has_prompt_B & (last_B >= 0),
-      previous.cache,
-      method='decode',
-    )
-    logits_BV, cache = apply(batch, cache, method='prefill_more')
   key = jax.random.key(0) if key is None else key
-
-  def draw(logits_BV: jax.Array, state: _State) -> _State:
-    if logits_fn is not None:
-      logits_BV = logits_fn(logits_BV, state.last_B)
-    drawn_B = sample(logits_BV, sampling, jax.random.fold_in(key, state.step))
-    is_active_B = ~state.is_done_B
-    has_no_slot_B = state.cache.length >= state.cache.k.shape[3]
-    return state._replace(
-      step=state.step + 1,
-      tokens_BL=state.tokens_BL.at[:, state.step].set(
-        jnp.where(is_active_B, drawn_B, 0)
-      ),
-      lengths_B=state.lengths_B + is_active_B,
-      last_B=jnp.where(is_active_B, drawn_B, state.last_B),
-      is_done_B=state.is_done_B | (drawn_B == eos_id) | has_no_slot_B,
-    )
-
-  def proceed(state: _State) -> jax.Array:
-    return (state.step < max_new_tokens) & ~jnp.all(state.is_done_B)
-
-  def advance(state: _State) -> _State:
-    logits_BV, cache = apply(
-      state.last_B, ~state.is_done_B, state.cache, method='decode'
-    )
-    return draw(logits_BV, state._replace(cache=cache))
-
-  end_B1 = jnp.maximum(prompt_B - 1, 0)[:, None]
-  end_B = jnp.take_along_axis(batch['tokens'], end_B1, axis=1)[:, 0]
-  start = _State(
-    step=jnp.zeros((), jnp.int32),
-    tokens_BL=jnp.zeros((B, max_new_tokens), jnp.int32),
-    lengths_B=jnp.zeros(B, jnp.int32),
-    last_B=jnp.where(has_prompt_B, end_B, last_B),
-    is_done_B=~has_prompt_B,
-    cache=cache,
+  rows = begin(
+    model,
+    variables,
+    batch,
+    eos_id=eos_id,
+    most=max_new_tokens,
+    cache_length=cache_length,
+    previous=previous,
+    how=drawing(sampling, key, len(batch['tokens'])),
+    logits_fn=logits_fn,
   )
-  end = jax.lax.while_loop(proceed, advance, draw(logits_BV, start))
-  return Output(end.tokens_BL, end.lengths_B, end.last_B, end.cache)
+  first_B1 = jnp.where(rows.drawn > 0, rows.last, 0)[:, None]
+  rows, more_BL = advance(
+    model,
+    variables,
+    rows,
+    eos_id=eos_id,
+    steps=max_new_tokens - 1,
+    logits_fn=logits_fn,
+  )
+  tokens_BL = jnp.concatenate([first_B1, more_BL], axis=1)
+  return Output(tokens_BL, rows.drawn, rows.last, rows.cache)
