@@ -196,10 +196,10 @@ class Engine:
       self.check(record)
       groups.setdefault(self.row_shape(record), []).append(i)
     for shape, places in groups.items():
-      size = self._rows(len(places), max_rows)
+      size = self.rows(len(places), max_rows)
       for start in range(0, len(places), size):
         some = places[start : start + size]
-        rows = self._rows(len(some), max_rows)
+        rows = self.rows(len(some), max_rows)
         yield some, self.prompts([asked[i] for i in some], shape, rows=rows)
 
   def check(self, record: records.Record) -> None:
@@ -224,7 +224,7 @@ class Engine:
     """Every batch has a multiple of so many rows."""
     return self._mesh.shape['data'] * self._mesh.shape['fsdp']
 
-  def _rows(self, number: int, most: int | None) -> int:
+  def rows(self, number: int, most: int | None = None) -> int:
     """Of a batch for so many records, as `max_rows` of `answer` wants it."""
     shards, power = -(-number // self.row_shards), 1
     while power < shards:
@@ -268,21 +268,28 @@ class Engine:
       *arrays: trees of more arrays, alike in all processes.
     """
     vimonet.check_batch(self.bundle.model, batch)
-    batch, arrays = cluster.everywhere(
-      (batch, arrays), sharding.replicated(self._mesh)
-    )
+    return self.call(function, batch, *arrays)
+
+  def call(self, function: Callable[..., T], *arrays: Any) -> T:
+    """`apply` of what has no batch: function(variables, *arrays)."""
+    arrays = cluster.everywhere(arrays, sharding.replicated(self._mesh))
     with sharding.use(self._mesh):
-      return function(self._variables, batch, *arrays)
+      return function(self._variables, *arrays)
 
   def row_shape(self, record: records.Record) -> packing.RowShape:
     """Of a row for an open question; records of one shape share a batch."""
+    return self.measure(record)[0]
+
+  def measure(self, record: records.Record) -> tuple[packing.RowShape, int]:
+    """`row_shape`, and how many of its tokens are used, clips included."""
     prompt = text.encode_prompt(record, self.bundle.layout)
-    return packing.RowShape(
+    shape = packing.RowShape(
       length=round_up(len(prompt['tokens'])),
       motion_clips=int(record.motion is not None),
       video_clips=int(record.frames is not None),
       has_words='more_tokens' in prompt,
     )
+    return shape, len(prompt['tokens'])
 
   def prompts(
     self,

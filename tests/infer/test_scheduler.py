@@ -1,0 +1,188 @@
+import dataclasses
+import functools
+import threading
+
+import pytest
+
+from vimonet_jax.data import records
+from vimonet_jax.infer import engine, generate, scheduler
+from vimonet_jax.synthetic import world
+
+WARM = generate.Sampling(temperature=2.0, top_k=50, max_new_tokens=20)
+SHORT = generate.Sampling(max_new_tokens=8)
+
+
+@pytest.fixture(scope='module')
+def asking(tiny_model):
+  return engine.Engine.load(f'{tiny_model.workdir}/model')
+
+
+@pytest.fixture
+def start(asking):
+  """Schedulers that are closed after the test."""
+  started = []
+
+  def start(**settings):
+    settings = {'max_rows': 8, 'max_length': 512} | settings
+    started.append(scheduler.Scheduler(asking, **settings))
+    return started[-1]
+
+  yield start
+  for each in started:
+    each.close()
+
+
+@functools.cache
+def _record(index=0, media=('motion', 'video'), question='What happens?'):
+  record = world.World().make_record('test', index)
+  return dataclasses.replace(
+    record,
+    motion=record.motion if 'motion' in media else None,
+    frames=record.frames[:, ::6, ::6] if 'video' in media else None,
+    turns=(records.Turn(question, ''),),
+  )
+
+
+def _asked(number, sampling=SHORT, **settings):
+  kinds = (('motion', 'video'), ('motion',), ('video',), ())
+  return [
+    scheduler.Question(
+      _record(i, kinds[i % len(kinds)], 'What ' * (1 + i % 7)),
+      sampling,
+      **settings,
+    )
+    for i in range(number)
+  ]
+
+
+def test_many_at_once_get_the_answer_that_each_gets_alone(asking, start):
+  asked = [
+    *_asked(20),
+    *(dataclasses.replace(x, seed=7) for x in _asked(10, WARM)),
+  ]
+  alone = [
+    asking.answer([x.record], sampling=x.sampling, seed=x.seed)[0]
+    for x in asked
+  ]
+  assert len(set(alone)) > 10
+  together = start()
+  answers = [together.ask(x) for x in asked]
+  found = [answer.result() for answer in answers]
+  assert [end.text for end in found] == alone
+  # Who comes one by one is written in other slots, of another number.
+  assert [together.ask(x).result().text for x in asked[-3:]] == alone[-3:]
+
+
+def test_pieces_come_while_it_is_written_and_are_the_answer(start):
+  answer = start(steps=2).ask(_asked(1, WARM, seed=3)[0])
+  found = list(answer)
+  assert ''.join(found) == answer.end.text
+  assert len(found) > 3
+  assert answer.end.new_tokens == 20
+  assert answer.end.reason == 'length'
+  assert answer.end.prompt_tokens > 50
+
+
+def test_it_ends_before_a_stop_text(start):
+  asked = _asked(1, WARM, seed=3)[0]
+  together = start(steps=1)
+  whole = together.ask(asked).result()
+  middle = len(whole.text) // 2
+  stop = whole.text[middle : middle + 3]
+  answer = together.ask(dataclasses.replace(asked, stop=('@@@', stop)))
+  found = list(answer)
+  assert ''.join(found) == answer.end.text
+  assert answer.end.text == whole.text[: whole.text.index(stop)]
+  assert answer.end.reason == 'stop'
+  assert answer.end.new_tokens < whole.new_tokens
+
+
+def test_who_waits_knows_his_place_and_may_go(start):
+  together, told, go_on = start(max_rows=1), threading.Event(), threading.Event()
+
+  def tell(event):
+    told.set()
+    go_on.wait()
+
+  asked = _asked(1)[0]
+  first = together.ask(asked, tell)
+  told.wait()
+  second, third = together.ask(asked), together.ask(asked)
+  assert [together.ahead(x) for x in (first, second, third)] == [0, 1, 2]
+  second.cancel()
+  go_on.set()
+  assert second.result().reason == 'cancelled'
+  assert third.result().reason != 'cancelled'
+
+
+def test_who_goes_in_the_middle_is_not_written_to_the_end(start):
+  together = start(steps=1)
+  asked = _asked(1, dataclasses.replace(WARM, max_new_tokens=200), seed=3)[0]
+  answer = together.ask(asked)
+  next(iter(answer))
+  answer.cancel()
+  assert answer.result().reason == 'cancelled'
+  assert answer.end.new_tokens < 100
+
+
+def test_too_long_too_many_and_too_late_are_refused(asking, start):
+  long = generate.Sampling(max_new_tokens=500)
+  together, told, go_on = start(max_rows=1, max_waiting=1), *_events(2)
+  with pytest.raises(scheduler.TooLongError, match='at most 512 tokens'):
+    together.ask(scheduler.Question(_record(), long))
+
+  def tell(event):
+    told.set()
+    go_on.wait()
+
+  asked = _asked(1)[0]
+  together.ask(asked, tell)
+  told.wait()
+  waiting = together.ask(asked)
+  with pytest.raises(scheduler.BusyError, match='fewer than 1 who wait'):
+    together.ask(asked)
+  go_on.set()
+  together.close()
+  assert waiting.result().text
+  with pytest.raises(scheduler.ClosedError):
+    together.ask(asked)
+
+
+def _events(number):
+  return [threading.Event() for _ in range(number)]
+
+
+def test_after_a_failure_others_are_answered(asking, start, monkeypatch):
+  together = start()
+  want = together.ask(_asked(1)[0]).result().text
+  prompts, failures = asking.prompts, iter([True])
+
+  def fails_once(*args, **settings):
+    if next(failures, False):
+      raise RuntimeError('out of memory')
+    return prompts(*args, **settings)
+
+  monkeypatch.setattr(asking, 'prompts', fails_once)
+  with pytest.raises(RuntimeError, match='out of memory'):
+    together.ask(_asked(1)[0]).result()
+  assert together.ask(_asked(1)[0]).result().text == want
+
+
+def test_slots_that_nobody_needs_go(start, monkeypatch):
+  monkeypatch.setattr(scheduler, '_PATIENCE', 2)
+  together = start(steps=1)
+  sizes = []
+  fit = together._slots.fit
+
+  def fitted(size, length, kept):
+    sizes.append((size, length, len(kept)))
+    fit(size, length, kept)
+
+  monkeypatch.setattr(together._slots, 'fit', fitted)
+  long = _asked(2, dataclasses.replace(WARM, max_new_tokens=40), seed=3)[1]
+  want = together.ask(long).result().text
+  answers = [together.ask(long), *map(together.ask, _asked(4))]
+  assert [answer.result() for answer in answers][0].text == want
+  assert sizes[0][:2] == (1, 128)
+  assert (8, 128) in [x[:2] for x in sizes]
+  assert sizes[-1] == (1, 128, 1)
