@@ -14,21 +14,9 @@ import os
 import sys
 from collections.abc import Callable
 
-import numpy as np
-
-from vimonet_jax.data import records
-from vimonet_jax.data import video as videos
+from vimonet_jax.apps import inputs
 from vimonet_jax.infer import conversation as conversations
 from vimonet_jax.infer import engine, generate, model_folder
-from vimonet_jax.models import clip_video
-from vimonet_jax.motion import features, readers
-
-# HumanML3D cuts its clips, which last ten seconds at most, before it computes
-# features: somebody's stairs after a minute must not move the floor.
-_LONGEST_CLIP_FRAMES = 200
-# The reference does not average the pixels that become one, and its weights,
-# which read so many, know that picture. Smaller towers never saw it.
-_REFERENCE_PIXELS = 224
 
 
 def run(
@@ -77,13 +65,11 @@ def run(
     )
     # Files come before weights, which can take minutes to load.
     tower = model_folder.read(folder).model.video
-    clip = frames = None
-    if motion:
-      clip = _read_motion(motion, fps=fps, up=up, unit=unit)
-    if video:
-      frames = _read_video(video, tower)
-    name = ' and '.join(path for path in (motion, video) if path)
-    record = records.Record(name, 'chat', 'test', motion=clip, frames=frames)
+    record, notes = inputs.read(
+      tower, motion=motion, video=video, fps=fps, up=up, unit=unit
+    )
+    for note in notes:
+      _say(note)
     asked = engine.Engine.load(folder, quantize=quantize)
     asked.check(record)
   except (ValueError, OSError, ImportError) as e:
@@ -97,53 +83,6 @@ def run(
     return 1
   print(answer)
   return 0
-
-
-def _read_motion(
-  path: str, *, fps: float | None, up: str | None, unit: str | None
-) -> np.ndarray:
-  """Features [T, 263] of the first 9.8 seconds; says what was converted."""
-  found = readers.read(path, fps=fps, up=up, unit=unit)
-  if found.features is None:
-    length = len(found.joints) - 1
-    motion = _encode(path, found.joints[:_LONGEST_CLIP_FRAMES])
-  else:
-    length = len(found.features)
-    motion = found.features
-  motion = records.trim_motion(motion)
-  notes = list(found.notes)
-  seconds, read = length / records.FPS, len(motion) / records.FPS
-  if length - len(motion) >= records.FRAMES_PER_TOKEN:
-    notes.append(
-      f'Only the first {read:.1f} of {seconds:.1f} s are read: cut the file to '
-      'ask about a later part.'
-    )
-  if len(motion) < records.MIN_MOTION_FRAMES:
-    notes.append(
-      f'The clip lasts {seconds:.1f} s and models are trained on '
-      f'{records.MIN_MOTION_FRAMES / records.FPS:g} s or more: the answer may '
-      'be a guess.'
-    )
-  if notes:
-    _say(f'{path}: {" ".join(notes)}')
-  return motion
-
-
-def _encode(path: str, joints_TJ3: np.ndarray) -> np.ndarray:
-  try:
-    return features.encode(joints_TJ3)
-  except ValueError as e:
-    raise readers.MotionFileError(f'{path}: {e}') from e
-
-
-def _read_video(path: str, tower: clip_video.Config) -> np.ndarray:
-  """Frames [I, H, W, 3] as the tower reads them, over the whole video."""
-  return videos.read_clip(
-    path,
-    size=tower.image_size,
-    frames=tower.frames,
-    antialias=tower.image_size < _REFERENCE_PIXELS,
-  )
 
 
 def _ask(
