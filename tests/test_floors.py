@@ -47,7 +47,7 @@ FLOORS = (
     'train.losses train.optimizer train.stages train.step train.log '
     'train.loop',
     'infer.generate infer.model_folder infer.engine infer.likelihood '
-    'infer.conversation',
+    'infer.conversation infer.pieces infer.slots infer.scheduler',
   ),
   (
     'page curves eval.judge eval.changes eval.benchmarks eval.own_items '
@@ -69,7 +69,10 @@ FLOORS = (
     'parity.torch_side parity.handout parity.sides parity.verdicts '
     'parity.plots parity.report',
   ),
-  ('apps.show apps.chat apps.features apps.demo apps.serve apps.monitor',),
+  (
+    'apps.inputs apps.show apps.chat apps.answer apps.features apps.demo '
+    'apps.serve apps.monitor',
+  ),
   (
     'base claim named_sources corpus importing outcome exporting suite '
     'judging captioning evaluation pipeline study comparison plan.steps '

@@ -29,17 +29,20 @@ _QUESTION = flags.DEFINE_string(
   'question', None, 'chat: one question; without it a conversation starts.'
 )
 _INPUT = flags.DEFINE_string(
-  'input', None, 'features: a motion file, or a folder that has some.'
+  'input',
+  None,
+  'features: a motion file, or a folder that has some. answer: questions, a '
+  'JSON line each.',
 )
 _ANIMATE = flags.DEFINE_bool('animate', False, 'features: draw GIFs, too.')
 _OUTPUT = flags.DEFINE_string(
   'output',
   None,
   'show, features, convert, export, parity, plan, annotate: the folder to '
-  'write to.',
+  'write to. answer: the file.',
 )
 _SAMPLING = flags.DEFINE_string(
-  'sampling', 'greedy', 'chat: greedy, or motionllm, which draws.'
+  'sampling', 'greedy', 'chat, answer: greedy, or motionllm, which draws.'
 )
 _SOURCE = flags.DEFINE_string(
   'source', None, 'convert: a file or folder with weights of PyTorch.'
@@ -121,6 +124,22 @@ def _chat(config, workdir: str) -> int:
     sampling=_SAMPLING.value,
     seed=config.seed,
     quantize=config.get('eval', {}).get('quantize', ''),
+  )
+
+
+def _answer(config, workdir: str) -> int:
+  from vimonet_jax import compiled
+  from vimonet_jax.apps import answer
+
+  compiled.keep(workdir)
+  return answer.run(
+    workdir,
+    _INPUT.value,
+    _OUTPUT.value,
+    sampling=_SAMPLING.value,
+    seed=config.seed,
+    quantize=config.get('eval', {}).get('quantize', ''),
+    max_rows=config.eval.rows,
   )
 
 
@@ -207,6 +226,7 @@ TASKS = {
   'score': _score,
   'report': _report,
   'chat': _chat,
+  'answer': _answer,
   'show': _show,
   'features': _features,
   'convert': _convert,
@@ -220,7 +240,7 @@ TASKS = {
 
 
 # Tasks that keep what they have done when they are stopped.
-_RESUMED = ('pipeline', 'eval', 'annotate', 'study')
+_RESUMED = ('pipeline', 'eval', 'annotate', 'study', 'answer')
 # What a wrong path comes to where nobody has looked at it before.
 _OF_PATHS = (
   FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError,

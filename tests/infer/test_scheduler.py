@@ -98,7 +98,7 @@ def test_it_ends_before_a_stop_text(start):
 
 
 def test_who_waits_knows_his_place_and_may_go(start):
-  together, told, go_on = start(max_rows=1), threading.Event(), threading.Event()
+  together, (told, go_on) = start(max_rows=1), _events(2)
 
   def tell(event):
     told.set()
@@ -127,7 +127,7 @@ def test_who_goes_in_the_middle_is_not_written_to_the_end(start):
 
 def test_too_long_too_many_and_too_late_are_refused(asking, start):
   long = generate.Sampling(max_new_tokens=500)
-  together, told, go_on = start(max_rows=1, max_waiting=1), *_events(2)
+  together, (told, go_on) = start(max_rows=1, max_waiting=1), _events(2)
   with pytest.raises(scheduler.TooLongError, match='at most 512 tokens'):
     together.ask(scheduler.Question(_record(), long))
 

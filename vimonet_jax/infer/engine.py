@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import traverse_util
 
 from vimonet_jax import cluster, sharding, weight_files
