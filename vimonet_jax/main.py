@@ -241,6 +241,8 @@ TASKS = {
 
 # Tasks that keep what they have done when they are stopped.
 _RESUMED = ('pipeline', 'eval', 'annotate', 'study', 'answer')
+# Tasks whose --output is no folder.
+_TO_A_FILE = ('answer',)
 # What a wrong path comes to where nobody has looked at it before.
 _OF_PATHS = (
   FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError,
@@ -319,7 +321,8 @@ def main(argv: list[str]) -> int:
     with _hears_ctrl_c():
       workdir = _WORKDIR.value or config.workdir
       _check_folder('--workdir', workdir)
-      _check_folder('--output', _OUTPUT.value or '')
+      if task not in _TO_A_FILE:
+        _check_folder('--output', _OUTPUT.value or '')
       _join(task)
       return TASKS[task](config, workdir)
   except KeyboardInterrupt:
