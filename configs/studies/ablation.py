@@ -18,7 +18,26 @@ configs/tiny.py gives its data, and its stages to the runs of its seed:
 `paired` both of the first half, each alone: as many clips of each kind, so only
 whether they are the same clips differs. The video tower is that of `full`.
 
-Smoke took 5 min 54 s on two EPYC cores that others used as well (2026-11-30).
+Three seeds, right answers in percent of 1,200 held-out questions each, on two
+EPYC cores (Zen 5) that others used as well, 2026-11-30, 1 h 21 min:
+
+                             all   of motion   of video   of both
+    full                    86.8        82.9       90.8      90.3
+    no motion input         53.6        32.4       90.5      11.4
+    no video input          49.7        83.9       16.3      11.7
+    motion only             49.1        90.3        9.7       0.6
+    video only              41.7        10.2       91.5       0.3
+    no instruction tuning   73.3        64.7       87.3      60.8
+    unpaired                77.1        75.1       89.7      36.9
+    paired                  78.0        77.0       89.4      37.2
+
+Both beat either alone, both are needed, and instruction tuning helps: these hold
+(intervals of 5 points or less). That learning from video helps with motion does
+not: shown motion, `full` answers 6.4 points less of what is asked about it than
+who has learnt nothing else (95 %: 4.6 to 8.1). Whether motion helps with video
+(-1.0, -2.3 to 0.1) and whether pairs teach more than others (with motion 1.9, 0.7
+to 3.2; with video -0.1, -1.3 to 1.2) is not decided. Smoke took 5 min 54 s on two
+older EPYC cores, likewise.
 """
 
 import pathlib
