@@ -31,13 +31,13 @@ EPYC cores (Zen 5) that others used as well, 2026-11-30, 1 h 21 min:
     unpaired                77.1        75.1       89.7      36.9
     paired                  78.0        77.0       89.4      37.2
 
-Both beat either alone, both are needed, and instruction tuning helps: these hold
-(intervals of 5 points or less). That learning from video helps with motion does
-not: shown motion, `full` answers 6.4 points less of what is asked about it than
-who has learnt nothing else (95 %: 4.6 to 8.1). Whether motion helps with video
-(-1.0, -2.3 to 0.1) and whether pairs teach more than others (with motion 1.9, 0.7
-to 3.2; with video -0.1, -1.3 to 1.2) is not decided. Smoke took 5 min 54 s on two
-older EPYC cores, likewise.
+Both beat either alone, both are needed, and instruction tuning helps: these
+hold (intervals of 5 points or less). That learning from video helps with motion
+does not: shown motion, `full` answers 6.4 points less of what is asked about it
+than who has learnt nothing else (95 %: 4.6 to 8.1). Whether motion helps with
+video (-1.0, -2.3 to 0.1) and whether pairs teach more than others (with motion
+1.9, 0.7 to 3.2; with video -0.1, -1.3 to 1.2) is not decided. Smoke took 5 min
+54 s on two older EPYC cores, likewise.
 """
 
 import pathlib
