@@ -316,3 +316,35 @@ def test_how_long_an_answer_can_be_is_part_of_the_sampling():
   # What is asked for by name counts more.
   assert shape(sampling=three, max_new_tokens=5) == (4, 5)
   assert shape() == (4, generate.GREEDY.max_new_tokens)
+
+
+def test_written_in_steps_it_is_the_same_answer():
+  """Rows that draw in their own way, with a room of their own."""
+  how = generate.Drawing(
+    temperature=jnp.float32([0.0, 1.0, 1.0, 2.0]),
+    top_k=jnp.int32([0, 0, 3, 5]),
+    top_p=jnp.float32([1.0, 1.0, 0.9, 1.0]),
+    key=jax.random.split(jax.random.key(4), 4),
+  )
+  most = np.int32([6, 4, 6, 1])
+
+  def written(steps):
+    rows = generate.begin(
+      MODEL, variables(), prompts(), eos_id=NEVER, most=most,
+      cache_length=32, how=how,
+    )  # fmt: skip
+    found = [np.where(rows.drawn > 0, rows.last, 0)[:, None]]
+    for number in steps:
+      rows, tokens_BL = generate.advance(
+        MODEL, variables(), rows, eos_id=NEVER, steps=number
+      )
+      found.append(np.asarray(tokens_BL))
+    return np.concatenate(found, axis=1), rows
+
+  at_once, rows = written([5])
+  assert rows.drawn.tolist() == [6, 4, 0, 1]
+  assert not rows.is_open.any()
+  assert np.array_equal(written([2, 1, 0, 2])[0], at_once)
+  greedy = run(prompts(), max_new_tokens=6).tokens
+  assert np.array_equal(at_once[0], greedy[0])
+  assert (at_once[1, :4] != greedy[1, :4]).any()

@@ -115,8 +115,8 @@ class Record:
 class CorruptError(ValueError):
   """A stored record that cannot be read, or is none.
 
-  Its text is for people; training passes over a few of them (see `skipped`),
-  everybody else stops.
+  Its text is for people; training and evaluation pass over a few of them (see
+  `skipped`), everybody else stops.
 
   Attributes:
     where: the source and the record's number in it.

@@ -1,4 +1,4 @@
-"""Records that training passes over because they are damaged.
+"""Records that are passed over because they are damaged.
 
 A few of a large set may be; each is named, and too many end the run.
 """

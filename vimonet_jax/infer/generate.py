@@ -28,15 +28,15 @@ class Sampling:
     temperature: scores are divided by it; 0 takes the best token.
     top_k: how many tokens stay in the draw, more where several tie for the
       last place; 0 keeps all.
-    max_new_tokens: longest answer, where the caller names no other.
     top_p: the likeliest tokens that together have this probability stay in the
       draw, of those that top_k leaves; 1 keeps all.
+    max_new_tokens: longest answer, where the caller names no other.
   """
 
   temperature: float = 0.0
   top_k: int = 0
-  max_new_tokens: int = 128
   top_p: float = 1.0
+  max_new_tokens: int = 128
 
   def __post_init__(self):
     if self.temperature < 0 or self.top_k < 0 or self.max_new_tokens < 1:
@@ -263,6 +263,8 @@ def advance(
     return step + 1, next_rows, tokens_BL.at[:, step].set(new_B)
 
   tokens_BL = jnp.zeros((len(rows.last), steps), jnp.int32)
+  if not steps:
+    return rows, tokens_BL
   start = jnp.zeros((), jnp.int32), rows, tokens_BL
   _, rows, tokens_BL = jax.lax.while_loop(proceed, step_on, start)
   return rows, tokens_BL
