@@ -27,7 +27,6 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -36,6 +35,7 @@ from typing import Any, NamedTuple
 
 import tqdm
 
+from vimonet_jax import fingerprint
 from vimonet_jax.apps import inputs
 from vimonet_jax.data import records
 from vimonet_jax.infer import engine, generate, model_folder, scheduler
@@ -106,10 +106,11 @@ def run(
     print(f'{output} has {len(kept)} of {len(asked)} answers.', flush=True)
   failed = 0
   if left:
+    ahead = _AHEAD * max_rows
     together = scheduler.Scheduler(
       engine.Engine.load(folder, quantize=quantize),
       max_rows=max_rows,
-      max_waiting=_AHEAD * max_rows,
+      max_waiting=ahead,
     )
     read = functools.lru_cache(maxsize=4)(
       functools.partial(inputs.read, bundle.model.video)
@@ -123,7 +124,6 @@ def run(
       seed,
     )
     with open(output, 'a', encoding='utf-8') as f:
-      ahead = _AHEAD * max_rows
       answers = _in_order(submit, left, ahead)
       for line in tqdm.tqdm(answers, 'answer', len(left), unit='question'):
         f.write(json.dumps(line, ensure_ascii=False) + '\n')
@@ -209,8 +209,7 @@ def _read(path: str) -> list[_Asked]:
         'give it another one.'
       )
     text = json.dumps(fields, sort_keys=True)
-    digest = hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
-    found[fields['id']] = _Asked(fields, digest)
+    found[fields['id']] = _Asked(fields, fingerprint.digest(text))
   if not found:
     raise ValueError(f'{path}: expected a question a line, found none.')
   return list(found.values())

@@ -13,9 +13,6 @@ from vimonet_jax.motion import features, readers
 # HumanML3D cuts its clips, which last ten seconds at most, before it computes
 # features: somebody's stairs after a minute must not move the floor.
 _LONGEST_CLIP_FRAMES = 200
-# The reference does not average the pixels that become one, and its weights,
-# which read so many, know that picture. Smaller towers never saw it.
-_REFERENCE_PIXELS = 224
 
 
 class Given(NamedTuple):
@@ -61,7 +58,7 @@ def read(
       video,
       size=tower.image_size,
       frames=tower.frames,
-      antialias=tower.image_size < _REFERENCE_PIXELS,
+      antialias=tower.image_size < videos.REFERENCE_PIXELS,
     )
   name = ' and '.join(path for path in (motion, video) if path) or 'nothing'
   record = records.Record(name, 'given', 'test', motion=clip, frames=frames)

@@ -359,8 +359,8 @@ class Scheduler:
 
   def _need(self, jobs: Sequence[_Job]) -> tuple[int, int]:
     """How many slots they take, and how long ones."""
-    length = _LEAST_LENGTH
-    while length < max(job.room for job in jobs):
+    length, longest = _LEAST_LENGTH, max(job.room for job in jobs)
+    while length < longest:
       length *= 2
     return self._engine.rows(len(jobs), self._max_rows), length
 

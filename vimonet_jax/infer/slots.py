@@ -117,7 +117,7 @@ class Slots:
     )
     places_B = np.full(rows_in_batch, self.size, np.int32)
     places_B[: len(places)] = places
-    self._rows = self._asked.call(_put, self._rows, begun, places_B)
+    self._rows = _put(self._rows, begun, places_B)
     last, drawn, is_open = cluster.fetch(
       (begun.last, begun.drawn, begun.is_open)
     )
@@ -163,11 +163,9 @@ class Slots:
     drawn[: len(kept)] = self._drawn[list(kept)]
     if self._rows is None:
       llm = self._asked.bundle.model.llm
-      empty = functools.partial(_empty, config=llm, size=size, length=length)
-      self._rows = self._asked.call(empty)
+      self._rows = _empty(llm, size, length)
     else:
-      resize = functools.partial(_resize, length=length)
-      self._rows = self._asked.call(resize, self._rows, places_B)
+      self._rows = _resize(self._rows, places_B, length=length)
     self._drawn, self.size, self.length = drawn, size, length
 
 
@@ -194,7 +192,7 @@ def _keys(seeds_B: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'size', 'length'))
-def _empty(_, *, config: Any, size: int, length: int) -> generate.Rows:
+def _empty(config: Any, size: int, length: int) -> generate.Rows:
   zeros = jnp.zeros(size, jnp.int32)
   return generate.Rows(
     cache=attention.init_cache(config, size, length),
@@ -246,7 +244,9 @@ def _advance(
 
 
 @functools.partial(jax.jit, donate_argnames='rows')
-def _put(_, rows: generate.Rows, new: generate.Rows, places_B) -> generate.Rows:
+def _put(
+  rows: generate.Rows, new: generate.Rows, places_B: jax.Array
+) -> generate.Rows:
   """Rows in the places of others; a place that there is not is nowhere."""
   cache = rows.cache._replace(
     k=_over(rows.cache.k, new.cache.k, places_B),
@@ -269,7 +269,7 @@ def _over(old: jax.Array, new: jax.Array, places_B: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames='length')
 def _resize(
-  _, rows: generate.Rows, places_B: jax.Array, *, length: int
+  rows: generate.Rows, places_B: jax.Array, *, length: int
 ) -> generate.Rows:
   """Rows from other places; those that there are not are not open."""
 
