@@ -271,7 +271,7 @@ def _over(old: jax.Array, new: jax.Array, places_B: jax.Array) -> jax.Array:
 def _resize(
   rows: generate.Rows, places_B: jax.Array, *, length: int
 ) -> generate.Rows:
-  """Rows from other places; those that there are not are not open."""
+  """Rows from other places; those that there are not, `advance` closes."""
 
   def take(x, axis=0):
     return jnp.take(x, places_B, axis, mode='clip')
@@ -286,5 +286,4 @@ def _resize(
     length=take(rows.cache.length),
   )
   others = jax.tree.map(take, rows._replace(cache=None))
-  is_open = others.is_open & (places_B < len(rows.last))
-  return others._replace(cache=cache, is_open=is_open)
+  return others._replace(cache=cache)
