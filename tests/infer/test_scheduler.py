@@ -186,3 +186,22 @@ def test_slots_that_nobody_needs_go(start, monkeypatch):
   assert sizes[0][:2] == (1, 128)
   assert (8, 128) in [x[:2] for x in sizes]
   assert sizes[-1] == (1, 128, 1)
+
+
+def test_who_stops_in_the_middle_leaves_nobody_waiting(asking):
+  long = dataclasses.replace(WARM, max_new_tokens=200)
+  together = scheduler.Scheduler(asking, max_rows=1, max_length=512, steps=1)
+  asked = _asked(1, long, seed=3)[0]
+  answers = [together.ask(asked), together.ask(asked)]
+
+  def leave():
+    with together:
+      next(iter(answers[0]))
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    leave()
+  assert not together._worker.is_alive()
+  for answer in answers:
+    with pytest.raises(scheduler.ClosedError, match='found the end'):
+      answer.result()

@@ -107,43 +107,46 @@ def run(
   failed = 0
   if left:
     ahead = _AHEAD * max_rows
-    together = scheduler.Scheduler(
-      engine.Engine.load(folder, quantize=quantize),
-      max_rows=max_rows,
-      max_waiting=ahead,
-    )
+    asking = engine.Engine.load(folder, quantize=quantize)
     read = functools.lru_cache(maxsize=4)(
       functools.partial(inputs.read, bundle.model.video)
     )
-    submit = functools.partial(
-      _submit,
-      together,
-      read,
-      pathlib.Path(questions).parent,
-      generate.preset(sampling),
-      seed,
-    )
-    with open(output, 'a', encoding='utf-8') as f:
+    with (
+      open(output, 'a', encoding='utf-8') as f,
+      scheduler.Scheduler(
+        asking, max_rows=max_rows, max_waiting=ahead
+      ) as together,
+    ):
+      submit = functools.partial(
+        _submit,
+        together,
+        read,
+        pathlib.Path(questions).parent,
+        generate.preset(sampling),
+        seed,
+      )
       answers = _in_order(submit, left, ahead)
       for line in tqdm.tqdm(answers, 'answer', len(left), unit='question'):
         f.write(json.dumps(line, ensure_ascii=False) + '\n')
         f.flush()
         failed += 'error' in line
-    together.close()
   print(f'{len(asked) - failed} of {len(asked)} answered, in {output}.')
   return 1 if failed else 0
 
 
 def _in_order(submit, left: list[_Asked], ahead: int) -> Iterator[dict]:
   """A line for each question; some are read while others are answered."""
-  with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-    waiting: collections.deque = collections.deque()
+  pool = concurrent.futures.ThreadPoolExecutor(_READERS)
+  waiting: collections.deque = collections.deque()
+  try:
     for x in left:
       waiting.append((x, pool.submit(submit, x)))
       if len(waiting) >= ahead:
         yield _line(*waiting.popleft())
     while waiting:
       yield _line(*waiting.popleft())
+  finally:
+    pool.shutdown(cancel_futures=True)
 
 
 def _line(asked: _Asked, submitted: concurrent.futures.Future) -> dict:

@@ -213,7 +213,7 @@ class Scheduler:
     # Steps for which there were more slots, or longer ones, than needed.
     self._idle = 0
     self._changed = threading.Condition()
-    self._is_open = True
+    self._is_open, self._is_given_up = True, False
     self._worker = threading.Thread(
       target=self._work, name='scheduler', daemon=True
     )
@@ -280,10 +280,24 @@ class Scheduler:
       self._changed.notify()
     self._worker.join()
 
+  def __enter__(self) -> 'Scheduler':
+    return self
+
+  def __exit__(self, kind: type | None, *_) -> None:
+    """`close`; where something was raised, those accepted are given up.
+
+    In any case the thread ends before Python does, which it would abort.
+    """
+    self._is_given_up = kind is not None
+    self.close()
+
   # --- In the thread that answers --------------------------------------------
 
   def _work(self) -> None:
     while self._is_something_to_do():
+      if self._is_given_up:
+        end = ClosedError('Expected to be answered, found the end.')
+        return self._give_up(end, self._waiting)
       some = self._next()
       try:
         if some:
@@ -292,6 +306,7 @@ class Scheduler:
           self._advance()
         self._shrink()
       except Exception as error:  # Whoever asked has to know.
+        logging.exception('Answering failed:')
         self._give_up(error, some)
 
   def _is_something_to_do(self) -> bool:
@@ -380,9 +395,8 @@ class Scheduler:
     if self._idle > _PATIENCE:
       self._fit(*need)
 
-  def _give_up(self, error: Exception, some: list[_Job]) -> None:
+  def _give_up(self, error: Exception, some: Sequence[_Job]) -> None:
     """Those who were being answered are told why they are not."""
-    logging.exception('Answering failed:')
     for job in {*self._active.values(), *some}:
       job.tell(error)
     self._active = {}
