@@ -47,7 +47,8 @@ FLOORS = (
     'train.losses train.optimizer train.stages train.step train.log '
     'train.loop',
     'infer.generate infer.model_folder infer.engine infer.likelihood '
-    'infer.conversation infer.pieces infer.slots infer.scheduler',
+    'infer.conversation infer.pieces infer.clips infer.slots '
+    'infer.scheduler',
   ),
   (
     'page curves eval.judge eval.changes eval.benchmarks eval.own_items '

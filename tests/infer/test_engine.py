@@ -402,3 +402,11 @@ def test_a_blind_engine_is_shown_zeros_and_answers_the_question_alone(asking):
   flat = _flat(asking)
   changed = {p for p, x in _flat(blind).items() if x is not flat[p]}
   assert changed == {p for p in flat if p.startswith('translators/')}
+
+
+def test_frames_of_another_size_are_refused(asking):
+  large = dataclasses.replace(
+    _record(), frames=np.zeros((8, 64, 64, 3), np.uint8)
+  )
+  with pytest.raises(ValueError, match=r'frames \(8, 8, 8, 3\), found'):
+    asking.check(large)

@@ -155,14 +155,14 @@ def _events(number):
 def test_after_a_failure_others_are_answered(asking, start, monkeypatch):
   together = start()
   want = together.ask(_asked(1)[0]).result().text
-  prompts, failures = asking.prompts, iter([True])
+  call, failures = asking.call, iter([True])
 
-  def fails_once(*args, **settings):
+  def fails_once(*args):
     if next(failures, False):
       raise RuntimeError('out of memory')
-    return prompts(*args, **settings)
+    return call(*args)
 
-  monkeypatch.setattr(asking, 'prompts', fails_once)
+  monkeypatch.setattr(asking, 'call', fails_once)
   with pytest.raises(RuntimeError, match='out of memory'):
     together.ask(_asked(1)[0]).result()
   assert together.ask(_asked(1)[0]).result().text == want

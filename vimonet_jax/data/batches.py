@@ -342,11 +342,6 @@ def prompts(
   Raises:
     ValueError: a record does not fit, or nobody fills a slot.
   """
-  if not 0 < len(asked) <= rows:
-    raise ValueError(
-      f'Expected 1 to {rows} records for a batch of {rows} rows, found '
-      f'{len(asked)}.'
-    )
   shape = packing.RowShape(length, motion_clips, video_clips, has_words)
   elements = []
   for record in asked:
@@ -356,12 +351,86 @@ def prompts(
         f'Record {record.id}: expected a prompt that fits into a row, but '
         f'{reason}; use a larger bucket or ask for less at once.'
       )
-    elements.append([made])
-  elements += [[]] * (rows - len(elements))
-  return packing.finish(
-    packing.pack(elements, shape),
+    elements.append(made)
+  return _a_row_each(
+    elements,
+    shape,
+    rows,
     motion_slots=layout.motion_slots,
     video_tokens=layout.video_tokens,
+  )
+
+
+def words_of(
+  examples: Sequence[text.Example],
+  *,
+  rows: int,
+  length: int,
+  has_words: bool = False,
+) -> packing.Batch:
+  """`prompts` without their clips, for those whose bank has been made.
+
+  Args:
+    examples: at most `rows`, from text.encode_prompt or text.encode_turn.
+    rows, length, has_words: see `prompts`.
+  """
+  elements = [packing.element(example) for example in examples]
+  return _a_row_each(elements, packing.RowShape(length, 0, 0, has_words), rows)
+
+
+def clips(
+  medium: str,
+  shown: Sequence[records.Record],
+  *,
+  statistics: features.Statistics | None,
+  rows: int,
+) -> packing.Batch:
+  """One batch of clips without words, each in a row; rows left over are zero.
+
+  Args:
+    medium: `motion` or `video`, which all records have.
+    shown: at most `rows` records.
+    statistics: as in training; None for videos.
+    rows: B.
+
+  Returns:
+    motion float32 [B, 1, T, 263] and motion_length int32 [B, 1], or frames
+    uint8 [B, 1, I, H, W, 3].
+  """
+  if medium == 'motion':
+    elements = [
+      packing.motion_clip(statistics.normalise(record.motion))
+      for record in shown
+    ]
+  else:
+    elements = [packing.video_clip(record.frames) for record in shown]
+  batch = {}
+  for key, first in elements[0].items():
+    batch[key] = np.zeros((rows, *first.shape), first.dtype)
+    batch[key][: len(elements)] = [made[key] for made in elements]
+  return batch
+
+
+def _a_row_each(
+  elements: Sequence[packing.Element],
+  shape: packing.RowShape,
+  rows: int,
+  *,
+  motion_slots: int = 0,
+  video_tokens: int = 0,
+) -> packing.Batch:
+  """A batch of one element in a row; rows left over are empty."""
+  if not 0 < len(elements) <= rows:
+    raise ValueError(
+      f'Expected 1 to {rows} records for a batch of {rows} rows, found '
+      f'{len(elements)}.'
+    )
+  filled = [[made] for made in elements]
+  empty: list[list[packing.Element]] = [[]] * (rows - len(elements))
+  return packing.finish(
+    packing.pack([*filled, *empty], shape),
+    motion_slots=motion_slots,
+    video_tokens=video_tokens,
   )
 
 
@@ -377,8 +446,7 @@ def words(ids: np.ndarray, *, length: int) -> packing.Batch:
     'loss_mask': np.zeros(len(ids), bool),
     'media_index': np.full(len(ids), text.TEXT, np.int32),
   }
-  packed = packing.pack([[made]], packing.RowShape(length))
-  return packing.finish(packed, motion_slots=0, video_tokens=0)
+  return words_of([made], rows=1, length=length)
 
 
 def without_ids(batch: packing.Batch) -> packing.Batch:

@@ -92,14 +92,26 @@ def element(
     key: example[key] for key in (*_TOKEN_KEYS, *_WORD_KEYS) if key in example
   }
   if motion_T263 is not None:
-    length, width = motion_T263.shape
-    padded_CT263 = np.zeros((1, records.MAX_MOTION_FRAMES, width), np.float32)
-    padded_CT263[0, :length] = motion_T263
-    made['motion'] = padded_CT263
-    made['motion_length'] = np.array([length], np.int32)
+    made |= motion_clip(motion_T263)
   if frames_IHW3 is not None:
-    made['frames'] = frames_IHW3[None]
+    made |= video_clip(frames_IHW3)
   return made
+
+
+def motion_clip(motion_T263: np.ndarray) -> Element:
+  """What an element has of a normalised motion of at most 196 frames."""
+  length, width = motion_T263.shape
+  padded_CT263 = np.zeros((1, records.MAX_MOTION_FRAMES, width), np.float32)
+  padded_CT263[0, :length] = motion_T263
+  return {
+    'motion': padded_CT263,
+    'motion_length': np.array([length], np.int32),
+  }
+
+
+def video_clip(frames_IHW3: np.ndarray) -> Element:
+  """What an element has of a video, uint8."""
+  return {'frames': frames_IHW3[None]}
 
 
 def without_clips(shape: RowShape, frames_IHW3: tuple[int, ...]) -> Element:

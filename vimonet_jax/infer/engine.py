@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,18 @@ _LENGTH_STEP = 64
 _ROWS_BASE = 8
 # Variables that training changes without a gradient, in a collection of theirs.
 _CODEBOOK = 'motion/quantizer/'
+
+
+class Prompt(NamedTuple):
+  """An open question as tokens.
+
+  Attributes:
+    example: from text.encode_prompt.
+    shape: of the row that it takes.
+  """
+
+  example: text.Example
+  shape: packing.RowShape
 
 
 class Engine:
@@ -219,6 +231,14 @@ class Engine:
         f'found no {model_folder.STATISTICS} beside the weights; copy the '
         'folder again.'
       )
+    if 'video' in shown:
+      tower = self.bundle.model.video
+      frames = (tower.frames, tower.image_size, tower.image_size, 3)
+      if record.frames.shape != frames:
+        raise ValueError(
+          f'Record {record.id}: expected frames {frames}, found '
+          f'{record.frames.shape}; cut and scale them as data.video does.'
+        )
 
   @property
   def row_shards(self) -> int:
@@ -279,18 +299,18 @@ class Engine:
 
   def row_shape(self, record: records.Record) -> packing.RowShape:
     """Of a row for an open question; records of one shape share a batch."""
-    return self.measure(record)[0]
+    return self.prompt(record).shape
 
-  def measure(self, record: records.Record) -> tuple[packing.RowShape, int]:
-    """`row_shape`, and how many of its tokens are used, clips included."""
-    prompt = text.encode_prompt(record, self.bundle.layout)
+  def prompt(self, record: records.Record) -> Prompt:
+    """An open question as tokens."""
+    example = text.encode_prompt(record, self.bundle.layout)
     shape = packing.RowShape(
-      length=round_up(len(prompt['tokens'])),
+      length=round_up(len(example['tokens'])),
       motion_clips=int(record.motion is not None),
       video_clips=int(record.frames is not None),
-      has_words='more_tokens' in prompt,
+      has_words='more_tokens' in example,
     )
-    return shape, len(prompt['tokens'])
+    return Prompt(example, shape)
 
   def prompts(
     self,

@@ -20,8 +20,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from vimonet_jax.data import packing, records
-from vimonet_jax.infer import engine, generate, pieces, slots
+from vimonet_jax.data import batches, packing, records
+from vimonet_jax.infer import clips, engine, generate, pieces, slots
 
 # Slots have room for this many tokens, or twice as many and so on.
 _LEAST_LENGTH = 128
@@ -68,8 +68,10 @@ class End:
       was no room for more, `cancelled` where nobody read on.
     prompt_tokens: media included.
     new_tokens: that were drawn, the end token included.
-    waited_s: seconds before its prompt was read.
-    prompt_s: seconds of reading the prompt, media included, in a batch.
+    waited_s: seconds before its clips were encoded.
+    encode_s: seconds of encoding clips, those of its batch together; next to
+      none where all of them had been asked about before.
+    prompt_s: seconds of reading the prompt, in a batch.
     tokens_s: seconds of writing, from the first token to the last.
   """
 
@@ -78,6 +80,7 @@ class End:
   prompt_tokens: int
   new_tokens: int
   waited_s: float
+  encode_s: float
   prompt_s: float
   tokens_s: float
 
@@ -122,24 +125,33 @@ class _Job:
   Attributes:
     answer: what the asking thread has of it.
     asked: the question.
-    shape: of the row that its prompt takes.
-    prompt_tokens: that are used in it.
+    prompt: the question as tokens.
+    keys: of its clips.
     tell: is called with each event.
     pieces: makes text of its tokens.
     said: what was told.
     new_tokens: drawn so far.
-    times: when it came, when its prompt was begun, and when that was read.
+    times: when it came, when its clips were begun, when its prompt was, and
+      when that was read.
   """
 
   answer: Answer
   asked: Question
-  shape: packing.RowShape
-  prompt_tokens: int
+  prompt: engine.Prompt
+  keys: clips.Keys
   tell: Callable[[Event], None]
   pieces: pieces.Pieces
   said: list[str] = dataclasses.field(default_factory=list)
   new_tokens: int = 0
   times: list[float] = dataclasses.field(default_factory=list)
+
+  @property
+  def shape(self) -> packing.RowShape:
+    return self.prompt.shape
+
+  @property
+  def prompt_tokens(self) -> int:
+    return len(self.prompt.example['tokens'])
 
   @property
   def room(self) -> int:
@@ -160,7 +172,7 @@ class _Job:
   def finish(self, reason: str) -> None:
     self.say(self.pieces.end())
     now = time.monotonic()
-    came, began, read = [*self.times, now, now][:3]
+    came, began, encoded, read = [*self.times, now, now, now][:4]
     self.tell(
       End(
         text=''.join(self.said),
@@ -168,7 +180,8 @@ class _Job:
         prompt_tokens=self.prompt_tokens,
         new_tokens=self.new_tokens,
         waited_s=began - came,
-        prompt_s=read - began,
+        encode_s=encoded - began,
+        prompt_s=read - encoded,
         tokens_s=now - read,
       )
     )
@@ -207,6 +220,7 @@ class Scheduler:
     self._steps = steps
     self._logits_fn = logits_fn
     self._slots = slots.Slots(asked, logits_fn=logits_fn)
+    self._clips = clips.Clips(asked)
     self._waiting: list[_Job] = []
     # By slot, in the worker's hands alone.
     self._active: dict[int, _Job] = {}
@@ -236,13 +250,12 @@ class Scheduler:
       ClosedError: after `close`.
     """
     self._engine.check(asked.record)
-    shape, tokens = self._engine.measure(asked.record)
     answer = Answer()
     job = _Job(
       answer,
       asked,
-      shape,
-      tokens,
+      prompt=self._engine.prompt(asked.record),
+      keys=clips.keys(asked.record),
       tell=tell or answer._events.put,
       pieces=pieces.Pieces(self._engine.bundle.layout.tokenizer, asked.stop),
       times=[time.monotonic()],
@@ -250,8 +263,9 @@ class Scheduler:
     if job.room > self._max_length:
       raise TooLongError(
         f'Expected at most {self._max_length} tokens of a question, its clips '
-        f'and its answer, found {tokens} and {asked.sampling.max_new_tokens}; '
-        'ask in fewer words or for a shorter answer.'
+        f'and its answer, found {job.prompt_tokens} and '
+        f'{asked.sampling.max_new_tokens}; ask in fewer words or for a shorter '
+        'answer.'
       )
     with self._changed:
       if not self._is_open:
@@ -331,17 +345,23 @@ class Scheduler:
 
   def _begin(self, some: list[_Job]) -> None:
     places = self._places(some)
-    for job in some:
-      job.times.append(time.monotonic())
-    batch = self._engine.prompts(
+    shape, rows = some[0].shape, self._engine.rows(len(some), self._max_rows)
+    _note_time(some)
+    banks = self._clips.banks(
       [job.asked.record for job in some],
-      some[0].shape,
-      rows=self._engine.rows(len(some), self._max_rows),
+      [job.keys for job in some],
+      max_rows=self._max_rows,
+    )
+    _note_time(some)
+    batch = batches.words_of(
+      [job.prompt.example for job in some],
+      rows=rows,
+      length=shape.length,
+      has_words=shape.has_words,
     )
     new = [slots.New(job.asked.sampling, job.asked.seed) for job in some]
-    step = self._slots.begin(batch, new, places)
-    for job in some:
-      job.times.append(time.monotonic())
+    step = self._slots.begin(batch, banks, new, places)
+    _note_time(some)
     self._active |= zip(places, some, strict=True)
     self._tell(places, step)
 
@@ -402,3 +422,9 @@ class Scheduler:
     self._active = {}
     # What was on the device may be gone.
     self._slots = slots.Slots(self._engine, logits_fn=self._logits_fn)
+
+
+def _note_time(some: Sequence[_Job]) -> None:
+  now = time.monotonic()
+  for job in some:
+    job.times.append(now)

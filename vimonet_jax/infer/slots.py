@@ -19,7 +19,7 @@ import numpy as np
 
 from vimonet_jax import cluster
 from vimonet_jax.data import packing, tokenizer
-from vimonet_jax.infer import engine, generate
+from vimonet_jax.infer import clips, engine, generate
 from vimonet_jax.models import attention, vimonet
 
 
@@ -90,13 +90,15 @@ class Slots:
   def begin(
     self,
     batch: packing.Batch,
+    banks: Sequence[clips.Banks],
     new: Sequence[New],
     places: Sequence[int],
   ) -> Step:
     """Reads prompts and writes their answers' first tokens.
 
     Args:
-      batch: from Engine.prompts; rows left over are empty.
+      batch: from batches.words_of; rows left over are empty.
+      banks: of each prompt's clips, from Clips.banks, alike in shape.
       new: how each answer is to be written.
       places: a slot for each, which nobody else has.
 
@@ -106,12 +108,15 @@ class Slots:
     rows_in_batch, length = batch['tokens'].shape
     most_B = np.zeros(rows_in_batch, np.int32)
     most_B[: len(new)] = [x.sampling.max_new_tokens for x in new]
-    begun = self._asked.apply(
+    # Rows left over have no place that looks at one.
+    unused = [banks[0]] * (rows_in_batch - len(banks))
+    begun = self._asked.call(
       functools.partial(
         _begin(self._asked.bundle.model, self._logits_fn),
         cache_length=_room(length),
       ),
       batch,
+      (*banks, *unused),
       most_B,
       _how(new, rows_in_batch),
     )
@@ -211,7 +216,9 @@ def _empty(config: Any, size: int, length: int) -> generate.Rows:
 
 @functools.cache
 def _begin(model: vimonet.Config, logits_fn: generate.LogitsFn | None):
-  def begin(variables, batch, most, how, cache_length):
+  def begin(variables, batch, banks, most, how, cache_length):
+    if banks[0]:
+      batch |= {'bank': jnp.stack([jnp.concatenate(bank) for bank in banks])}
     return generate.begin(
       vimonet.Vimonet(model),
       variables,

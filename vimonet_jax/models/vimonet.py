@@ -218,7 +218,7 @@ class Vimonet(nn.Module):
     x_BLD = self.llm.embed(batch['tokens'])
     if 'more_tokens' in batch:
       x_BLD = self._overlay(x_BLD, batch['more_tokens'], deterministic)
-    bank_BMD = self.bank(batch)
+    bank_BMD = batch['bank'] if 'bank' in batch else self.bank(batch)
     if bank_BMD is None:
       return x_BLD
     return splice(x_BLD, bank_BMD, batch['media_index'])
@@ -248,9 +248,9 @@ class Vimonet(nn.Module):
 
     Args:
       batch: tokens, segment_ids, positions and media_index, each [B, L], and
-        motion with motion_length, or frames, or both; more_tokens [B, L, W]
-        where words stand for media, whose embeddings are added to their
-        place's.
+        motion with motion_length, or frames, or both, or the bank [B, M, D]
+        that was made of them; more_tokens [B, L, W] where words stand for
+        media, whose embeddings are added to their place's.
       deterministic: False while training, with the random stream `dropout`.
     """
     return self.llm(
