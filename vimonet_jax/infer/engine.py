@@ -254,6 +254,17 @@ class Engine:
       power = min(power, max(1, most // self.row_shards))
     return self.row_shards * power
 
+  def share(self, number: int, most: int) -> int:
+    """How many of so many records fill a batch at least by half.
+
+    Where devices compute as fast as they can, an empty row costs as much as one
+    with a prompt; the others go into a batch of their own.
+    """
+    number = min(number, most)
+    while 2 * number <= (rows := self.rows(number, most)) > self.row_shards:
+      number = rows // _ROWS_BASE
+    return number
+
   def run(
     self,
     batch: packing.Batch,

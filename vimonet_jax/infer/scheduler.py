@@ -19,11 +19,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from vimonet_jax.data import batches, packing, records
 from vimonet_jax.infer import clips, engine, generate, pieces, slots
 
-# Slots have room for this many tokens, or twice as many and so on.
+# Slots have room for this many tokens, or for 3 / 2, 2, 3, 4, 6 ... times as
+# many: every step of every answer reads all of a slot.
 _LEAST_LENGTH = 128
 # Steps after which slots that nobody needs go.
 _PATIENCE = 32
@@ -83,6 +85,20 @@ class End:
   encode_s: float
   prompt_s: float
   tokens_s: float
+
+
+class Load(NamedTuple):
+  """How much there is to do.
+
+  Attributes:
+    waiting: answers that have not been begun.
+    active: answers that are being written.
+    is_open: more are accepted.
+  """
+
+  waiting: int
+  active: int
+  is_open: bool
 
 
 # A piece of the answer, its end, or what went wrong instead.
@@ -287,6 +303,15 @@ class Scheduler:
           return place
     return 0
 
+  def load(self) -> Load:
+    """How much there is to do."""
+    with self._changed:
+      return Load(
+        waiting=len(self._waiting),
+        active=len(self._active),
+        is_open=self._is_open and self._worker.is_alive(),
+      )
+
   def close(self) -> None:
     """Accepts nobody any more, and finishes what it has accepted."""
     with self._changed:
@@ -337,7 +362,8 @@ class Scheduler:
     with self._changed:
       gone = [job for job in self._waiting if job.is_cancelled]
       left = [job for job in self._waiting if not job.is_cancelled]
-      some = [job for job in left if job.shape == left[0].shape][:room]
+      alike = [job for job in left if job.shape == left[0].shape][:room]
+      some = alike[: self._engine.share(len(alike), self._max_rows)]
       self._waiting = [job for job in left if job not in some]
     for job in gone:
       job.finish('cancelled')
@@ -394,9 +420,12 @@ class Scheduler:
 
   def _need(self, jobs: Sequence[_Job]) -> tuple[int, int]:
     """How many slots they take, and how long ones."""
-    length, longest = _LEAST_LENGTH, max(job.room for job in jobs)
-    while length < longest:
-      length *= 2
+    whole, longest = _LEAST_LENGTH, max(job.room for job in jobs)
+    while whole < longest:
+      whole *= 2
+    length = whole * 3 // 4
+    if length < max(longest, _LEAST_LENGTH):
+      length = whole
     return self._engine.rows(len(jobs), self._max_rows), length
 
   def _fit(self, size: int, length: int) -> None:

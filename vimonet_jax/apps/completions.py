@@ -1,0 +1,476 @@
+"""The shape of OpenAI's chat completions, with motions and videos.
+
+    {"model": "tiny",
+     "messages": [{"role": "user", "content": [
+        {"type": "text", "text": "Where does he go?"},
+        {"type": "motion", "motion": {"data": "<base64>", "format": "bvh"}},
+        {"type": "video", "video": {"data": "<base64>", "format": "mp4"}}]}],
+     "stream": true, "temperature": 0.7, "seed": 1}
+
+A motion can also have `fps`, `up` and `unit`, where its file does not say. A
+video can come as `video_url` with a `data:` URL as well; no other is opened.
+What a client asks for and nobody here does is refused, not passed over.
+
+Nothing here knows of HTTP: `read` makes a request of a JSON body, the others
+make bodies of answers.
+"""
+
+import base64
+import binascii
+import dataclasses
+import math
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from vimonet_jax.apps import uploads
+from vimonet_jax.data import records
+from vimonet_jax.infer import generate, scheduler
+
+_MOST_STOPS = 16
+# Fields that mean something here; null is the same as none.
+_FIELDS = (
+  'model', 'messages', 'stream', 'stream_options', 'n', 'temperature', 'top_p',
+  'top_k', 'max_tokens', 'max_completion_tokens', 'stop', 'seed',
+)  # fmt: skip
+# Fields that change nothing, and values with which others do not.
+_OF_NO_EFFECT = (
+  'user', 'metadata', 'store', 'safety_identifier', 'prompt_cache_key',
+  'service_tier',
+)  # fmt: skip
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+  'frequency_penalty': (0,),
+  'presence_penalty': (0,),
+  'logit_bias': ({},),
+  'logprobs': (False,),
+  'top_logprobs': (0,),
+  'tools': ([],),
+  'tool_choice': ('none', 'auto'),
+  'parallel_tool_calls': (True, False),
+  'response_format': ({'type': 'text'},),
+  'modalities': (['text'],),
+}
+_SAID_OF_A_MOTION = {'fps': (int, float), 'up': str, 'unit': str}
+
+
+class RequestError(ValueError):
+  """A request that cannot be answered, in one sentence.
+
+  Attributes:
+    status: of HTTP.
+    kind: of OpenAI's error types.
+    param: the field that is wrong.
+    code: that programs know it by.
+  """
+
+  def __init__(
+    self,
+    sentence: str,
+    *,
+    status: int = 400,
+    kind: str = 'invalid_request_error',
+    param: str | None = None,
+    code: str | None = None,
+  ):
+    super().__init__(sentence)
+    self.status, self.kind, self.param, self.code = status, kind, param, code
+
+  def body(self) -> dict[str, Any]:
+    """What a client gets to read."""
+    return {
+      'error': {
+        'message': str(self),
+        'type': self.kind,
+        'param': self.param,
+        'code': self.code,
+      }
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """A request that can be answered.
+
+  Attributes:
+    turns: the conversation, of which the last answer is open.
+    motion, video: files that came along.
+    said: fps, up and unit of the motion, where they were given.
+    sampling: how answers are drawn.
+    seeds: of each of `n` answers.
+    stop: texts that they end before.
+    is_streamed: they are wanted while they are written.
+    includes_usage: tokens are told at the end of a stream.
+  """
+
+  turns: tuple[records.Turn, ...]
+  motion: uploads.File | None
+  video: uploads.File | None
+  said: Mapping[str, Any]
+  sampling: generate.Sampling
+  seeds: tuple[int, ...]
+  stop: tuple[str, ...]
+  is_streamed: bool
+  includes_usage: bool
+
+
+def read(
+  body: Any,
+  *,
+  model: str,
+  sampling: generate.Sampling = generate.GREEDY,
+  most_answers: int = 8,
+) -> Asked:
+  """Makes a request of a body.
+
+  Args:
+    body: as it was parsed.
+    model: the name that the client has to ask for.
+    sampling: what the body does not say.
+    most_answers: the largest `n`.
+
+  Raises:
+    RequestError: it is none.
+  """
+  if not isinstance(body, dict):
+    raise RequestError(f'Expected a JSON object, found {_shown(body)}.')
+  body = {name: value for name, value in body.items() if value is not None}
+  _check_fields(body)
+  name = _get(body, 'model', str, '')
+  if name != model:
+    raise RequestError(
+      f'Expected model {model!r}, found {_shown(name)}; ask for that one.',
+      status=404,
+      param='model',
+      code='model_not_found',
+    )
+  turns, motion, video, said = _conversation(_get(body, 'messages', list, []))
+  number = _get(body, 'n', int, 1)
+  if not 1 <= number <= most_answers:
+    raise RequestError(
+      f'Expected n from 1 to {most_answers}, found {number}.', param='n'
+    )
+  seed = _get(body, 'seed', int, secrets.randbits(32))
+  options = _get(body, 'stream_options', dict, {})
+  return Asked(
+    turns=turns,
+    motion=motion,
+    video=video,
+    said=said,
+    sampling=_sampling(body, sampling),
+    seeds=tuple(seed + i for i in range(number)),
+    stop=_stop(body.get('stop', ())),
+    is_streamed=_get(body, 'stream', bool, False),
+    includes_usage=_get(options, 'include_usage', bool, False),
+  )
+
+
+def _check_fields(body: Mapping[str, Any]) -> None:
+  for name, value in body.items():
+    if name in _FIELDS or name in _OF_NO_EFFECT:
+      continue
+    if value not in _NEUTRAL.get(name, ()):
+      raise RequestError(
+        f'Expected fields {", ".join(_FIELDS)}, found {name[:40]!r}, which is '
+        'not done here; leave it out.',
+        param=name[:40],
+        code='unsupported_parameter',
+      )
+
+
+def _get(fields: Mapping[str, Any], name: str, kind: Any, default: Any) -> Any:
+  """A field of a kind; a bool is no number, and a number is finite."""
+  value = fields.get(name, default)
+  is_number = kind in (int, float, (int, float))
+  is_kind = isinstance(value, kind) and not (
+    is_number and isinstance(value, bool)
+  )
+  if not is_kind or (is_number and not math.isfinite(value)):
+    raise RequestError(
+      f'Expected {name} as {_KINDS[kind]}, found {_shown(value)}.', param=name
+    )
+  return value
+
+
+_KINDS = {
+  str: 'text',
+  int: 'a whole number',
+  (int, float): 'a number',
+  bool: 'true or false',
+  list: 'a list',
+  dict: 'an object',
+}
+
+
+def _shown(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 60 else f'{text[:60]}...'
+
+
+def _sampling(
+  body: Mapping[str, Any], default: generate.Sampling
+) -> generate.Sampling:
+  number = (int, float)
+  most = _get(body, 'max_tokens', int, default.max_new_tokens)
+  fields = {
+    'temperature': _get(body, 'temperature', number, default.temperature),
+    'top_p': _get(body, 'top_p', number, default.top_p),
+    'top_k': _get(body, 'top_k', int, default.top_k),
+    'max_new_tokens': _get(body, 'max_completion_tokens', int, most),
+  }
+  for name, low, high in (
+    ('temperature', 0, 2),
+    ('top_p', 0, 1),
+    ('top_k', 0, 2**31 - 1),
+    ('max_new_tokens', 1, 2**31 - 1),
+  ):
+    is_in = low <= fields[name] <= high and (name, fields[name]) != ('top_p', 0)
+    if not is_in:
+      asked = 'max_tokens' if name == 'max_new_tokens' else name
+      raise RequestError(
+        f'Expected {asked} from {low} to {high}, found {fields[name]}.',
+        param=asked,
+      )
+  return generate.Sampling(**fields)
+
+
+def _stop(value: Any) -> tuple[str, ...]:
+  texts = [value] if isinstance(value, str) else value
+  if (
+    not isinstance(texts, (list, tuple))
+    or len(texts) > _MOST_STOPS
+    or not all(isinstance(x, str) and x for x in texts)
+  ):
+    raise RequestError(
+      f'Expected stop as a text or a list of at most {_MOST_STOPS}, found '
+      f'{_shown(value)}.',
+      param='stop',
+    )
+  return tuple(texts)
+
+
+# --- Messages ----------------------------------------------------------------
+
+
+def _conversation(messages: Sequence[Any]):
+  """Turns, motion, video, and what was said of the motion."""
+  if not messages or len(messages) % 2 == 0:
+    raise _wrong(
+      'Expected messages of user and assistant in turn, the first and the last '
+      f"of the user, found {len(messages)} of them."
+    )
+  texts: list[str] = []
+  files: dict[str, tuple[uploads.File, dict[str, Any]]] = {}
+  for i, message in enumerate(messages):
+    role = message.get('role') if isinstance(message, dict) else None
+    wanted = ('user', 'assistant')[i % 2]
+    if role != wanted:
+      others = (
+        '; the model was trained without any, or with one of its own: leave it '
+        'out'
+        if role in ('system', 'developer')
+        else ''
+      )
+      raise _wrong(
+        f'Expected message {i} to be of the {wanted}, found {_shown(role)}'
+        f'{others}.'
+      )
+    text, found = _content(message.get('content'), f'message {i}')
+    if found and i:
+      raise _wrong(
+        'Expected motion and video in the first message, where the model reads '
+        f'them, found one in message {i}; begin a new conversation.'
+      )
+    if not text.strip():
+      raise _wrong(f'Expected words in message {i}, found none; ask something.')
+    files |= found
+    texts.append(text)
+  turns = [
+    records.Turn(question, answer)
+    for question, answer in zip(texts[::2], [*texts[1::2], ''], strict=True)
+  ]
+  motion, said = files.get('motion', (None, {}))
+  video, _ = files.get('video', (None, {}))
+  return tuple(turns), motion, video, said
+
+
+def _content(content: Any, where: str):
+  """Words of a message, and its files."""
+  if isinstance(content, str):
+    return content, {}
+  if not isinstance(content, list):
+    raise _wrong(
+      f'Expected content of {where} as text or a list of parts, found '
+      f'{_shown(content)}.'
+    )
+  texts, files = [], {}
+  for part in content:
+    kind = part.get('type') if isinstance(part, dict) else None
+    if kind == 'text':
+      texts.append(_get(part, 'text', str, None))
+      continue
+    if kind not in _FILES:
+      raise _wrong(
+        f'Expected parts of {where} to be text, motion, video or video_url, '
+        f'found {_shown(kind)}.'
+      )
+    medium = kind.removesuffix('_url')
+    if medium in files:
+      raise _wrong(
+        f'Expected one {medium} in a conversation, found more in {where}; ask '
+        'about one at a time.'
+      )
+    files[medium] = _FILES[kind](_get(part, kind, dict, None))
+  return '\n'.join(texts), files
+
+
+def _motion(fields: Mapping[str, Any]):
+  said = {
+    name: _get(fields, name, kind, None)
+    for name, kind in _SAID_OF_A_MOTION.items()
+    if fields.get(name) is not None
+  }
+  return _file('motion', fields), said
+
+
+def _video(fields: Mapping[str, Any]):
+  return _file('video', fields), {}
+
+
+def _video_url(fields: Mapping[str, Any]):
+  url = _get(fields, 'url', str, None)
+  kind, comma, data = url.partition(';base64,')
+  if not comma or not kind.startswith('data:video/'):
+    raise _wrong(
+      'Expected video_url as data:video/mp4;base64,..., found '
+      f'{url[:40]!r}; nothing is fetched from elsewhere: send the file itself.'
+    )
+  kind = kind.removeprefix('data:video/')
+  return _file('video', {'data': data, 'format': kind}), {}
+
+
+_FILES = {'motion': _motion, 'video': _video, 'video_url': _video_url}
+
+
+def _file(medium: str, fields: Mapping[str, Any]) -> uploads.File:
+  data = _get(fields, 'data', str, None)
+  name = _get(fields, 'format', str, None)
+  try:
+    return uploads.File(
+      f'{medium}.{name}', base64.b64decode(data, validate=True)
+    )
+  except binascii.Error as error:
+    raise _wrong(
+      f'Expected data of the {medium} in base64, found {_shown(data[:20])}; '
+      'encode the bytes of the file.'
+    ) from error
+
+
+def _wrong(sentence: str) -> RequestError:
+  return RequestError(sentence, param='messages')
+
+
+# --- Answers -----------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+  """What all bodies of one request have in common.
+
+  Attributes:
+    id: of the request.
+    model: its name.
+    fingerprint: of its weights.
+    created: seconds since 1970.
+  """
+
+  id: str
+  model: str
+  fingerprint: str
+  created: int = dataclasses.field(default_factory=lambda: int(time.time()))
+
+  def whole(
+    self, ends: Sequence[scheduler.End], about: Mapping[str, Any]
+  ) -> dict[str, Any]:
+    """The body of a request that was not streamed.
+
+    Args:
+      ends: of its answers.
+      about: what is told beyond OpenAI's shape, as `vimonet`.
+    """
+    choices = [
+      {
+        'index': i,
+        'message': {'role': 'assistant', 'content': end.text},
+        'logprobs': None,
+        'finish_reason': end.reason,
+      }
+      for i, end in enumerate(ends)
+    ]
+    return {
+      **self._head('chat.completion'),
+      'choices': choices,
+      'usage': usage(ends),
+      'vimonet': {**about, 'seconds': seconds(ends)},
+    }
+
+  def begin(self, index: int) -> dict[str, Any]:
+    """The first chunk of an answer."""
+    return self._chunk(index, {'role': 'assistant', 'content': ''}, None)
+
+  def piece(self, index: int, text: str) -> dict[str, Any]:
+    """A chunk with words."""
+    return self._chunk(index, {'content': text}, None)
+
+  def end(self, index: int, end: scheduler.End) -> dict[str, Any]:
+    """The last chunk of an answer."""
+    return self._chunk(index, {}, end.reason)
+
+  def usage(
+    self, ends: Sequence[scheduler.End], about: Mapping[str, Any]
+  ) -> dict[str, Any]:
+    """The last chunk of all."""
+    return {
+      **self._head('chat.completion.chunk'),
+      'choices': [],
+      'usage': usage(ends),
+      'vimonet': {**about, 'seconds': seconds(ends)},
+    }
+
+  def _chunk(self, index: int, delta: dict, reason: str | None):
+    choice = {
+      'index': index,
+      'delta': delta,
+      'logprobs': None,
+      'finish_reason': reason,
+    }
+    return {**self._head('chat.completion.chunk'), 'choices': [choice]}
+
+  def _head(self, kind: str) -> dict[str, Any]:
+    return {
+      'id': self.id,
+      'object': kind,
+      'created': self.created,
+      'model': self.model,
+      'system_fingerprint': self.fingerprint,
+    }
+
+
+def usage(ends: Iterable[scheduler.End]) -> dict[str, int]:
+  """Tokens; the prompt of several answers counts once."""
+  ends = list(ends)
+  prompt, written = ends[0].prompt_tokens, sum(end.new_tokens for end in ends)
+  return {
+    'prompt_tokens': prompt,
+    'completion_tokens': written,
+    'total_tokens': prompt + written,
+  }
+
+
+def seconds(ends: Iterable[scheduler.End]) -> dict[str, float]:
+  """How long each part took, for the answer that took it longest."""
+  ends = list(ends)
+  return {
+    part: round(max(getattr(end, f'{part}_s') for end in ends), 4)
+    for part in ('waited', 'encode', 'prompt', 'tokens')
+  }
