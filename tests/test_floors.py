@@ -48,7 +48,7 @@ FLOORS = (
     'train.loop',
     'infer.generate infer.model_folder infer.engine infer.likelihood '
     'infer.conversation infer.pieces infer.clips infer.slots '
-    'infer.scheduler',
+    'infer.scheduler infer.warming',
   ),
   (
     'page curves eval.judge eval.changes eval.benchmarks eval.own_items '
@@ -71,8 +71,8 @@ FLOORS = (
     'parity.plots parity.report',
   ),
   (
-    'apps.inputs apps.show apps.chat apps.answer apps.features apps.demo '
-    'apps.serve apps.monitor',
+    'apps.inputs apps.confined apps.uploads apps.show apps.chat apps.answer '
+    'apps.features apps.demo apps.completions apps.serve apps.monitor',
   ),
   (
     'base claim named_sources corpus importing outcome exporting suite '

@@ -42,7 +42,9 @@ _OUTPUT = flags.DEFINE_string(
   'write to. answer: the file.',
 )
 _SAMPLING = flags.DEFINE_string(
-  'sampling', 'greedy', 'chat, answer: greedy, or motionllm, which draws.'
+  'sampling',
+  'greedy',
+  'chat, answer, serve: greedy, or motionllm, which draws.',
 )
 _SOURCE = flags.DEFINE_string(
   'source', None, 'convert: a file or folder with weights of PyTorch.'
@@ -143,6 +145,19 @@ def _answer(config, workdir: str) -> int:
   )
 
 
+def _serve(config, workdir: str) -> int:
+  from vimonet_jax import compiled
+  from vimonet_jax.apps import serve
+
+  compiled.keep(workdir)
+  return serve.run(
+    workdir,
+    serve.Settings(**config.get('serve', {})),
+    sampling=_SAMPLING.value,
+    quantize=config.get('eval', {}).get('quantize', ''),
+  )
+
+
 def _show(config, workdir: str) -> int:
   from vimonet_jax import pipeline
 
@@ -227,6 +242,7 @@ TASKS = {
   'report': _report,
   'chat': _chat,
   'answer': _answer,
+  'serve': _serve,
   'show': _show,
   'features': _features,
   'convert': _convert,

@@ -17,6 +17,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -33,9 +34,16 @@ import prometheus_client
 import uvicorn
 from starlette import applications, concurrency, requests, responses, routing
 
+from vimonet_jax import fingerprint, weight_files
 from vimonet_jax.apps import completions, inputs, uploads
 from vimonet_jax.data import records
-from vimonet_jax.infer import engine, generate, model_folder, scheduler
+from vimonet_jax.infer import (
+  engine,
+  generate,
+  model_folder,
+  scheduler,
+  warming,
+)
 
 KEYS_VARIABLE = 'VIMONET_API_KEYS'
 # Clips that were read and are kept, since clients send a conversation's clips
@@ -118,12 +126,17 @@ def run(
       max_waiting=settings.max_waiting,
     ) as together,
   ):
-    together.warm(preset)
+    print('Compiling ...', flush=True)
+    warming.warm(
+      asking, together, max_rows=settings.max_rows, sampling=preset
+    )
     service = Service(
       together,
       files,
       name=name,
-      fingerprint=_fingerprint(folder),
+      weights=fingerprint.of(
+        weight_files.Lazy(model_folder.weights(folder))
+      ),
       keys=keys,
       sampling=preset,
       settings=settings,
@@ -232,7 +245,7 @@ class Service:
     files: uploads.Uploads,
     *,
     name: str,
-    fingerprint: str,
+    weights: str,
     keys: frozenset[bytes] = frozenset(),
     sampling: generate.Sampling = generate.GREEDY,
     settings: Settings = Settings(),
@@ -243,14 +256,14 @@ class Service:
       together: who answers.
       files: who reads uploads.
       name: of the model.
-      fingerprint: of the model.
+      weights: their fingerprint.
       keys: from `api_keys`.
       sampling: what a request does not say.
       settings: limits.
     """
     self._together = together
     self._files = files
-    self._name, self._fingerprint = name, fingerprint
+    self._name, self._weights = name, weights
     self._keys = keys
     self._sampling = sampling
     self._settings = settings
@@ -291,7 +304,7 @@ class Service:
       asked = await self._parse(body)
       given = await self._read(asked)
     reply = completions.Reply(
-      f'chatcmpl-{uuid.uuid4().hex}', self._name, self._fingerprint
+      f'chatcmpl-{uuid.uuid4().hex}', self._name, self._weights
     )
     about = {'inputs': _inputs(given), 'notes': given.notes}
     record = dataclasses.replace(given.record, turns=asked.turns)
@@ -331,7 +344,7 @@ class Service:
       'object': 'model',
       'created': 0,
       'owned_by': 'vimonet_jax',
-      'fingerprint': self._fingerprint,
+      'fingerprint': self._weights,
     }
 
   async def _health(self, request: requests.Request) -> responses.Response:
@@ -447,19 +460,12 @@ class Service:
   def _ask(self, questions: Sequence[scheduler.Question], tell):
     """Asks all or none; `tell(index, event)` is called in the loop."""
     loop = asyncio.get_running_loop()
-
-    def teller(index: int):
-      return lambda event: loop.call_soon_threadsafe(tell, index, event)
-
-    answers = []
     try:
-      for index, question in enumerate(questions):
-        answers.append(self._together.ask(question, teller(index)))
+      return self._together.ask_all(
+        questions, functools.partial(loop.call_soon_threadsafe, tell)
+      )
     except Exception as error:
-      for answer in answers:
-        answer.cancel()
       raise _said(error) from error
-    return answers
 
   async def _wait(
     self,

@@ -282,7 +282,7 @@ def _draw(
     logits_BV = logits_fn(logits_BV, rows.last)
   token_B = sample(logits_BV, rows.how, rows.drawn)
   drawn_B = rows.drawn + rows.is_open
-  has_slot_B = rows.cache.length < rows.cache.k.shape[3]
+  has_slot_B = rows.cache.length < rows.cache.slots
   return rows._replace(
     last=jnp.where(rows.is_open, token_B, rows.last),
     drawn=drawn_B,

@@ -14,6 +14,7 @@ differs with a batch's shape).
 
 import collections
 import dataclasses
+import functools
 import logging
 import queue
 import threading
@@ -143,10 +144,11 @@ class _Job:
     asked: the question.
     prompt: the question as tokens.
     keys: of its clips.
-    tell: is called with each event.
+    listener: is called with each event.
     pieces: makes text of its tokens.
     said: what was told.
     new_tokens: drawn so far.
+    is_over: its last event was told.
     times: when it came, when its clips were begun, when its prompt was, and
       when that was read.
   """
@@ -155,10 +157,11 @@ class _Job:
   asked: Question
   prompt: engine.Prompt
   keys: clips.Keys
-  tell: Callable[[Event], None]
+  listener: Callable[[Event], None]
   pieces: pieces.Pieces
   said: list[str] = dataclasses.field(default_factory=list)
   new_tokens: int = 0
+  is_over: bool = False
   times: list[float] = dataclasses.field(default_factory=list)
 
   @property
@@ -179,6 +182,17 @@ class _Job:
   @property
   def is_cancelled(self) -> bool:
     return self.answer._is_cancelled.is_set()
+
+  def tell(self, event: Event) -> None:
+    """Nothing comes after an end, and nobody's listener ends our thread."""
+    if self.is_over:
+      return
+    self.is_over = not isinstance(event, str)
+    try:
+      self.listener(event)
+    except Exception:
+      logging.exception('Nobody could be told of an answer:')
+      self.answer.cancel()
 
   def say(self, piece: str) -> None:
     if piece:
@@ -265,6 +279,42 @@ class Scheduler:
       BusyError: too many wait.
       ClosedError: after `close`.
     """
+    listener = None if tell is None else lambda _, event: tell(event)
+    return self.ask_all([asked], listener)[0]
+
+  def ask_all(
+    self,
+    asked: Sequence[Question],
+    tell: Callable[[int, Event], None] | None = None,
+  ) -> list[Answer]:
+    """Accepts all of several questions or none, to be begun together.
+
+    Args:
+      asked: the questions.
+      tell: as for `ask`, with a question's place before the event.
+
+    Raises:
+      ValueError, TooLongError, BusyError, ClosedError: see `ask`.
+    """
+    jobs = []
+    for i, question in enumerate(asked):
+      listener = None if tell is None else functools.partial(tell, i)
+      jobs.append(self._job(question, listener))
+    with self._changed:
+      if not self._is_open:
+        raise ClosedError('Expected to be asked before the end, found it past.')
+      if len(self._waiting) + len(jobs) > self._max_waiting:
+        raise BusyError(
+          f'Expected fewer than {self._max_waiting} who wait, found as many; '
+          'come again later.'
+        )
+      self._waiting += jobs
+      self._changed.notify()
+    return [job.answer for job in jobs]
+
+  def _job(
+    self, asked: Question, listener: Callable[[Event], None] | None
+  ) -> _Job:
     self._engine.check(asked.record)
     answer = Answer()
     job = _Job(
@@ -272,7 +322,7 @@ class Scheduler:
       asked,
       prompt=self._engine.prompt(asked.record),
       keys=clips.keys(asked.record),
-      tell=tell or answer._events.put,
+      listener=listener or answer._events.put,
       pieces=pieces.Pieces(self._engine.bundle.layout.tokenizer, asked.stop),
       times=[time.monotonic()],
     )
@@ -283,17 +333,7 @@ class Scheduler:
         f'{asked.sampling.max_new_tokens}; ask in fewer words or for a shorter '
         'answer.'
       )
-    with self._changed:
-      if not self._is_open:
-        raise ClosedError('Expected to be asked before the end, found it past.')
-      if len(self._waiting) >= self._max_waiting:
-        raise BusyError(
-          f'Expected fewer than {self._max_waiting} who wait, found as many; '
-          'come again later.'
-        )
-      self._waiting.append(job)
-      self._changed.notify()
-    return answer
+    return job
 
   def ahead(self, answer: Answer) -> int:
     """How many are begun before an answer, itself included; 0 once it is."""

@@ -162,14 +162,14 @@ class Slots:
 
   def fit(self, size: int, length: int, kept: Sequence[int]) -> None:
     """As many slots of such a length, of which the first are those `kept`."""
-    places_B = np.full(size, self.size, np.int32)
-    places_B[: len(kept)] = kept
     drawn = np.zeros(size, np.int32)
-    drawn[: len(kept)] = self._drawn[list(kept)]
-    if self._rows is None:
-      llm = self._asked.bundle.model.llm
-      self._rows = _empty(llm, size, length)
+    if not kept:
+      self._rows = None  # So that both are never there together.
+      self._rows = _empty(self._asked.bundle.model.llm, size, length)
     else:
+      places_B = np.full(size, self.size, np.int32)
+      places_B[: len(kept)] = kept
+      drawn[: len(kept)] = self._drawn[list(kept)]
       self._rows = _resize(self._rows, places_B, length=length)
     self._drawn, self.size, self.length = drawn, size, length
 
@@ -255,9 +255,10 @@ def _put(
   rows: generate.Rows, new: generate.Rows, places_B: jax.Array
 ) -> generate.Rows:
   """Rows in the places of others; a place that there is not is nowhere."""
+  over = functools.partial(_over, places_B=places_B)
   cache = rows.cache._replace(
-    k=_over(rows.cache.k, new.cache.k, places_B),
-    v=_over(rows.cache.v, new.cache.v, places_B),
+    k=jax.tree.map(over, rows.cache.k, new.cache.k),
+    v=jax.tree.map(over, rows.cache.v, new.cache.v),
     length=rows.cache.length.at[places_B].set(new.cache.length, mode='drop'),
   )
   others = jax.tree.map(
@@ -288,8 +289,8 @@ def _resize(
     return jnp.pad(x, [(0, 0)] * 3 + [(0, length - x.shape[3]), (0, 0)])
 
   cache = rows.cache._replace(
-    k=fit(rows.cache.k),
-    v=fit(rows.cache.v),
+    k=jax.tree.map(fit, rows.cache.k),
+    v=jax.tree.map(fit, rows.cache.v),
     length=take(rows.cache.length),
   )
   others = jax.tree.map(take, rows._replace(cache=None))

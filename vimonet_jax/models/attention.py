@@ -267,45 +267,69 @@ class Cache(NamedTuple):
   """Keys and values of what was read so far; a token's slot is its position.
 
   Attributes:
-    k: [layers, B, K, S, H], turned to their positions. A head's slots lie
-      together, as they are read; a CPU would put them so for every token.
-    v: [layers, B, K, S, H].
+    k: one or more stacks [layers, B, K, S, H] that are all layers together, of
+      keys turned to their positions. A head's slots lie together, as they are
+      read; a CPU would put them so for every token.
+    v: alike.
     length: int32 [B], slots in use; the rest is never attended to.
   """
 
-  k: jax.Array
-  v: jax.Array
+  k: tuple[jax.Array, ...]
+  v: tuple[jax.Array, ...]
   length: jax.Array
+
+  @property
+  def slots(self) -> int:
+    """S."""
+    return self.k[0].shape[3]
+
+
+# Keys and values of one layer, [B, K, S, H], or of all of them.
+KeysValues = tuple[jax.Array, jax.Array]
 
 
 def init_cache(config: Any, batch: int, length: int) -> Cache:
   """An empty cache of `length` slots for each of `batch` rows.
 
+  Where no loop goes over the layers each has a stack of its own: to take one
+  out of a stack of all costs as much as to attend to it.
+
   Args:
-    config: has layers, kv_heads, head_dim and dtype, as llama.Config does.
+    config: has layers, unroll, kv_heads, head_dim and dtype, as llama.Config
+      does.
     batch: B.
     length: S.
   """
-  shape = (config.layers, batch, config.kv_heads, length, config.head_dim)
-  return Cache(
-    k=jnp.zeros(shape, config.dtype),
-    v=jnp.zeros(shape, config.dtype),
-    length=jnp.zeros(batch, jnp.int32),
-  )
+  stacks = config.layers if config.unroll >= config.layers else 1
+  shape = (
+    config.layers // stacks, batch, config.kv_heads, length, config.head_dim
+  )  # fmt: skip
+  empty = tuple(jnp.zeros(shape, config.dtype) for _ in range(stacks))
+  return Cache(k=empty, v=empty, length=jnp.zeros(batch, jnp.int32))
 
 
 def write(
-  cache: Cache,
+  kept: KeysValues,
   k_BLKH: jax.Array,
   v_BLKH: jax.Array,
-  layer: jax.Array,
+  layer: jax.Array | None,
   slots_BL: jax.Array,
-) -> Cache:
-  """Puts each token's key and value into its slot; slot S is nowhere."""
+) -> KeysValues:
+  """Puts each token's key and value into its slot; slot S is nowhere.
+
+  Args:
+    kept: of all layers, or of one.
+    k_BLKH: new keys.
+    v_BLKH: new values.
+    layer: which one they are of; None where there is only one.
+    slots_BL: int32.
+  """
   rows_B1 = jnp.arange(len(slots_BL))[:, None]
+  before = () if layer is None else (layer,)
 
   def put(old, new_BLKH):
-    new_BLKH = new_BLKH.astype(old.dtype)
-    return old.at[layer, rows_B1, :, slots_BL].set(new_BLKH, mode='drop')
+    where = (*before, rows_B1, slice(None), slots_BL)
+    return old.at[where].set(new_BLKH.astype(old.dtype), mode='drop')
 
-  return cache._replace(k=put(cache.k, k_BLKH), v=put(cache.v, v_BLKH))
+  k, v = kept
+  return put(k, k_BLKH), put(v, v_BLKH)

@@ -161,7 +161,7 @@ class Attention(nn.Module):
     self.v = _projection(c, 'v', (c.kv_heads, c.head_dim), kv_heads, c.width)
     self.o = _projection(c, 'o', (c.width,), out, c.heads * c.head_dim)
 
-  def __call__(self, x_BLD, context, layer, cache, deterministic):
+  def __call__(self, x_BLD, context, layer, kept, deterministic):
     names = ('batch', 'length', 'act_heads', None)
     q_BLNH = self.q(x_BLD, deterministic=deterministic)
     k_BLKH = self.k(x_BLD, deterministic=deterministic)
@@ -169,8 +169,8 @@ class Attention(nn.Module):
     q_BLNH = nn.with_logical_constraint(q_BLNH, names)
     q_BLNH = attention.rotate(q_BLNH, context.turn)
     k_BLKH = attention.rotate(k_BLKH, context.turn)
-    if cache is not None:
-      cache = attention.write(cache, k_BLKH, v_BLKH, layer, context.slots_BL)
+    if kept is not None:
+      kept = attention.write(kept, k_BLKH, v_BLKH, layer, context.slots_BL)
     if context.segment_ids_BL is not None:
       out_BLNH = attention.attend_within(
         q_BLNH,
@@ -181,11 +181,12 @@ class Attention(nn.Module):
         self.config.attention,
       )
     else:
-      k_BKSH = cache.k[layer].astype(q_BLNH.dtype)
-      v_BKSH = cache.v[layer].astype(q_BLNH.dtype)
+      k_BKSH, v_BKSH = (
+        (x if layer is None else x[layer]).astype(q_BLNH.dtype) for x in kept
+      )
       out_BLNH = attention.attend(q_BLNH, k_BKSH, v_BKSH, context.mask_BLS)
     out_BLNH = nn.with_logical_constraint(out_BLNH, names)
-    return self.o(out_BLNH, deterministic=deterministic), cache
+    return self.o(out_BLNH, deterministic=deterministic), kept
 
 
 class Mlp(nn.Module):
@@ -224,6 +225,19 @@ class Context(NamedTuple):
   slots_BL: jax.Array | None = None
 
 
+class Layer(NamedTuple):
+  """What a block needs to know of its own.
+
+  Attributes:
+    number: int32, from 0; None where `kept` is of this layer alone.
+    kept: its keys and values; None without a cache, or where a loop carries
+      those of all layers.
+  """
+
+  number: jax.Array | None = None
+  kept: attention.KeysValues | None = None
+
+
 class Block(nn.Module):
   """Attention, then feed-forward, each on a normed copy of the stream."""
 
@@ -236,16 +250,24 @@ class Block(nn.Module):
     self.norm2 = RMSNorm(c.norm_eps, c.dtype)
     self.mlp = Mlp(c)
 
-  def __call__(self, carry, layer, context: Context, deterministic: bool):
-    x_BLD, cache = carry
+  def __call__(
+    self, carry, layer: Layer, context: Context, deterministic: bool
+  ):
+    x_BLD, kept = carry
+    is_carried = layer.kept is None
     names = ('batch', 'length', 'act_embed')
     x_BLD = nn.with_logical_constraint(x_BLD, names)
-    out_BLD, cache = self.attn(
-      self.norm1(x_BLD), context, layer, cache, deterministic
+    out_BLD, kept = self.attn(
+      self.norm1(x_BLD),
+      context,
+      layer.number,
+      kept if is_carried else layer.kept,
+      deterministic,
     )
     x_BLD = x_BLD + out_BLD
     x_BLD = x_BLD + self.mlp(self.norm2(x_BLD), deterministic)
-    return (nn.with_logical_constraint(x_BLD, names), cache), None
+    x_BLD = nn.with_logical_constraint(x_BLD, names)
+    return ((x_BLD, kept), None) if is_carried else ((x_BLD, None), kept)
 
 
 def _stack(config: Config) -> nn.Module:
@@ -354,7 +376,7 @@ class Llama(nn.Module):
       mask_BLS=attention.mask(positions_BL, segment_ids_BL, *keys),
       segment_ids_BL=segment_ids_BL,
     )
-    (x_BLD, _), _ = self._run(x_BLD, None, context, deterministic)
+    x_BLD, _ = self._run(x_BLD, None, context, deterministic)
     return self.norm(x_BLD)
 
   def begin(
@@ -372,9 +394,9 @@ class Llama(nn.Module):
       turn=self._turn(offsets),
       mask_BLS=attention.mask(offsets, segment_ids_BL, offsets, segment_ids_BL),
       segment_ids_BL=segment_ids_BL,
-      slots_BL=jnp.where(is_token_BL, offsets, cache.k.shape[3]),
+      slots_BL=jnp.where(is_token_BL, offsets, cache.slots),
     )
-    (x_BLD, cache), _ = self._run(x_BLD, cache, context, True)
+    x_BLD, cache = self._run(x_BLD, cache, context, True)
     return self.norm(x_BLD), cache._replace(length=length_B)
 
   def extend(
@@ -394,7 +416,7 @@ class Llama(nn.Module):
     Returns:
       Hidden states after the last norm, [B, L, D], and the longer cache.
     """
-    _, rows, _, num_slots, _ = cache.k.shape
+    rows, num_slots = len(cache.length), cache.slots
     offsets = jnp.arange(x_BLD.shape[1])
     positions_BL = cache.length[:, None] + offsets
     slots_BS = jnp.broadcast_to(jnp.arange(num_slots), (rows, num_slots))
@@ -408,7 +430,7 @@ class Llama(nn.Module):
       ),
       slots_BL=jnp.where(offsets < length_B[:, None], positions_BL, num_slots),
     )
-    (x_BLD, cache), _ = self._run(x_BLD, cache, context, True)
+    x_BLD, cache = self._run(x_BLD, cache, context, True)
     return self.norm(x_BLD), cache._replace(length=cache.length + length_B)
 
   def logits(self, h: jax.Array) -> jax.Array:
@@ -420,6 +442,27 @@ class Llama(nn.Module):
     return attention.rotary(positions_BL, c.head_dim, c.rope_theta)
 
   def _run(self, x_BLD, cache, context, deterministic):
-    layers = jnp.arange(self.config.layers)
+    """Hidden states, and the cache with what is new, if there is one."""
     x_BLD = x_BLD.astype(self.config.dtype)
-    return self.blocks((x_BLD, cache), layers, context, deterministic)
+    numbers = jnp.arange(self.config.layers)
+    if cache is None:
+      (x_BLD, _), _ = self.blocks(
+        (x_BLD, None), Layer(numbers), context, deterministic
+      )
+      return x_BLD, None
+    if len(cache.k) == 1:
+      kept = cache.k[0], cache.v[0]
+      (x_BLD, kept), _ = self.blocks(
+        (x_BLD, kept), Layer(numbers), context, deterministic
+      )
+      k, v = ((x,) for x in kept)
+    else:
+      # XLA sees that what is put together here is taken apart again.
+      kept = jnp.concatenate(cache.k), jnp.concatenate(cache.v)
+      (x_BLD, _), kept = self.blocks(
+        (x_BLD, None), Layer(kept=kept), context, deterministic
+      )
+      k, v = (
+        tuple(x[i : i + 1] for i in range(self.config.layers)) for x in kept
+      )
+    return x_BLD, cache._replace(k=k, v=v)

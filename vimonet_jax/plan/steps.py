@@ -112,9 +112,10 @@ def _served(config, step: Step, mesh: jax.sharding.Mesh):
   spec = jax.sharding.PartitionSpec
   where = spec(None, ('data', 'fsdp'), 'tensor')
 
-  def place(x, spec):
-    return jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=jax.sharding.NamedSharding(mesh, spec)
+  def place(tree, spec):
+    sharding_ = jax.sharding.NamedSharding(mesh, spec)
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding_), tree
     )
 
   return (
