@@ -262,13 +262,14 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
     'search': False,
   })  # fmt: skip
   config.annotate = _part('annotation')
+  config.serve = _part('serve')
   if arg == 'smoke':
     _make_smoke(config)
   return config
 
 
 def _part(name: str) -> ml_collections.ConfigDict:
-  """What every preset has: `benchmarks`, `annotation`."""
+  """What every preset has: `benchmarks`, `annotation`, `serve`."""
   # From wherever the program is started.
   path = pathlib.Path(__file__).with_name(f'{name}.py')
   return runpy.run_path(str(path))['get_config']()

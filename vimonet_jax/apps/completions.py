@@ -257,7 +257,7 @@ def _conversation(messages: Sequence[Any]):
   if not messages or len(messages) % 2 == 0:
     raise _wrong(
       'Expected messages of user and assistant in turn, the first and the last '
-      f"of the user, found {len(messages)} of them."
+      f'of the user, found {len(messages)} of them.'
     )
   texts: list[str] = []
   files: dict[str, tuple[uploads.File, dict[str, Any]]] = {}

@@ -127,16 +127,12 @@ def run(
     ) as together,
   ):
     print('Compiling ...', flush=True)
-    warming.warm(
-      asking, together, max_rows=settings.max_rows, sampling=preset
-    )
+    warming.warm(asking, together, max_rows=settings.max_rows, sampling=preset)
     service = Service(
       together,
       files,
       name=name,
-      weights=fingerprint.of(
-        weight_files.Lazy(model_folder.weights(folder))
-      ),
+      weights=fingerprint.of(weight_files.Lazy(model_folder.weights(folder))),
       keys=keys,
       sampling=preset,
       settings=settings,

@@ -172,12 +172,11 @@ class _Job:
   def prompt_tokens(self) -> int:
     return len(self.prompt.example['tokens'])
 
-  @property
-  def room(self) -> int:
-    """Tokens that a slot has to hold."""
-    most = self.prompt_tokens + self.asked.sampling.max_new_tokens
+  def room(self, more: int) -> int:
+    """Tokens that a slot has to hold for so many more of the answer."""
+    written = self.prompt_tokens + self.new_tokens
     # What its prompt leaves is copied as it was padded.
-    return max(most, slots.padded(self.shape))
+    return max(written + more, slots.padded(self.shape))
 
   @property
   def is_cancelled(self) -> bool:
@@ -326,7 +325,7 @@ class Scheduler:
       pieces=pieces.Pieces(self._engine.bundle.layout.tokenizer, asked.stop),
       times=[time.monotonic()],
     )
-    if job.room > self._max_length:
+    if job.room(asked.sampling.max_new_tokens) > self._max_length:
       raise TooLongError(
         f'Expected at most {self._max_length} tokens of a question, its clips '
         f'and its answer, found {job.prompt_tokens} and '
@@ -377,9 +376,10 @@ class Scheduler:
       if self._is_given_up:
         end = ClosedError('Expected to be answered, found the end.')
         return self._give_up(end, self._waiting)
-      some = self._next()
+      some: list[_Job] = []
       try:
-        if some:
+        # All for whom there is room: a step costs nearly the same for many.
+        while some := self._next():
           self._begin(some)
         if self._active:
           self._advance()
@@ -432,6 +432,9 @@ class Scheduler:
     self._tell(places, step)
 
   def _advance(self) -> None:
+    _, length = self._need(self._active.values())
+    if length > self._slots.length:
+      self._fit(self._slots.size, length)
     step = self._slots.advance(list(self._active), self._steps)
     self._tell(list(self._active), step)
 
@@ -459,8 +462,10 @@ class Scheduler:
     return [next(free) for _ in some]
 
   def _need(self, jobs: Sequence[_Job]) -> tuple[int, int]:
-    """How many slots they take, and how long ones."""
-    whole, longest = _LEAST_LENGTH, max(job.room for job in jobs)
+    """How many slots they take, and how long ones for the next steps."""
+    # The first token is drawn with the prompt.
+    longest = max(job.room(1 + self._steps) for job in jobs)
+    whole = _LEAST_LENGTH
     while whole < longest:
       whole *= 2
     length = whole * 3 // 4
