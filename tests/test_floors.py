@@ -64,7 +64,8 @@ FLOORS = (
     'annotation.clips annotation.key_frames annotation.claims '
     'annotation.contradictions annotation.prompts annotation.replies '
     'annotation.results annotation.batch_files annotate audit.watermark '
-    'audit.provenance audit.bias plan.chips plan.flops plan.traffic plan.cost '
+    'audit.signature audit.provenance audit.policy audit.privacy audit.log '
+    'audit.verify audit.bias plan.chips plan.flops plan.traffic plan.cost '
     'plan.search plan.words report card',
     'parity.work_folder parity.jax_side parity.torch_networks '
     'parity.torch_side parity.handout parity.sides parity.verdicts '
@@ -77,7 +78,7 @@ FLOORS = (
   (
     'base claim named_sources corpus importing outcome exporting suite '
     'judging captioning evaluation pipeline study comparison plan.steps '
-    'planning main',
+    'planning outputs signing main',
   ),
 )
 # Neither sees the other: `main` builds a Stage and hands it to the loop.

@@ -1,0 +1,66 @@
+"""The task `verify`: whether outputs and logs are still what they were.
+
+    python -m vimonet_jax.main --config=configs/tiny.py --task=verify \\
+        --input=FILE_OR_FOLDER --public_key=publisher.pub
+
+A sentence for each: a file or folder with a manifest, all that have one in a
+folder without, or an audit log.
+"""
+
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+
+from vimonet_jax.audit import log, provenance, signature
+
+
+def run(
+  path: str | None, public_key: str | None = None, *, secret_file: str = ''
+) -> int:
+  """Prints what has become of them.
+
+  Args:
+    path: what is verified.
+    public_key: of whom must have signed it; None for anybody, or nobody.
+    secret_file: of a log; see log.Log.
+
+  Returns:
+    0, or 1 where something is not as it was.
+
+  Raises:
+    ValueError: there is nothing to compare with.
+  """
+  if not path:
+    raise ValueError(
+      'Expected --input=FILE_OR_FOLDER that has a manifest, or an audit log, '
+      'found none; name it.'
+    )
+  has_manifest = os.path.exists(provenance.path(path))
+  if log.is_log(path) and not has_manifest:
+    verdicts = [log.verify(path, secret_file)]
+  elif has_manifest or not (inside := list(_inside(path))):
+    verdicts = [provenance.verify(path, public_key)]
+  else:
+    if public_key:
+      signature.owner(public_key)  # A wrong one is wrong for all of them.
+    verdicts = [_verdict(x, public_key) for x in inside]
+  for verdict in verdicts:
+    stream = sys.stdout if verdict.is_intact else sys.stderr
+    print(verdict.sentence, *verdict.inputs, sep='\n  ', file=stream)
+  return int(not all(verdict.is_intact for verdict in verdicts))
+
+
+def _verdict(manifest: str, public_key: str | None) -> provenance.Verdict:
+  """As provenance.verify, where one that is damaged does not hide others."""
+  try:
+    return provenance.verify(manifest, public_key)
+  except ValueError as error:
+    return provenance.Verdict(False, str(error))
+
+
+def _inside(path: str) -> Iterator[str]:
+  """Manifests in a folder, in order."""
+  for found in sorted(pathlib.Path(path).rglob(f'*{provenance.NAME}')):
+    if provenance.is_manifest(str(found)):
+      yield str(found)
