@@ -73,6 +73,7 @@ def run(
   seed: int = 0,
   quantize: str = '',
   max_rows: int = 64,
+  motion_only: bool = False,
 ) -> int:
   """Answers what has no answer yet.
 
@@ -84,6 +85,7 @@ def run(
     seed: of the draws, likewise.
     quantize: the decoder's kernels, for less memory; see engine.Engine.load.
     max_rows: how many are answered at the same time.
+    motion_only: does not answer about videos; see audit/privacy.py.
 
   Returns:
     0, or 1 where some could not be answered.
@@ -109,7 +111,9 @@ def run(
     ahead = _AHEAD * max_rows
     asking = engine.Engine.load(folder, quantize=quantize)
     read = functools.lru_cache(maxsize=4)(
-      functools.partial(inputs.read, bundle.model.video)
+      functools.partial(
+        inputs.read, bundle.model.video, motion_only=motion_only
+      )
     )
     with (
       open(output, 'a', encoding='utf-8') as f,

@@ -31,6 +31,7 @@ def run(
   sampling: str = 'greedy',
   seed: int = 0,
   quantize: str = '',
+  motion_only: bool = False,
 ) -> int:
   """Answers one question, or all that the user types.
 
@@ -44,6 +45,7 @@ def run(
     sampling: one of generate.PRESETS.
     seed: of what is drawn.
     quantize: the decoder's kernels, for less memory; see engine.Engine.load.
+    motion_only: refuses videos; see audit/privacy.py.
 
   Returns:
     The exit code: 0, or 1 after one sentence that says what is wrong.
@@ -66,7 +68,13 @@ def run(
     # Files come before weights, which can take minutes to load.
     tower = model_folder.read(folder).model.video
     record, notes = inputs.read(
-      tower, motion=motion, video=video, fps=fps, up=up, unit=unit
+      tower,
+      motion=motion,
+      video=video,
+      fps=fps,
+      up=up,
+      unit=unit,
+      motion_only=motion_only,
     )
     for note in notes:
       _say(note)

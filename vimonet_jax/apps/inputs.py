@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vimonet_jax.audit import privacy
 from vimonet_jax.data import records
 from vimonet_jax.data import video as videos
 from vimonet_jax.models import clip_video
@@ -35,6 +36,7 @@ def read(
   fps: float | None = None,
   up: str | None = None,
   unit: str | None = None,
+  motion_only: bool = False,
 ) -> Given:
   """Reads files as a model does.
 
@@ -43,11 +45,15 @@ def read(
     motion: a file for motion.readers, of which the first 9.8 seconds are read.
     video: a video or a folder of images, for data.video.
     fps, up, unit: of the motion file, where it does not say; see readers.read.
+    motion_only: refuses a video before a file is opened; see audit/privacy.py.
 
   Raises:
-    ValueError: a file is not what it should be.
+    ValueError: a file is not what it should be, or must not be looked at
+      (privacy.RefusedError).
     OSError: it cannot be read.
   """
+  if video:
+    privacy.check('video', motion_only=motion_only)
   clip, notes, frames = None, [], None
   if motion:
     clip, found = _read_motion(motion, fps=fps, up=up, unit=unit)
