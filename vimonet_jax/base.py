@@ -18,6 +18,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from vimonet_jax.audit import provenance
 from vimonet_jax.convert import source_config
 from vimonet_jax.models import lora, vimonet
 
@@ -30,7 +31,7 @@ PARTS = (
   'motion_translator',
 )
 _FILE = 'weights.json'
-_BESIDE = ('tokenizer.model', 'statistics.npz')
+_BESIDE = ('tokenizer.model', 'statistics.npz', provenance.NAME)
 # What decides how a network runs and not what it is.
 _FREE = (
   'lora',
