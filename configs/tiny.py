@@ -263,13 +263,14 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   })  # fmt: skip
   config.annotate = _part('annotation')
   config.serve = _part('serve')
+  config.update(_part('trust'))
   if arg == 'smoke':
     _make_smoke(config)
   return config
 
 
 def _part(name: str) -> ml_collections.ConfigDict:
-  """What every preset has: `benchmarks`, `annotation`, `serve`."""
+  """What every preset has in a file of its own, beside this one."""
   # From wherever the program is started.
   path = pathlib.Path(__file__).with_name(f'{name}.py')
   return runpy.run_path(str(path))['get_config']()

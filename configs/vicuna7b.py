@@ -80,7 +80,7 @@ def _stage(steps, trainable, learning_rates, mixes, **changes):
 
 
 def _part(name: str) -> ml_collections.ConfigDict:
-  """What every preset has: `benchmarks`, `annotation`, `serve`."""
+  """What every preset has in a file of its own, beside this one."""
   # From wherever the program is started.
   path = pathlib.Path(__file__).with_name(f'{name}.py')
   return runpy.run_path(str(path))['get_config']()
@@ -274,6 +274,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   })  # fmt: skip
   config.annotate = _part('annotation')
   config.serve = _part('serve')
+  config.update(_part('trust'))
   if arg == 'motion':
     config.eval.corruptions = ()
   return config

@@ -16,6 +16,8 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from vimonet_jax import outputs, signing
+
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Configuration, e.g. configs/tiny.py or configs/tiny.py:smoke'
 )
@@ -32,7 +34,10 @@ _INPUT = flags.DEFINE_string(
   'input',
   None,
   'features: a motion file, or a folder that has some. answer: questions, a '
-  'JSON line each.',
+  'JSON line each. verify: a file or folder with a manifest.',
+)
+_PUBLIC_KEY = flags.DEFINE_string(
+  'public_key', None, 'verify: the public key of whom you trust, a .pub file.'
 )
 _ANIMATE = flags.DEFINE_bool('animate', False, 'features: draw GIFs, too.')
 _OUTPUT = flags.DEFINE_string(
@@ -114,6 +119,7 @@ def _report(config, workdir: str) -> int:
 
 def _chat(config, workdir: str) -> int:
   from vimonet_jax.apps import chat
+  from vimonet_jax.audit import privacy
 
   return chat.run(
     workdir,
@@ -126,12 +132,14 @@ def _chat(config, workdir: str) -> int:
     sampling=_SAMPLING.value,
     seed=config.seed,
     quantize=config.get('eval', {}).get('quantize', ''),
+    motion_only=privacy.is_motion_only(config),
   )
 
 
 def _answer(config, workdir: str) -> int:
   from vimonet_jax import compiled
   from vimonet_jax.apps import answer
+  from vimonet_jax.audit import privacy
 
   compiled.keep(workdir)
   return answer.run(
@@ -142,6 +150,7 @@ def _answer(config, workdir: str) -> int:
     seed=config.seed,
     quantize=config.get('eval', {}).get('quantize', ''),
     max_rows=config.eval.rows,
+    motion_only=privacy.is_motion_only(config),
   )
 
 
@@ -235,6 +244,17 @@ def _annotate(config, workdir: str) -> int:
   )
 
 
+def _verify(config, workdir: str) -> int:
+  from vimonet_jax.audit import verify
+
+  del workdir  # What is verified may come from anywhere.
+  return verify.run(
+    _INPUT.value,
+    _PUBLIC_KEY.value,
+    secret_file=config.get('log', {}).get('secret_file', ''),
+  )
+
+
 TASKS = {
   'pipeline': _pipeline,
   'eval': _eval,
@@ -252,6 +272,7 @@ TASKS = {
   'plan': _plan,
   'annotate': _annotate,
   'study': _study,
+  'verify': _verify,
 }
 
 
@@ -267,11 +288,15 @@ _OF_PATHS = (
 _TOGETHER = ('pipeline', 'eval', 'report')
 
 
-def _join(task: str) -> None:
-  """Meets the other processes, if the launcher says that there are some."""
+def _join(task: str) -> bool:
+  """Meets the other processes, if the launcher says that there are some.
+
+  Returns:
+    whether there are.
+  """
   address = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   if not _DISTRIBUTED.value and address == (None, None, None):
-    return
+    return False
   if task not in _TOGETHER:
     raise ValueError(
       f'Expected --task={task} in one process, found flags for several; start '
@@ -280,6 +305,7 @@ def _join(task: str) -> None:
   from vimonet_jax import cluster
 
   cluster.join(*address)
+  return True
 
 
 def _check_folder(flag: str, path: str) -> None:
@@ -339,8 +365,14 @@ def main(argv: list[str]) -> int:
       _check_folder('--workdir', workdir)
       if task not in _TO_A_FILE:
         _check_folder('--output', _OUTPUT.value or '')
-      _join(task)
-      return TASKS[task](config, workdir)
+      command = outputs.Command(
+        task, config, workdir, _INPUT.value or _SOURCE.value, _OUTPUT.value
+      )
+      is_joined = _join(task)
+      with signing.signed(
+        command, is_resumed=task in _RESUMED, is_joined=is_joined
+      ):
+        return TASKS[task](config, workdir)
   except KeyboardInterrupt:
     how = 'goes on from here' if task in _RESUMED else 'starts anew'
     print(f'\nStopped; the same command {how}.', file=sys.stderr)
