@@ -132,6 +132,7 @@ def test_a_run_has_a_chain_from_its_scores_to_its_data(run, tmp_path):
   (data,) = scores['chain'][answers['manifest']]['made_from']
   assert data['path'] == '../data/vimos/synthetic/1.0.0'
   told = scores['chain'][data['manifest']]
+  assert told['is_of_this_command']
   assert told['what'] == 'a dataset'
   assert told['data'] == {'version': '1.0.0', 'seed': 3}
 

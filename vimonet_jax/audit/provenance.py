@@ -54,7 +54,9 @@ _UNSIGNED = (
   'and this as well'
 )
 # Keys of an input's manifest that go into `chain`.
-_IN_CHAIN = ('what', 'date', 'weights', 'data', 'made_from')
+_IN_CHAIN = (
+  'what', 'is_of_this_command', 'date', 'weights', 'data', 'made_from',
+)  # fmt: skip
 _READERS = 4  # Files whose digests are made at the same time.
 
 State = Mapping[str, tuple[int, int, int]]
