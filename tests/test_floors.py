@@ -73,7 +73,8 @@ FLOORS = (
   ),
   (
     'apps.inputs apps.confined apps.uploads apps.show apps.chat apps.answer '
-    'apps.features apps.demo apps.completions apps.serve apps.monitor',
+    'apps.features apps.demo apps.completions apps.service apps.serve '
+    'apps.monitor',
   ),
   (
     'base claim named_sources corpus importing outcome exporting suite '

@@ -258,7 +258,11 @@ def test_the_environment_may_name_the_key(run, tmp_path, monkeypatch):
 
 
 def test_every_task_that_leaves_something_is_in_the_table():
-  assert set(main.TASKS) - set(outputs._TASKS) == {'chat', 'verify'}
+  assert set(main.TASKS) - set(outputs._TASKS) == {
+    'chat',
+    'serve',
+    'verify',
+  }
 
 
 def test_weights_may_be_converted_again_into_a_folder_with_a_manifest(tmp_path):

@@ -159,12 +159,7 @@ def _serve(config, workdir: str) -> int:
   from vimonet_jax.apps import serve
 
   compiled.keep(workdir)
-  return serve.run(
-    workdir,
-    serve.Settings(**config.get('serve', {})),
-    sampling=_SAMPLING.value,
-    quantize=config.get('eval', {}).get('quantize', ''),
-  )
+  return serve.run(config, workdir, sampling=_SAMPLING.value)
 
 
 def _show(config, workdir: str) -> int:

@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 
 from vimonet_jax.apps import inputs
+from vimonet_jax.audit import log, policy
 from vimonet_jax.data import records
 from vimonet_jax.infer import engine, generate, scheduler
 from vimonet_jax.synthetic import world
@@ -30,7 +31,7 @@ from vimonet_jax.synthetic import world
 openai = pytest.importorskip('openai', reason="needs '.[test]'")
 uvicorn = pytest.importorskip('uvicorn', reason="needs '.[serve]'")
 # It needs what was looked for above.
-from vimonet_jax.apps import serve, uploads  # noqa: E402
+from vimonet_jax.apps import serve, service, uploads  # noqa: E402
 
 SHORT = generate.Sampling(max_new_tokens=8)
 QUESTION = 'What is done?'
@@ -56,14 +57,14 @@ class Started:
   Attributes:
     url: of it.
     together: who answers there.
-    service: what answers.
+    served: what answers.
   """
 
-  def __init__(self, together, service):
-    self.together, self.service = together, service
+  def __init__(self, together, served):
+    self.together, self.served = together, served
     listening = socket.create_server(('127.0.0.1', 0))
     self.url = f'http://127.0.0.1:{listening.getsockname()[1]}'
-    config = uvicorn.Config(service.app(), log_level='error')
+    config = uvicorn.Config(served.app(), log_level='error')
     self._server = uvicorn.Server(config)
     self._thread = threading.Thread(
       target=self._server.run, args=([listening],), daemon=True
@@ -88,27 +89,17 @@ def start(asking, files):
   """Starts servers, which are ended after the test."""
   with contextlib.ExitStack() as ends:
 
-    def start_one(keys=frozenset(), sampling=SHORT, steps=4, **settings):
-      settings = serve.Settings(**{'max_rows': 8, 'max_length': 512} | settings)
+    def start_one(steps=4, limits=service.Limits(), waiting=99, **offer):
       together = ends.enter_context(
         scheduler.Scheduler(
-          asking,
-          max_rows=settings.max_rows,
-          max_length=settings.max_length,
-          max_waiting=settings.max_waiting,
-          steps=steps,
+          asking, max_rows=8, max_length=512, max_waiting=waiting, steps=steps
         )
       )
-      service = serve.Service(
-        together,
-        files,
-        name='tiny',
-        weights='f00',
-        keys=keys,
-        sampling=sampling,
-        settings=settings,
+      offer = service.Offer(
+        **{'name': 'tiny', 'weights': 'f00', 'sampling': SHORT} | offer
       )
-      started = Started(together, service)
+      served = service.Service(offer, together, files, limits)
+      started = Started(together, served)
       ends.callback(started.join)
       ends.callback(started.end)
       return started
@@ -248,7 +239,7 @@ def test_many_clients_get_their_own_answers(asking, start):
 
   with concurrent.futures.ThreadPoolExecutor(16) as pool:
     assert all(pool.map(ask, range(16)))
-  assert server.service.answered == 48
+  assert server.served.answered == 48
 
 
 def test_a_clip_that_comes_again_is_not_read_again(start, files, monkeypatch):
@@ -274,7 +265,7 @@ def test_a_clip_that_comes_again_is_not_read_again(start, files, monkeypatch):
 
 
 def test_only_who_has_a_key_is_let_in(start):
-  keys = frozenset(map(serve._digest, ('one', 'two')))
+  keys = frozenset(map(service.digest, ('one', 'two')))
   server = start(keys=keys)
   assert _text(_ask(server.client('two'), QUESTION))
   assert server.client('one').models.list().data[0].id == 'tiny'
@@ -303,7 +294,7 @@ def test_only_who_has_a_key_is_let_in(start):
   ],
 )
 def test_what_is_no_request_is_refused_in_a_sentence(start, body, status, said):
-  server = start(max_body_mb=1)
+  server = start(limits=service.Limits(max_body_mb=1))
   found, answer = _post(server.url, body)
   assert found == status
   assert said in answer['error']['message']
@@ -325,17 +316,17 @@ def test_files_that_are_none_are_refused(start):
 
 
 def test_too_long_and_too_many_are_refused(start):
-  server = start(max_rows=1, max_waiting=1, steps=1, max_length=256)
+  server = start(waiting=1)
   client = server.client()
-  with pytest.raises(openai.BadRequestError, match='at most 256 tok') as raised:
-    _ask(client, QUESTION, max_tokens=250)
+  with pytest.raises(openai.BadRequestError, match='at most 512 tok') as raised:
+    _ask(client, QUESTION, max_tokens=510)
   assert raised.value.code == 'context_length_exceeded'
   with pytest.raises(openai.RateLimitError, match='too many wait'):
     _ask(client, QUESTION, n=2)
 
 
 def test_requests_that_come_too_slowly_are_not_waited_for(start):
-  server = start(receive_s=0.3)
+  server = start(limits=service.Limits(receive_s=0.3))
   host, port = server.url.removeprefix('http://').split(':')
   with socket.create_connection((host, int(port))) as slow:
     slow.sendall(
@@ -383,7 +374,7 @@ def test_nothing_is_written_for_who_has_gone(start, is_streamed, monkeypatch):
     assert server.together.load().active
   assert _is_idle(server.together)
   assert len(steps) < 100
-  assert server.service.answered == 0
+  assert server.served.answered == 0
   # It would have been longer.
   fields = {'max_tokens': 400, 'temperature': 2.0, 'seed': 3}
   whole = _ask(server.client(), QUESTION, **fields)
@@ -418,6 +409,57 @@ def test_a_failure_is_told_without_its_details(start, asking, monkeypatch):
   assert 'secret' not in str(got.value)
   monkeypatch.setattr(asking, 'call', call)
   assert _text(_ask(server.client(), QUESTION))
+
+
+def test_the_policy_is_shown_and_has_to_be_accepted_where_that_is_asked(start):
+  required = policy.Policy('Be kind.', 'v1', True)
+  server = start(policy=required)
+  with urllib.request.urlopen(f'{server.url}/v1/policy') as answer:
+    assert json.loads(answer.read()) == required._asdict()
+  with pytest.raises(openai.PermissionDeniedError, match='version v1') as got:
+    _ask(server.client(), QUESTION)
+  assert got.value.code == 'policy_not_accepted'
+  accepted = {policy.HEADER: 'v1'}
+  assert _text(_ask(server.client(), QUESTION, extra_headers=accepted))
+
+
+def test_requests_are_written_down_without_what_was_shown(start, tmp_path):
+  secret, path = tmp_path / 'secret', tmp_path / 'log.jsonl'
+  secret.write_bytes(bytes(32))
+  with log.Log(str(path), str(secret)) as written:
+    server = start(log=written, keys=frozenset([service.digest('one')]))
+    client = server.client('one')
+    found = _ask(client, [_part('motion', _motion(0), 'npy')])
+    list(_ask(client, QUESTION, stream=True))
+    with pytest.raises(openai.BadRequestError):
+      _ask(client, [_part('video', b'no video', 'mp4')])
+    with pytest.raises(openai.AuthenticationError):
+      _ask(server.client('two'), QUESTION)
+    lines = [json.loads(x) for x in path.read_text().splitlines()]
+  assert [x['outcome'] for x in lines[:2]] == [
+    found.choices[0].finish_reason, lines[1]['outcome']
+  ]  # fmt: skip
+  assert [x['outcome'] for x in lines[2:]] == ['invalid_media', 'invalid_api_key']
+  assert lines[0]['request'] == found.id
+  assert lines[0]['answer_characters'] == len(_text(found))
+  (medium,) = lines[0]['media']
+  assert medium['kind'] == 'motion'
+  assert medium['duration_s'] == len(_clip(0).motion) / 20
+  assert lines[0]['who'] == lines[1]['who'] != lines[3]['who']
+  assert log.verify(str(path), str(secret)).is_intact
+
+
+def test_where_nothing_can_be_written_down_nothing_is_answered(start):
+  class Full:
+    keyed = staticmethod(lambda data: '')
+
+    def add(self, **entry):
+      raise OSError('No space left on device')
+
+  server = start(log=Full())
+  with pytest.raises(openai.InternalServerError, match='failure of the'):
+    _ask(server.client(), QUESTION)
+  assert server.served.answered == 0
 
 
 def test_prometheus_is_told_what_was_done(start):
