@@ -1,4 +1,5 @@
 import re
+import time
 
 import numpy as np
 import pytest
@@ -290,6 +291,48 @@ def test_damage_is_told_in_a_sentence(damage, message):
     bvh.parse(damaged)
   assert str(error.value).startswith('expected')
   assert str(error.value).endswith('.')
+
+
+def _nested(joints):
+  return 'HIERARCHY\nROOT a\n{\n' + 'JOINT b\n{\n' * joints
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    (f'{_nested(20_000)}\nMOTION', 'at most 1000 joints, found more'),
+    # Each blank line once began a search through all that follow.
+    ('HIERARCHY' + '\n' * 100_000, 'found the end of the file'),
+    ('HIERARCHY\n' + 'x' * 10**6 + '\nMOTION\n', "found '(x{60})';"),
+    (
+      f'HIERARCHY\nROOT a\n{{\nCHANNELS 1 {"x" * 999}\n}}\nMOTION',
+      'found 1 x{58};',
+    ),
+  ],
+)
+def test_what_is_far_too_much_is_told_at_once_and_in_short(text, message):
+  start = time.process_time()
+  with pytest.raises(ValueError, match=message) as error:
+    bvh.parse(text)
+  assert time.process_time() - start < 2
+  assert len(str(error.value)) < 300
+
+
+def test_a_number_of_frames_is_not_believed():
+  text = _bvh(np.zeros((4, 3)), _rotations(4))
+  for number, message in (
+    ('9' * 12, 'expected 9{12} frames of 69 numbers, found 4.0 frames'),
+    ('9' * 9999, "below MOTION, found 'Frames: 9+'"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      bvh.parse(text.replace('Frames: 4', f'Frames: {number}'))
+
+
+def test_names_that_fit_nobody_are_told_in_short(read):
+  names = [f'{j}{"x" * 999}' for j in range(skeleton.NUM_JOINTS)]
+  with pytest.raises(ValueError, match='found no pelvis, .* among') as error:
+    read(_bvh(np.zeros((2, 3)), _rotations(2), names=names))
+  assert len(str(error.value)) < 2000
 
 
 def test_a_frame_time_of_zero_is_no_frame_rate(read):

@@ -41,6 +41,10 @@ _SIDED = (
   re.compile(r'(?P<part>.+)[ _.-](?P<side>[lLrR])((?i:eft|ight))?$'),
 )
 _CHANNEL = re.compile('[XYZ](position|rotation)')
+# Bodies with fingers and faces have a few hundred, their end sites included.
+_MOST_JOINTS = 1000
+# What is shown of a file's own words.
+_WORDS, _NAMES = 60, 80
 _AXES = {'X': (1.0, 0.0, 0.0), 'Y': (0.0, 1.0, 0.0), 'Z': (0.0, 0.0, 1.0)}
 # How far up the trunk SMPL's spine joints are, pelvis to neck.
 _SPINE = ('spine1', 'spine2', 'spine3')
@@ -115,7 +119,9 @@ def parse(text: str) -> Recording:
       'expected a BVH file, which begins with HIERARCHY, found '
       f'{text[:20].strip()!r}; export the motion as BVH again.'
     )
-  tree, *motions = re.split(r'^\s*MOTION\b', text, maxsplit=1, flags=re.M)
+  tree, *motions = re.split(
+    r'^[^\S\n]*MOTION\b', text, maxsplit=1, flags=re.M
+  )
   if not motions:
     raise ValueError(
       'expected a MOTION section behind the HIERARCHY, found the end of the '
@@ -130,7 +136,7 @@ def parse(text: str) -> Recording:
       'export the file again, with its motion.'
     )
   head = re.match(
-    r'\s*Frames:\s*(?P<frames>\d+)\s*Frame\s+Time:\s*(?P<time>\S+)', motion
+    r'\s*Frames:\s*(?P<frames>\d{1,12})\s*Frame\s+Time:\s*(?P<time>\S+)', motion
   )
   if head is None:
     raise ValueError(
@@ -198,13 +204,19 @@ class _Node:
 def _parse_tree(text: str) -> list[_Node]:
   """The joints and end sites of the HIERARCHY section, in their order."""
   nodes, open_nodes = [], [-1]
-  for line in re.sub(r'([{}])', r'\n\1\n', text).splitlines():
+  for found in re.finditer(r'[{}]|[^{}\n]+', text):
+    line = found[0]
     word, *rest = line.split() or ['']
     if word in ('ROOT', 'JOINT', 'End'):
+      if len(nodes) == _MOST_JOINTS:
+        raise ValueError(
+          f'expected a body of at most {_MOST_JOINTS} joints, found more; '
+          'export the body alone.'
+        )
       if word == 'ROOT' and nodes:
         raise ValueError(
-          f'expected one body, found a second ROOT ({" ".join(rest)}); save '
-          'each body in a file of its own.'
+          'expected one body, found a second ROOT '
+          f'({" ".join(rest)[:_WORDS]}); save each body in a file of its own.'
         )
       name = '' if word == 'End' else ' '.join(rest)
       nodes.append(_Node(name, open_nodes[-1], np.zeros(3)))
@@ -219,12 +231,12 @@ def _parse_tree(text: str) -> list[_Node]:
       if not all(map(_CHANNEL.fullmatch, nodes[-1].channels)):
         raise ValueError(
           'expected channels such as Xposition and Zrotation, found '
-          f'{" ".join(rest)}; export the motion as plain BVH.'
+          f'{" ".join(rest)[:_WORDS]}; export the motion as plain BVH.'
         )
     elif word not in ('', 'HIERARCHY'):
       raise ValueError(
-        f'expected ROOT, JOINT, OFFSET or CHANNELS, found {line.strip()!r}; '
-        'the file is damaged, export it again.'
+        'expected ROOT, JOINT, OFFSET or CHANNELS, found '
+        f'{line.strip()[:_WORDS]!r}; the file is damaged, export it again.'
       )
   if len(open_nodes) > 1 or not nodes:
     raise ValueError(
@@ -240,8 +252,8 @@ def _numbers(words: list[str]) -> np.ndarray:
     return np.array(words, np.float64)
   except ValueError as e:
     raise ValueError(
-      f'expected numbers, found {str(e).rpartition(": ")[2]}; the file is '
-      'damaged, export it again.'
+      f'expected numbers, found {str(e).rpartition(": ")[2][:_WORDS]}; the '
+      'file is damaged, export it again.'
     ) from None
 
 
@@ -311,10 +323,12 @@ def _weights(recording: Recording, rest_K3: np.ndarray) -> np.ndarray:
     name for name in skeleton.NAMES if name not in found and name not in derived
   ]
   if missing:
+    names = [name[:_WORDS] for name in recording.names if name]
+    names = names[:_NAMES] + ['...'] * (len(names) > _NAMES)
     raise ValueError(
       f'expected the joints of a human body, found no {", ".join(missing)} '
-      f'among {", ".join(n for n in recording.names if n)}; name the joints '
-      'as Mixamo (LeftForeArm) or SMPL (left_elbow) do.'
+      f'among {", ".join(names)}; name the joints as Mixamo (LeftForeArm) or '
+      'SMPL (left_elbow) do.'
     )
   weights_JK = np.zeros((skeleton.NUM_JOINTS, len(recording.names)))
   for name, k in found.items():
