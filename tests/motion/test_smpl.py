@@ -1,4 +1,6 @@
+import io
 import pathlib
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -257,3 +259,51 @@ def test_normalised_features_are_refused_and_soft_contacts_are_not(
     smpl.from_features(soft)
   with pytest.raises(ValueError, match='legs of 8. m'):
     smpl.from_features(np.where(np.arange(263) < 259, 100, 1) * published)
+
+
+def test_what_unpacks_to_more_than_a_motion_is_not_unpacked(tmp_path):
+  path = tmp_path / 'a.npz'
+  zeros = io.BytesIO()
+  head = {'descr': '<f8', 'fortran_order': False, 'shape': (2**26 + 1,)}
+  np.lib.format.write_array_header_1_0(zeros, head)
+  with (
+    zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as packed,
+    packed.open('joints.npy', 'w') as member,
+  ):
+    member.write(zeros.getvalue())
+    for _ in range(2**9):
+      member.write(bytes(2**20))
+    member.write(bytes(8))
+  assert path.stat().st_size < 2**22
+  tracemalloc.start()
+  with pytest.raises(ValueError, match='512 MiB in all, found 1 of 512 MiB'):
+    smpl.load(path)
+  assert tracemalloc.get_traced_memory()[1] < 2**20
+  tracemalloc.stop()
+
+
+def test_many_arrays_are_no_motion(tmp_path):
+  path = tmp_path / 'a.npz'
+  np.savez(path, **{f'a{i}': np.zeros(1) for i in range(1001)})
+  with pytest.raises(ValueError, match='at most 1000 arrays .* found 1001 of'):
+    smpl.load(path)
+
+
+@pytest.mark.parametrize('suffix', ['.npy', '.npz'])
+def test_a_shape_that_no_memory_has_is_told(tmp_path, suffix):
+  claimed = io.BytesIO()
+  head = {'descr': '<f8', 'fortran_order': False, 'shape': (10**13, 22, 3)}
+  np.lib.format.write_array_header_1_0(claimed, head)
+  path = tmp_path / f'a{suffix}'
+  if suffix == '.npy':
+    path.write_bytes(claimed.getvalue())
+  else:
+    with zipfile.ZipFile(path, 'w') as packed:
+      packed.writestr('joints.npy', claimed.getvalue())
+  with pytest.raises(ValueError, match='arrays fit into memory, found larger'):
+    smpl.load(path)
+
+
+def test_poses_without_frames_have_no_joints():
+  arrays = {'poses': np.zeros((0, 66)), 'trans': np.zeros((0, 3))}
+  assert smpl.from_poses(arrays).joints_TJ3.shape == (0, 22, 3)

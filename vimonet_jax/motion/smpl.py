@@ -9,6 +9,7 @@ bones `features.uniform_skeleton` gives to everyone anyway.
 
 import dataclasses
 import os
+import zipfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -32,6 +33,9 @@ REST_OFFSETS_J3[_ARMS] = (
 _FPS_KEYS = ('mocap_framerate', 'mocap_frame_rate', 'fps')
 _POSE_COLUMNS = 3 * skeleton.NUM_JOINTS
 _LEG = [skeleton.INDEX[f'left_{name}'] for name in ('hip', 'knee', 'ankle')]
+# Of all arrays: half an hour of SMPL-H at 120 fps. Zeros can be packed to a
+# thousandth, so a file's own size says little.
+_MOST_BYTES, _MOST_ARRAYS = 2**29, 1000
 _FEATURES_LEG_M = (0.65, 1.0)  # 0.82 for everyone, unless a network drew it
 
 
@@ -85,6 +89,8 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
       f'expected a NumPy file, found one that begins with {start!r}; save the '
       'motion with np.save or np.savez.'
     )
+  if start.startswith(b'PK'):
+    _check_members(path)
   arrays, pickled = {}, False
   try:
     loaded = np.load(path, allow_pickle=False)
@@ -98,6 +104,12 @@ def load(path: str | os.PathLike) -> dict[str, np.ndarray]:
           if 'pickle' not in str(e):
             raise
           pickled = True
+  except MemoryError as e:
+    raise ValueError(
+      'expected a NumPy file whose arrays fit into memory, found larger ones '
+      f'in {os.path.getsize(path)} bytes; cut the motion, or save it again if '
+      'its head is damaged.'
+    ) from e
   except Exception as e:  # of a damaged file: zip's, zlib's, even Python's own
     pickled = 'pickle' in str(e)
     if not pickled:
@@ -137,7 +149,7 @@ def from_poses(
   check_poses(arrays)
   poses, trans = arrays['poses'], arrays['trans']
   rotations_TJ4 = skeleton.quat_from_rotation_vector(
-    poses[:, :_POSE_COLUMNS].reshape(-1, skeleton.NUM_JOINTS, 3)
+    poses[:, :_POSE_COLUMNS].reshape(len(poses), skeleton.NUM_JOINTS, 3)
   )
   root_T3, offsets_J3, notes = trans, REST_OFFSETS_J3, ()
   if rest_J3 is None:
@@ -207,6 +219,25 @@ def from_features(features_TF: np.ndarray) -> Clip:
     features=np.asarray(features_TF, np.float32),
     notes=('HumanML3D features, used as they are.',),
   )  # fmt: skip
+
+
+def _check_members(path: str | os.PathLike) -> None:
+  """Raises where an .npz would unpack to more than a motion, before it does.
+
+  What zip says of a member's size holds: unpacking ends there.
+  """
+  try:
+    with zipfile.ZipFile(path) as packed:
+      members = packed.infolist()
+  except zipfile.BadZipFile:  # As `load` says in its own words.
+    return
+  size = sum(member.file_size for member in members)
+  if len(members) > _MOST_ARRAYS or size > _MOST_BYTES:
+    raise ValueError(
+      f'expected at most {_MOST_ARRAYS} arrays of {_MOST_BYTES >> 20} MiB in '
+      f'all, found {len(members)} of {size / 2**20:.5g} MiB; save the motion '
+      'alone, and cut it where it is longer.'
+    )
 
 
 def _choose(arrays: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray]:
