@@ -1,5 +1,6 @@
 import dataclasses
 import fractions
+import socket
 
 import numpy as np
 import pytest
@@ -272,3 +273,39 @@ def test_only_what_is_needed_is_decoded(tmp_path):
   assert sum(part.last + 1 - part.first for part in parts) < 18
   # From one key frame there is nothing to pass over.
   assert video_file._parts(packets, [0, 3, 11]) == []
+
+
+def _playlist(name):
+  return f'#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{name}\n#EXT-X-ENDLIST'
+
+
+def test_a_file_that_names_others_opens_none_of_them(tmp_path):
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    server.settimeout(0.2)
+    address = f'http://127.0.0.1:{server.getsockname()[1]}/a.ts'
+    other = _write(tmp_path / 'other.ts', kind='mpegts')
+    for text in (
+      f"ffconcat version 1.0\nfile '{other.name}'\n",
+      "ffconcat version 1.0\nfile '/etc/passwd'\n",
+      f"ffconcat version 1.0\nfile '{address}'\n",
+      _playlist(other.name),
+      _playlist('/etc/passwd'),
+      _playlist(address),
+      f'v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\n'
+      f't=0 0\nm=video 5004 RTP/AVP 96\na=control:{address}\n',
+    ):
+      path = tmp_path / 'a.mp4'
+      path.write_text(text)
+      with pytest.raises(video_file.VideoFileError, match='something else by'):
+        video_file.scan(path)
+    with pytest.raises(TimeoutError):
+      server.accept()
+
+
+def test_a_picture_larger_than_any_video_has_is_not_made_room_for(
+  tmp_path, monkeypatch
+):
+  path = _write(tmp_path / 'a.mp4', **H264)
+  monkeypatch.setattr(video_file, '_MOST_PIXELS', 64 * 48 - 1)
+  with pytest.raises(video_file.VideoFileError, match='expected a whole video'):
+    video_file.decode_in_order(path, [0], FRAMES, np.copy)

@@ -32,6 +32,15 @@ _CODECS = ('h264', 'hevc', 'vp9', 'av1')
 # Which say when a frame is shown, as AVI does not, and find a key frame.
 _CONTAINERS = ('mov,mp4,m4a,3gp,3g2,mj2', 'matroska,webm')
 
+# What may be in a file, whatever it is called. Others are playlists, that name
+# files and addresses which FFmpeg would read, and ways to draw text.
+_FORMATS = (
+  'mov', 'matroska', 'avi', 'gif', 'mpegts', 'mpeg', 'mpegvideo', 'h264',
+  'hevc', 'm4v', 'flv', 'asf', 'ogg', 'ivf',
+)  # fmt: skip
+# Of a picture, which files can say of themselves; those of 8K have 33 million.
+_MOST_PIXELS = 2**26
+
 
 class VideoFileError(ValueError):
   """A file that is not the video it should be; says what to do."""
@@ -82,7 +91,11 @@ def opened(path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
       'give a folder of images.'
     ) from e
   try:
-    with av.open(os.fspath(path)) as container:
+    options = {
+      'format_whitelist': ','.join(_FORMATS),
+      'protocol_whitelist': 'file',
+    }
+    with av.open(os.fspath(path), options=options) as container:
       streams = [
         stream
         for stream in container.streams.video
@@ -95,6 +108,7 @@ def opened(path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
           f'{path}: expected a video, found only '
           f'{", ".join(sorted(found)) or "an empty file"}; give another file.'
         )
+      streams[0].codec_context.options = {'max_pixels': str(_MOST_PIXELS)}
       streams[0].thread_type = 'AUTO'
       yield container, streams[0]
   except (av.error.FFmpegError, EOFError) as e:
