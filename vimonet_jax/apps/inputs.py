@@ -1,15 +1,20 @@
-"""Files of a motion and a video that people give, as a record to ask about."""
+"""Files of a motion and a video that people give, as a record to ask about.
+
+JAX is not imported here, so that processes which only read start at once.
+"""
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vimonet_jax.audit import privacy
 from vimonet_jax.data import records
 from vimonet_jax.data import video as videos
-from vimonet_jax.models import clip_video
 from vimonet_jax.motion import features, readers
+
+if TYPE_CHECKING:
+  from vimonet_jax.models import clip_video
 
 # HumanML3D cuts its clips, which last ten seconds at most, before it computes
 # features: somebody's stairs after a minute must not move the floor.
@@ -29,7 +34,7 @@ class Given(NamedTuple):
 
 
 def read(
-  tower: clip_video.Config,
+  tower: 'clip_video.Config',
   *,
   motion: str | None = None,
   video: str | None = None,
