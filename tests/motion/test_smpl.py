@@ -307,3 +307,10 @@ def test_a_shape_that_no_memory_has_is_told(tmp_path, suffix):
 def test_poses_without_frames_have_no_joints():
   arrays = {'poses': np.zeros((0, 66)), 'trans': np.zeros((0, 3))}
   assert smpl.from_poses(arrays).joints_TJ3.shape == (0, 22, 3)
+
+
+def test_features_of_no_body_are_told(walk):
+  made = features.encode(walk)
+  made[5, features.SLICES['velocities'].start] = 1e30
+  with pytest.raises(ValueError, match='below 100, found 1e.30; save them'):
+    smpl.from_features(made)

@@ -37,6 +37,8 @@ _LEG = [skeleton.INDEX[f'left_{name}'] for name in ('hip', 'knee', 'ankle')]
 # thousandth, so a file's own size says little.
 _MOST_BYTES, _MOST_ARRAYS = 2**29, 1000
 _FEATURES_LEG_M = (0.65, 1.0)  # 0.82 for everyone, unless a network drew it
+# Of any feature: bodies are smaller, and no step of theirs is as long.
+_LARGEST_FEATURE = 100.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +215,13 @@ def from_features(features_TF: np.ndarray) -> Clip:
       f'0 to 1 and legs of 0.82 m, found contacts from {contacts.min():.2g} to '
       f'{contacts.max():.2g} and legs of {leg:.2g} m; undo the normalisation, '
       'x * std + mean.'
+    )
+  largest = np.abs(features_TF).max()
+  if np.isfinite(largest) and largest > _LARGEST_FEATURE:
+    raise ValueError(
+      'expected features in metres and radians, all below '
+      f'{_LARGEST_FEATURE:g}, found {largest:.2g}; save them again as '
+      'HumanML3D computes them.'
     )
   return Clip(
     joints_TJ3, fps=20.0, unit='m', up='y',
