@@ -13,9 +13,9 @@
 Nothing but JSON and bytes of known sizes crosses, so whoever takes this process
 over has no word to say in the other one. It writes no file, has an end to its
 memory and time, sees none of the variables that hold keys, and goes when its
-parent does. It is not a jail: it can read what the user can, and on macOS,
-which takes no notice of RLIMIT_AS, nothing but the time limits its memory. A
-server for the public runs as a user of its own.
+parent does. It is not a jail: it can read what the user can, and on macOS
+(not tried by us), which has no limit of addresses, nothing but the time limits
+its memory. A server for the public runs as a user of its own.
 """
 
 import json
@@ -116,6 +116,7 @@ def _sentence(error: Exception, settings: Settings) -> str:
       f'{settings.memory_bytes / 2**20:.0f} MiB of memory, found one that '
       'takes more; cut it to the part to ask about, or save it smaller.'
     )
+  # A library's ValueError is no sentence for people.
   if isinstance(error, ValueError) and 'xpected' in str(error):
     return str(error)
   return (
@@ -165,12 +166,14 @@ def _check_video(path: pathlib.Path, settings: Settings) -> None:
 
 def _confine(settings: Settings) -> None:
   """Gives up all but some memory, two cores and a few files to read."""
-  for kind, limit in (
-    (resource.RLIMIT_AS, settings.memory_bytes),
-    (resource.RLIMIT_FSIZE, 0),
-    (resource.RLIMIT_NOFILE, _FILES),
-    (resource.RLIMIT_CORE, 0),
-  ):
+  limits = {
+    resource.RLIMIT_FSIZE: 0,
+    resource.RLIMIT_NOFILE: _FILES,
+    resource.RLIMIT_CORE: 0,
+  }
+  if sys.platform != 'darwin':
+    limits[resource.RLIMIT_AS] = settings.memory_bytes
+  for kind, limit in limits.items():
     resource.setrlimit(kind, (limit, limit))
   if hasattr(os, 'sched_setaffinity'):  # Linux
     cores = sorted(os.sched_getaffinity(0))
