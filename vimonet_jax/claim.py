@@ -35,7 +35,7 @@ _FREE = (
 _FREE_STARTS = ('data.sources.',)
 _FREE_GROUPS = (
   'annotate', 'base', 'eval', 'log', 'mesh', 'parity', 'plan', 'policy',
-  'privacy', 'provenance', 'study',
+  'privacy', 'provenance', 'serve', 'study',
 )  # fmt: skip
 _FREE_ENDS = ('checkpoint_steps', 'grad_accumulation')
 # Settings that were added later, and what every run did before.
