@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 
 import films
+import hostile
 import numpy as np
 import pytest
 
@@ -45,9 +46,8 @@ def asking(tiny_model):
 
 @pytest.fixture(scope='module')
 def files(asking):
-  with uploads.Uploads(
-    asking.bundle.model.video, uploads.Limits(at_once=1)
-  ) as started:
+  tower = asking.bundle.model.video
+  with uploads.Uploads(tower, hostile.LIMITS) as started:
     yield started
 
 
@@ -313,6 +313,25 @@ def test_files_that_are_none_are_refused(start):
       _ask(client, [part])
     assert raised.value.code == 'invalid_media'
   assert _text(_ask(client, QUESTION))
+
+
+def test_hostile_files_are_refused_and_the_server_lives(start):
+  server = start()
+  client, good = server.client(), _part('motion', _motion(0), 'npy')
+  wanted = _text(_ask(client, [good]))
+  refused = []
+  for name, sent in hostile.FILES.items():
+    part = _part(sent.medium, sent.data(), sent.name.rpartition('.')[2])
+    part[sent.medium] |= sent.said
+    with pytest.raises(openai.BadRequestError) as raised:
+      _ask(client, [part])
+    sentence = raised.value.body['message']
+    assert 'xpected' in sentence, name
+    assert sentence.isprintable(), name
+    refused.append(sentence)
+  assert len(refused) > 20
+  assert _text(_ask(client, [good])) == wanted
+  assert server.served.answered == 2
 
 
 def test_too_long_and_too_many_are_refused(start):
