@@ -24,7 +24,7 @@ FLOORS = (
     'synthetic.scene synthetic.language synthetic.question '
     'synthetic.asked_of_order synthetic.asked_of_motion '
     'synthetic.asked_of_video synthetic.asked_of_both synthetic.contrasts '
-    'synthetic.questions synthetic.world '
+    'synthetic.questions synthetic.world synthetic.people '
     'data.tokenizer data.text data.video_file data.video data.captions '
     'data.motion_files data.found data.survey data.clips data.kin data.sources '
     'data.conversations data.caption_folders data.qa_layouts data.qa_files '

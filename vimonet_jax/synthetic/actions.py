@@ -187,6 +187,8 @@ def animate(
   program: Sequence[Action],
   rng: np.random.Generator,
   max_frames: int = MAX_FRAMES,
+  *,
+  manner: Callable[[body.Style], body.Style] = lambda style: style,
 ) -> Animation:
   """Plays a program once; another `rng` is another person's way of doing it.
 
@@ -194,6 +196,7 @@ def animate(
     program: one to three actions.
     rng: draws the person's style and the details of each action.
     max_frames: the clip is not longer; what would be is played faster.
+    manner: what becomes of the style that was drawn; see `people`.
 
   Returns:
     the clip, 44 to `max_frames` frames.
@@ -205,7 +208,7 @@ def animate(
       f'Expected max_frames of at least {least} for {len(program)} actions, '
       f'found {max_frames}.'
     )
-  style = body.Style.draw(rng)
+  style = manner(body.Style.draw(rng))
   parts = [_make(action, style, rng) for action in program]
   before, after = rng.integers(1, 5, 2)
   parts[0] = np.concatenate([np.repeat(parts[0][:1], before, 0), parts[0]])

@@ -6,6 +6,8 @@ often, how fast: eight frames hardly tell, the motion does.
 """
 
 import dataclasses
+import types
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -82,6 +84,7 @@ def render(
   *,
   size: int = 48,
   frames: int = 8,
+  looks: Mapping[str, raster.Colour] = types.MappingProxyType({}),
 ) -> np.ndarray:
   """Films a motion.
 
@@ -91,6 +94,8 @@ def render(
     rng: draws what no question asks about: where things stand, light, grain.
     size: width and height of the frames, pixels.
     frames: how many, evenly spaced in time, the first and last included.
+    looks: colours of the person, parts of figures.LOOKS, in place of those that
+      are drawn.
 
   Returns:
     uint8 [frames, size, size, 3].
@@ -112,7 +117,8 @@ def render(
 
   canvas = np.empty((frames, *(size * _SUPERSAMPLING,) * 2), np.uint32)
   _paint_place(canvas, camera, stage, places.PLACES[scene.place])
-  raster.paint(canvas, camera, _solids(body_IJ3, scene, stage, camera, rng))
+  solids = _solids(body_IJ3, scene, stage, camera, rng, looks)
+  raster.paint(canvas, camera, solids)
   return _develop(canvas, rng)
 
 
@@ -244,7 +250,7 @@ def _mix(two_colours, share) -> np.ndarray:
 
 
 def _solids(
-  body_IJ3, scene: Scene, stage: _Stage, camera: raster.Camera, rng
+  body_IJ3, scene: Scene, stage: _Stage, camera: raster.Camera, rng, looks
 ) -> list[raster.Solids]:
   furniture = places.furniture(scene.place)
   shade = _SHADOW * np.array(places.PLACES[scene.place].ground[0])
@@ -266,7 +272,7 @@ def _solids(
     clothes = {'shirt': grey, 'trousers': grey, 'shade': shade}
     seen = _seen_from(pose[None], rng.uniform(0, 360)) + spot
     groups.append(_person(seen, clothes, rng))
-  clothes = {'shirt': COLOURS[scene.colour], 'shade': shade}
+  clothes = {'shirt': COLOURS[scene.colour], 'shade': shade, **looks}
   groups.append(_person(body_IJ3, clothes, rng))
   return groups
 
