@@ -8,7 +8,7 @@ For each benchmark of `suite`, in their order:
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 
@@ -111,12 +111,29 @@ def evaluate(
   tower = model_folder.read(folder).model.video
   found = suite.open_all(config, workdir, tower)
   judging.check(config, found)
+  for benchmark, lines in ask(config, workdir, found):
+    if cluster.is_first():
+      _score(config, workdir, benchmark, lines, evaluator)
+  cluster.wait('scores are written')
+
+
+def ask(
+  config, workdir: str, found: Sequence[benchmarks.Benchmark]
+) -> Iterator[tuple[benchmarks.Benchmark, list[eval_run.Line]]]:
+  """Each benchmark with the model's answers; asks what predictions/ has not.
+
+  Args:
+    config: of the run.
+    workdir: with a finished model.
+    found: what is asked; media that are missing are said first.
+  """
   if cluster.is_first():
     for benchmark in found:
       _say_missing(workdir, benchmark)
       _say_notes(benchmark)
   # Before the engine: weights need not be in memory twice.
   settings = _settings(config, workdir)
+  folder = os.path.join(workdir, 'model')
   is_alone = jax.process_count() == 1
   mesh = None if is_alone else sharding.make_mesh(**config.mesh)
   asked = engine.Engine.load(
@@ -131,9 +148,7 @@ def evaluate(
       settings=settings,
       rows=config.eval.rows,
     )
-    if cluster.is_first():
-      _score(config, workdir, benchmark, lines, evaluator)
-  cluster.wait('scores are written')
+    yield benchmark, lines
 
 
 def score(

@@ -60,7 +60,7 @@ def write(
   """
   rows = scores.read(os.path.join(workdir, 'scores.json'))
   asked = (config or {}).get('stage_names', STAGES)
-  runs = {name: _read_stage(workdir, name) for name in asked}
+  runs = {name: read_stage(workdir, name) for name in asked}
   name = os.path.basename(os.path.abspath(workdir))
   now = datetime.datetime.now().strftime('%Y-%m-%d %H:%M')
   text = page.document(
@@ -204,7 +204,7 @@ def _example(example: examples_lib.Example) -> str:
 # --- Training ----------------------------------------------------------------
 
 
-def _read_stage(workdir: str, name: str) -> tuple[dict, list[dict]]:
+def read_stage(workdir: str, name: str) -> tuple[dict, list[dict]]:
   """summary.json and the lines of metrics.jsonl, as far as they are there."""
   summary, lines = {}, []
   path = os.path.join(workdir, name, 'summary.json')
@@ -318,18 +318,19 @@ def _settings(config) -> list[str]:
     parts = [page.details('All settings', f'<pre>{text}</pre>')]
   else:
     parts = [page.missing('No settings were given.')]
-  versions = [
-    page.row(name, page.escape(value)) for name, value in _versions().items()
+  rows = [
+    page.row(name, page.escape(value)) for name, value in versions().items()
   ]
   parts.append(
     page.details(
-      'Versions and machine that wrote this page', page.table((), versions)
+      'Versions and machine that wrote this page', page.table((), rows)
     )
   )
   return parts
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+  """Of Python, packages and the machine that this runs on."""
   import jax
 
   found = {'python': platform.python_version()}

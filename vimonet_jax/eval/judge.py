@@ -199,6 +199,19 @@ def caption_metrics(
   return {name: float(value) for name, value in metrics.items()}
 
 
+def rouge_l(
+  predictions: Sequence[str], references: Sequence[Sequence[str]]
+) -> list[float]:
+  """ROUGE-L of each case alone, 0 to 1; see `caption_metrics`."""
+  from pycocoevalcap.rouge.rouge import Rouge
+
+  rouge = Rouge()
+  return [
+    float(rouge.calc_score([text], list(wanted)))
+    for text, wanted in zip(predictions, references, strict=True)
+  ]
+
+
 def _closed(item_id: str, is_right: bool) -> Verdict:
   return Verdict(item_id, is_right, 5.0 if is_right else 0.0)
 
