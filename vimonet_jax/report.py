@@ -29,7 +29,7 @@ STAGES = {
   'instruct': 'Translators and adapters learn to answer questions.',
 }
 _PACKAGES = (
-  'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
+  'vimonet_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
   'tensorflow-datasets', 'numpy',
 )  # fmt: skip
 # Examples beyond this are left out, so that the page stays below 15 MB.
