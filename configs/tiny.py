@@ -264,6 +264,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.annotate = _part('annotation')
   config.serve = _part('serve')
   config.update(_part('trust'))
+  config.audit = _part('audit')
   if arg == 'smoke':
     _make_smoke(config)
   return config
@@ -292,3 +293,4 @@ def _make_smoke(config: ml_collections.ConfigDict) -> None:
   config.motion.rows = 8
   config.parity.update({'steps': 2, 'rows': 4, 'records': 24, 'prompts': 1})
   config.parity.max_new_tokens = 4
+  config.audit.clips = 27

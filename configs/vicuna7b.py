@@ -275,6 +275,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.annotate = _part('annotation')
   config.serve = _part('serve')
   config.update(_part('trust'))
+  config.audit = _part('audit')
   if arg == 'motion':
     config.eval.corruptions = ()
   return config

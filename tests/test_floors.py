@@ -65,8 +65,9 @@ FLOORS = (
     'annotation.contradictions annotation.prompts annotation.replies '
     'annotation.results annotation.batch_files annotate audit.watermark '
     'audit.signature audit.provenance audit.policy audit.privacy audit.log '
-    'audit.verify audit.bias plan.chips plan.flops plan.traffic plan.cost '
-    'plan.search plan.words report card',
+    'audit.verify audit.compared audit.chance audit.bias audit.wording '
+    'audit.attributes audit.bias_page plan.chips plan.flops plan.traffic '
+    'plan.cost plan.search plan.words report card audit.model_card',
     'parity.work_folder parity.jax_side parity.torch_networks '
     'parity.torch_side parity.handout parity.sides parity.verdicts '
     'parity.plots parity.report',
@@ -78,8 +79,8 @@ FLOORS = (
   ),
   (
     'base claim named_sources corpus importing outcome exporting suite '
-    'judging captioning evaluation pipeline study comparison plan.steps '
-    'planning outputs signing main',
+    'judging captioning evaluation auditing pipeline study comparison '
+    'plan.steps planning outputs signing main',
   ),
 )
 # Neither sees the other: `main` builds a Stage and hands it to the loop.

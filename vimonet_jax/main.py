@@ -43,8 +43,8 @@ _ANIMATE = flags.DEFINE_bool('animate', False, 'features: draw GIFs, too.')
 _OUTPUT = flags.DEFINE_string(
   'output',
   None,
-  'show, features, convert, export, parity, plan, annotate: the folder to '
-  'write to. answer: the file.',
+  'show, features, convert, export, parity, plan, annotate, audit: the folder '
+  'to write to. answer: the file.',
 )
 _SAMPLING = flags.DEFINE_string(
   'sampling',
@@ -250,6 +250,13 @@ def _verify(config, workdir: str) -> int:
   )
 
 
+def _audit(config, workdir: str) -> int:
+  from vimonet_jax import auditing, compiled
+
+  compiled.keep(workdir)
+  return auditing.run(config, workdir, output=_OUTPUT.value)
+
+
 TASKS = {
   'pipeline': _pipeline,
   'eval': _eval,
@@ -268,11 +275,12 @@ TASKS = {
   'annotate': _annotate,
   'study': _study,
   'verify': _verify,
+  'audit': _audit,
 }
 
 
 # Tasks that keep what they have done when they are stopped.
-_RESUMED = ('pipeline', 'eval', 'annotate', 'study', 'answer')
+_RESUMED = ('pipeline', 'eval', 'annotate', 'study', 'answer', 'audit')
 # Tasks whose --output is no folder.
 _TO_A_FILE = ('answer',)
 # What a wrong path comes to where nobody has looked at it before.

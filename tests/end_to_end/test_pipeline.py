@@ -205,7 +205,7 @@ def test_answers_are_judged_and_shown_without_the_weights(
   assert 'data:image/gif' in page
 
 
-@pytest.mark.parametrize('task', ['eval', 'score', 'report'])
+@pytest.mark.parametrize('task', ['eval', 'score', 'report', 'audit'])
 def test_a_task_without_a_finished_folder_says_so(tmp_path, cache, task):
   process = _start(tmp_path / 'none', cache, f'--task={task}')
   output, _ = process.communicate(timeout=100)
