@@ -106,6 +106,17 @@ def _report(command: Command) -> list[Output]:
   return [Output('a report', _in(command.workdir, 'report.html'), (scores,))]
 
 
+def _audit(command: Command) -> list[Output]:
+  drill = command.config.get('audit', {}).get('drill', '')
+  named = 'audit-drill' if drill else 'audit'
+  folder = command.output or os.path.join(command.workdir, named)
+  inputs = tuple(x.path for x in _predictions(command) + _scores(command))
+  return [
+    Output('a bias audit', _in(folder, 'audit.*'), inputs),
+    Output('a model card', _in(folder, 'model_card.*'), inputs),
+  ]
+
+
 def _study(command: Command) -> list[Output]:
   study, found, verdicts = command.config.get('study') or {}, [], []
   for seed in study.get('seeds', ()):
@@ -192,6 +203,7 @@ _TASKS: dict[str, Callable[[Command], list[Output]]] = {
   'report': _report,
   'show': _dataset,
   'assemble': _model,
+  'audit': _audit,
   'study': _study,
   'answer': _answers,
   'features': _features,
