@@ -209,7 +209,7 @@ def animate(
       f'found {max_frames}.'
     )
   style = manner(body.Style.draw(rng))
-  parts = [_make(action, style, rng) for action in program]
+  parts = [controls_of(action, style, rng) for action in program]
   before, after = rng.integers(1, 5, 2)
   parts[0] = np.concatenate([np.repeat(parts[0][:1], before, 0), parts[0]])
   missing = MIN_FRAMES - sum(map(len, parts))
@@ -220,13 +220,16 @@ def animate(
   ends = np.cumsum([len(part) for part in parts])
   spans = tuple(zip((0, *ends[:-1].tolist()), ends.tolist(), strict=True))
   controls = np.concatenate(_line_up(parts))
-  return Animation(body.to_joints(controls + _sway(len(controls), rng)), spans)
+  sway = Sway.draw(rng)
+  return Animation(
+    body.to_joints(controls + sway.rows(0, len(controls))), spans
+  )
 
 
-def _make(
+def controls_of(
   action: Action, style: body.Style, rng: np.random.Generator
 ) -> np.ndarray:
-  """Controls [T, 31] of one action, in its own frame."""
+  """Controls [T, 31] of one action, in its own frame; not checked."""
   values = {
     name: getattr(action, name)
     for name in ('direction', 'count', 'speed')
@@ -275,10 +278,28 @@ for _columns in body.ARMS:
   _SWAY[_columns] = 2.0, 3.0, 0.0, 3.0
 
 
-def _sway(frames: int, rng: np.random.Generator) -> np.ndarray:
-  """Slow small movements [T, 31] of somebody who is alive."""
-  rates = rng.uniform(0.15, 0.6, (2, body.NUM_CONTROLS))
-  starts = rng.uniform(0, 2 * np.pi, (2, body.NUM_CONTROLS))
-  t = np.arange(frames)[:, None, None] / FPS
-  waves = np.sin(2 * np.pi * rates * t + starts).sum(1)
-  return waves * _SWAY * rng.uniform(0.3, 1.0)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sway:
+  """Slow small movements of somebody who is alive.
+
+  Attributes:
+    rates: of two waves for each control, [2, 31], Hz.
+    starts: their phases.
+    amount: of how far a control wanders, that so much of it does.
+  """
+
+  rates: np.ndarray
+  starts: np.ndarray
+  amount: float
+
+  @classmethod
+  def draw(cls, rng: np.random.Generator) -> 'Sway':
+    rates = rng.uniform(0.15, 0.6, (2, body.NUM_CONTROLS))
+    starts = rng.uniform(0, 2 * np.pi, (2, body.NUM_CONTROLS))
+    return cls(rates, starts, rng.uniform(0.3, 1.0))
+
+  def rows(self, first: int, frames: int) -> np.ndarray:
+    """What is added to controls [frames, 31] from frame `first` on."""
+    t = np.arange(first, first + frames)[:, None, None] / FPS
+    waves = np.sin(2 * np.pi * self.rates * t + self.starts).sum(1)
+    return waves * _SWAY * self.amount

@@ -10,7 +10,7 @@ import numpy as np
 from vimonet_jax.synthetic import body
 
 
-class _Sketch:
+class Sketch:
   """Collects the key poses of one action of one person."""
 
   def __init__(self, style: body.Style, rng: np.random.Generator):
@@ -24,7 +24,7 @@ class _Sketch:
     """A value of this execution: as given, more or less."""
     return value * self.rng.uniform(1 - share, 1 + share)
 
-  def key(self, frames: float, **changes) -> '_Sketch':
+  def key(self, frames: float, **changes) -> 'Sketch':
     """Adds a pose that is reached `frames` after the one before."""
     if self._rows:
       step = self.vary(frames, 0.08) / self.style.tempo
@@ -41,7 +41,7 @@ class _Sketch:
 
 def wave(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """The left hand goes to and fro beside the head."""
-  sketch = _Sketch(style, rng).key(0)
+  sketch = Sketch(style, rng).key(0)
   middle, width = sketch.vary(138), 19 * style.vigour
   lean = rng.uniform(-4, 2)
   for k in range(int(rng.integers(6, 9))):
@@ -57,7 +57,7 @@ def wave(style: body.Style, rng: np.random.Generator) -> np.ndarray:
 
 def lift_arm(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """The left arm goes up straight, stays there, comes down."""
-  sketch = _Sketch(style, rng)
+  sketch = Sketch(style, rng)
   azimuth = rng.uniform(0, 80)
   rest = style.arms[0]
   top = {'left_arm': (sketch.vary(170, 0.04), azimuth, 0.98),
@@ -71,7 +71,7 @@ def lift_arm(style: body.Style, rng: np.random.Generator) -> np.ndarray:
 
 def reach(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """The left hand goes out for something low in front and returns slowly."""
-  sketch = _Sketch(style, rng)
+  sketch = Sketch(style, rng)
   low = sketch.vary(26, 0.2)
   out = {'left_arm': (88, 20, 0.99), 'right_arm': (28, 20, 0.95),
          'spine': (-18, low, 0), 'turn': (-8, 10, 0), 'head': (0, 8),
@@ -86,7 +86,7 @@ def punch(
   style: body.Style, rng: np.random.Generator, count: int
 ) -> np.ndarray:
   """The left fist shoots forward from a guard."""
-  sketch = _Sketch(style, rng)
+  sketch = Sketch(style, rng)
   lift = sketch.vary(100, 0.06)
   guard = {'arms': (78, 8, 0.42, 25), 'pelvis': (0, -0.05, 0),
            'turn': (-6, 3, 0), 'spine': (-10, 4, 0)}  # fmt: skip
@@ -101,7 +101,7 @@ def punch(
 
 def clap(style: body.Style, rng: np.random.Generator, count: int) -> np.ndarray:
   """Both hands meet in front of the chest."""
-  sketch = _Sketch(style, rng)
+  sketch = Sketch(style, rng)
   lift = sketch.vary(72)
   apart = {'arms': (lift, sketch.vary(22), 0.82, 20)}
   together = {'arms': (lift, -32.5, 0.72, 30)}
@@ -115,7 +115,7 @@ def clap(style: body.Style, rng: np.random.Generator, count: int) -> np.ndarray:
 
 def push(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """Both hands press something heavy away from the chest."""
-  sketch = _Sketch(style, rng)
+  sketch = Sketch(style, rng)
   step = sketch.vary(0.24)
   bent = {'arms': (70, 6, 0.44, 40), 'pelvis': (0, -0.08, -0.03),
           'turn': (0, 6, 0), 'spine': (0, -4, 0)}  # fmt: skip
@@ -138,7 +138,7 @@ def push(style: body.Style, rng: np.random.Generator) -> np.ndarray:
 
 def throw(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """The left arm winds up behind and whips over the shoulder."""
-  sketch = _Sketch(style, rng)
+  sketch = Sketch(style, rng)
   step = sketch.vary(0.3)
   twist = 32 * style.vigour
   back = {'left_arm': (112, 125, 0.62, 0), 'right_arm': (75, 15, 0.9),
@@ -170,7 +170,7 @@ def throw(style: body.Style, rng: np.random.Generator) -> np.ndarray:
 
 def kick(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """The left leg swings back, then up in front."""
-  sketch = _Sketch(style, rng)
+  sketch = Sketch(style, rng)
   high = min(0.62 * style.vigour, 0.72)
   over = {'pelvis': (-0.06, -0.02, 0.0)}
   sketch.key(0).key(6, **over, arms=(25, 50, 0.9))
@@ -191,7 +191,7 @@ def squat(
   style: body.Style, rng: np.random.Generator, count: int
 ) -> np.ndarray:
   """Down until the thighs are level, arms forward, and up again."""
-  sketch = _Sketch(style, rng)
+  sketch = Sketch(style, rng)
   lift = sketch.vary(82)
   up = {'arms': (25, 8, 0.95), 'pelvis': (0, -0.02, 0)}
   sketch.key(0)
@@ -208,7 +208,7 @@ def squat(
 
 def bend(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """Forward at the hips until the hands hang low, a moment, and up again."""
-  sketch = _Sketch(style, rng)
+  sketch = Sketch(style, rng)
   hip = sketch.vary(58)
   down = {'turn': (0, hip, 0), 'spine': (0, sketch.vary(34), 0),
           'pelvis': (0, -0.06, -0.16), 'arms': (hip + 26, 4, 0.97),
@@ -219,7 +219,7 @@ def bend(style: body.Style, rng: np.random.Generator) -> np.ndarray:
 
 def jump(style: body.Style, rng: np.random.Generator, count: int) -> np.ndarray:
   """Straight up from both feet and down again."""
-  sketch = _Sketch(style, rng)
+  sketch = Sketch(style, rng)
   crouch = {'pelvis': (0, -0.2 * style.vigour, -0.08), 'turn': (0, 18, 0),
             'spine': (0, 10, 0), 'arms': (-20, 12, 0.95),
             'splay': 6}  # fmt: skip
@@ -239,7 +239,7 @@ def jump(style: body.Style, rng: np.random.Generator, count: int) -> np.ndarray:
 
 def hop(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """A few small jumps on the left leg, the right foot held up behind."""
-  sketch = _Sketch(style, rng)
+  sketch = Sketch(style, rng)
   drift = rng.uniform(0.0, 0.06)
   held = {'spine': (0, 4, 3), 'arms': (34, 55, 0.86)}
   sketch.key(0)
@@ -275,8 +275,8 @@ def hop(style: body.Style, rng: np.random.Generator) -> np.ndarray:
 # --- Other postures -----------------------------------------------------------
 
 # The thighs level on a seat, the hands on the knees.
-_SEATED = {'pelvis': (0, -0.47, -0.43), 'turn': (0, -4, 0),
-           'spine': (0, 6, 0), 'arms': (38, -4, 0.86, 20)}  # fmt: skip
+SEATED = {'pelvis': (0, -0.47, -0.43), 'turn': (0, -4, 0),
+          'spine': (0, 6, 0), 'arms': (38, -4, 0.86, 20)}  # fmt: skip
 _LEANING = {'pelvis': (0, -0.34, -0.36), 'turn': (0, 34, 0),
             'spine': (0, 16, 0), 'arms': (52, 4, 0.8, 15),
             'head': (0, -16)}  # fmt: skip
@@ -284,16 +284,16 @@ _LEANING = {'pelvis': (0, -0.34, -0.36), 'turn': (0, 34, 0),
 
 def sit(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """Down on a seat, and stays."""
-  sketch = _Sketch(style, rng).key(0)
+  sketch = Sketch(style, rng).key(0)
   sketch.key(6, pelvis=(0, -0.06, -0.08), turn=(0, 16, 0), arms=(30, 8, 0.9))
-  sketch.key(9, **_LEANING).key(5, **_SEATED)
-  return sketch.key(sketch.vary(17, 0.3), **_SEATED).rows()
+  sketch.key(9, **_LEANING).key(5, **SEATED)
+  return sketch.key(sketch.vary(17, 0.3), **SEATED).rows()
 
 
 def rise(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """Seated for a moment, then up on both feet."""
-  sketch = _Sketch(style, rng).key(0, **_SEATED)
-  sketch.key(sketch.vary(10, 0.3), **_SEATED)
+  sketch = Sketch(style, rng).key(0, **SEATED)
+  sketch.key(sketch.vary(10, 0.3), **SEATED)
   sketch.key(8, **{**_LEANING, 'pelvis': (0, -0.46, -0.39)})
   sketch.key(5, **{**_LEANING, 'pelvis': (0, -0.34, -0.27)})
   sketch.key(9, pelvis=(0, -0.05, -0.04), turn=(0, 8, 0))
@@ -301,9 +301,9 @@ def rise(style: body.Style, rng: np.random.Generator) -> np.ndarray:
 
 
 # On the back, arms along the body; the feet came out as the legs stretched.
-_SUPINE = {'pelvis': (0, -0.845, -0.58), 'turn': (0, -88, 0),
-           'arms': (10, 70, 0.97),
-           'feet': (0.02, 0.15, 0.19, 6, -62)}  # fmt: skip
+SUPINE = {'pelvis': (0, -0.845, -0.58), 'turn': (0, -88, 0),
+          'arms': (10, 70, 0.97),
+          'feet': (0.02, 0.15, 0.19, 6, -62)}  # fmt: skip
 _ON_FLOOR = {'pelvis': (0, -0.83, -0.52), 'turn': (0, -22, 0),
              'spine': (0, 24, 0), 'arms': (-32, 35, 0.95),
              'feet': (0.02, 0, 0.05)}  # fmt: skip
@@ -311,20 +311,20 @@ _ON_FLOOR = {'pelvis': (0, -0.83, -0.52), 'turn': (0, -22, 0),
 
 def lie(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """Sits down on the floor with care, leans back and lies on the back."""
-  sketch = _Sketch(style, rng).key(0)
+  sketch = Sketch(style, rng).key(0)
   sketch.key(13, pelvis=(0, -0.52, -0.24), turn=(0, 32, 0), spine=(0, 16, 0),
              arms=(35, 30, 0.9), splay=10)  # fmt: skip
   sketch.key(11, **_ON_FLOOR)
   sketch.key(9, pelvis=(0, -0.83, -0.56), turn=(0, -58, 0), spine=(0, 10, 0),
              arms=(-6, 50, 0.85), feet=(0.02, 0.05, 0.1, 4, -15))  # fmt: skip
-  sketch.key(10, **_SUPINE)
-  return sketch.key(sketch.vary(12, 0.3), **_SUPINE).rows()
+  sketch.key(10, **SUPINE)
+  return sketch.key(sketch.vary(12, 0.3), **SUPINE).rows()
 
 
 def getup(style: body.Style, rng: np.random.Generator) -> np.ndarray:
   """On the back on the floor, then sits up, gets the feet under and stands."""
-  sketch = _Sketch(style, rng).key(0, **_SUPINE)
-  sketch.key(sketch.vary(8, 0.3), **_SUPINE)
+  sketch = Sketch(style, rng).key(0, **SUPINE)
+  sketch.key(sketch.vary(8, 0.3), **SUPINE)
   sketch.key(8, pelvis=(0, -0.83, -0.54), turn=(0, -48, 0), spine=(0, 26, 0),
              arms=(35, 12, 0.9), feet=(0.02, 0.02, 0.08, 4, -8))  # fmt: skip
   sketch.key(7, pelvis=(0, -0.82, -0.48), turn=(0, -2, 0), spine=(0, 34, 0),
@@ -342,7 +342,7 @@ def fall(
   style: body.Style, rng: np.random.Generator, direction: str
 ) -> np.ndarray:
   """Loses balance, drops in half a second and stays down."""
-  sketch = _Sketch(style, rng).key(0)
+  sketch = Sketch(style, rng).key(0)
   falls = {
     'forward': _fall_forward,
     'backward': _fall_backward,
@@ -356,7 +356,7 @@ def fall(
   return controls
 
 
-def _fall_forward(sketch: _Sketch) -> None:
+def _fall_forward(sketch: Sketch) -> None:
   arm = sketch.vary(95)
   prone = {'pelvis': (0, -0.8, 1.01), 'turn': (0, 86, 0),
            'spine': (0, -4, 0), 'arms': (arm + 40, 45, 0.62),
@@ -372,8 +372,8 @@ def _fall_forward(sketch: _Sketch) -> None:
   sketch.key(4, **prone).key(sketch.vary(13, 0.3), **prone)
 
 
-def _fall_backward(sketch: _Sketch) -> None:
-  supine = {**_SUPINE, 'pelvis': (0, -0.865, -0.66),
+def _fall_backward(sketch: Sketch) -> None:
+  supine = {**SUPINE, 'pelvis': (0, -0.865, -0.66),
             'arms': (55, 80, 0.93),
             'feet': (0.06, 0.15, 0.08, 10, -62)}  # fmt: skip
   sketch.key(5, pelvis=(0, -0.02, -0.14), turn=(0, -10, 0), spine=(0, 10, 0),
@@ -386,7 +386,7 @@ def _fall_backward(sketch: _Sketch) -> None:
   sketch.key(5, **supine).key(sketch.vary(14, 0.3), **supine)
 
 
-def _fall_left(sketch: _Sketch) -> None:
+def _fall_left(sketch: Sketch) -> None:
   aside = {'pelvis': (0.76, -0.78, -0.05), 'turn': (0, -4, 74),
            'spine': (0, 6, -12), 'left_arm': (88, 45, 0.97),
            'right_arm': (45, -15, 0.85), 'left_foot': (0, 0.02, -0.02, 0, 8),
