@@ -81,8 +81,15 @@ class Packets:
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
-  """The open file and its video stream; errors say what to do."""
+def opened(source: Any, name: str = '') -> Iterator[tuple[Any, Any]]:
+  """The open file and its video stream; errors say what to do.
+
+  Args:
+    source: a path, or something with `read`.
+    name: of what is no path, for errors.
+  """
+  is_path = isinstance(source, str | os.PathLike)
+  path = os.fspath(source) if is_path else name
   try:
     import av
   except ImportError as e:
@@ -95,7 +102,7 @@ def opened(path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
       'format_whitelist': ','.join(_FORMATS),
       'protocol_whitelist': 'file',
     }
-    with av.open(os.fspath(path), options=options) as container:
+    with av.open(path if is_path else source, options=options) as container:
       streams = [
         stream
         for stream in container.streams.video
@@ -114,9 +121,15 @@ def opened(path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
   except (av.error.FFmpegError, EOFError) as e:
     raise VideoFileError(
       f'{path}: expected a whole video, found {e.strerror or e} '
-      f'({path.stat().st_size} bytes); the file is damaged or cut off, or '
+      f'({_size(source)}); the file is damaged or cut off, or '
       'something else by another name, so fetch it again or convert it.'
     ) from e
+
+
+def _size(source: Any) -> str:
+  if isinstance(source, str | os.PathLike):
+    return f'{os.path.getsize(source)} bytes'
+  return 'of what came'
 
 
 def scan(path: pathlib.Path) -> Packets:
@@ -211,6 +224,25 @@ def decode_from_key_frames(
         return None
       read |= some
   return read
+
+
+def in_time(source: Any, name: str) -> Iterator[tuple[float, np.ndarray]]:
+  """Seconds and picture of every frame, as it is decoded, to the end.
+
+  Args:
+    source: a path, or something with `read`, which may go on growing.
+    name: of it, for errors.
+  """
+  with opened(source, name) as (container, stream):
+    first_s = None
+    for frame in container.decode(stream):
+      if frame.time is None:
+        raise VideoFileError(
+          f'{name}: expected frames that say when they are shown, found one '
+          'that does not; convert the video, e.g. to Matroska.'
+        )
+      first_s = frame.time if first_s is None else first_s
+      yield frame.time - first_s, _image(frame)
 
 
 class _Part(NamedTuple):

@@ -1,0 +1,159 @@
+import io
+import json
+import threading
+
+import films
+import numpy as np
+import pytest
+
+from vimonet_jax.data import video_file, windows
+
+
+def _joints(frames):
+  """Every frame's number in all its numbers."""
+  return np.broadcast_to(
+    np.arange(frames, dtype=np.float32)[:, None, None], (frames, 22, 3)
+  )
+
+
+def _lines(joints):
+  return b''.join(json.dumps(x.tolist()).encode() + b'\n' for x in joints)
+
+
+@pytest.mark.parametrize('sizes', [(290,), (7,) * 41 + (3,), (150, 140)])
+def test_windows_overlap_and_the_last_ends_where_all_ends(sizes):
+  pieces = np.split(_joints(290), np.cumsum(sizes)[:-1])
+  made = list(windows.of_joints(pieces, length_s=6, hop_s=2))
+  firsts = [int(x.joints[0, 0, 0]) for x in made]
+  assert firsts == [0, 40, 80, 120, 160, 169]
+  for one in made:
+    assert len(one.joints) == 121
+    assert one.start_s == one.joints[0, 0, 0] / 20
+    assert one.end_s == one.joints[-1, 0, 0] / 20
+
+
+def test_a_window_comes_with_its_last_frame():
+  given = []
+
+  def frames():
+    for i, frame in enumerate(_joints(200)):
+      given.append(i)
+      yield frame[None]
+
+  stream = windows.of_joints(frames(), length_s=6, hop_s=2)
+  for end_s, frames_given in ((6, 121), (8, 161)):
+    assert next(stream).end_s == end_s
+    assert len(given) == frames_given
+
+
+def test_a_short_recording_is_one_window_and_a_shorter_one_is_refused():
+  (one,) = windows.of_joints([_joints(60)], length_s=6, hop_s=2)
+  assert len(one.joints) == 60
+  assert one.end_s == 2.95
+  with pytest.raises(ValueError, match='more than 2 s, found 40 frames'):
+    list(windows.of_joints([_joints(40)], length_s=6, hop_s=2))
+  assert not list(windows.of_joints([], length_s=6, hop_s=2))
+
+
+def test_a_windows_frames_are_the_last_that_were_there():
+  def film(seconds, fps=10):
+    for i in range(round(seconds * fps) + 1):
+      yield i / fps, np.full((9, 16, 3), i, np.uint8)
+
+  made = list(windows.of_video(film(9.6), length_s=4, hop_s=2, count=5, size=4))
+  assert [x.start_s for x in made] == pytest.approx([0, 2, 4, 5.6])
+  assert made[-1].end_s == pytest.approx(9.6)
+  for one in made:
+    assert one.frames.shape == (5, 4, 4, 3)
+    at = one.frames[:, 0, 0, 0] / 10
+    wanted = np.linspace(one.start_s, one.end_s, 5)
+    assert (at <= wanted + 1e-6).all()
+    # Of the frames one in a quarter of a second is kept.
+    assert (wanted - at < 0.31).all()
+  with pytest.raises(ValueError, match='more than 2 s, found 1.5 s'):
+    list(windows.of_video(film(1.5), length_s=4, hop_s=2, count=5, size=4))
+
+
+def test_joints_and_frames_go_together_as_far_as_there_are_both():
+  def film():
+    for i in range(101):
+      yield i / 10, np.full((4, 4, 3), i, np.uint8)
+
+  frames = windows.of_video(film(), length_s=4, hop_s=2, count=3, size=4)
+  joints = windows.of_joints([_joints(330)], length_s=4, hop_s=2)
+  made = list(windows.together(joints, frames))
+  assert [x.start_s for x in made] == [0, 2, 4, 6]
+  assert all(x.joints is not None and x.frames is not None for x in made)
+
+
+def test_lines_that_arrive_become_joints(tmp_path):
+  path = tmp_path / 'joints.jsonl'
+  joints = np.random.default_rng(0).normal(size=(30, 22, 3))
+  with open(path, 'wb') as grown, open(path, 'rb', buffering=0) as file:
+    text = _lines(joints)
+    grown.write(text[:1000])
+    grown.flush()
+
+    def write_on():
+      for start in range(1000, len(text), 5000):
+        grown.write(text[start : start + 5000])
+        grown.flush()
+
+    timer = threading.Timer(0.2, write_on)
+    timer.start()
+    source = windows.Growing(file, wait_s=1.0)
+    read = np.concatenate(list(windows.joints_of(source, 'joints.jsonl')))
+    timer.join()
+  np.testing.assert_allclose(read, joints)
+
+
+@pytest.mark.parametrize('name', ['film.ts', 'film.mkv'])
+def test_a_video_is_read_as_it_grows(tmp_path, name):
+  path = films.write(tmp_path / name, 1, frames=40)
+  whole = list(video_file.in_time(str(path), name))
+  content, grown = path.read_bytes(), tmp_path / f'grown-{name}'
+  grown.write_bytes(content[:2000])
+
+  def write_on():
+    with open(grown, 'ab') as file:
+      file.write(content[2000:])
+
+  timer = threading.Timer(0.2, write_on)
+  timer.start()
+  with open(grown, 'rb', buffering=0) as file:
+    source = windows.Growing(file, wait_s=1.0)
+    read = list(video_file.in_time(source, name))
+  timer.join()
+  assert len(read) == len(whole) == 40
+  for (at_s, image), (wanted_s, wanted) in zip(read, whole, strict=True):
+    assert at_s == pytest.approx(wanted_s)
+    np.testing.assert_array_equal(image, wanted)
+  assert read[-1][0] == pytest.approx(39 / films.FPS, abs=0.01)
+
+
+def test_what_grows_and_is_no_video_is_said():
+  source = windows.Growing(io.BytesIO(b'no video at all'), wait_s=0)
+  with pytest.raises(video_file.VideoFileError, match='^x.ts: expected a'):
+    list(video_file.in_time(source, 'x.ts'))
+
+
+def test_axes_units_and_rates_of_lines_are_brought_to_ours():
+  joints = np.random.default_rng(0).normal(size=(9, 22, 3))
+  source = windows.Growing(io.BytesIO(_lines(joints)), wait_s=0)
+  read = np.concatenate(
+    list(windows.joints_of(source, '-', up='z', unit='cm', every=3))
+  )
+  x, y, z = np.moveaxis(joints[::3] / 100, -1, 0)
+  np.testing.assert_allclose(read, np.stack([-x, z, y], axis=-1))
+
+
+@pytest.mark.parametrize(
+  'line',
+  [b'[[1, 2, 3]]', b'hello', b'', b'{"a": 1}', b'null',
+   json.dumps([[float('nan')] * 3] * 22).encode()],
+)  # fmt: skip
+def test_a_line_that_is_no_frame_is_named(line):
+  text = _lines(_joints(2)) + line + b'\n'
+  source = windows.Growing(io.BytesIO(text), wait_s=0)
+  with pytest.raises(ValueError, match='^x, line 3: expected a frame as JSON'):
+    list(windows.joints_of(source, 'x'))

@@ -1,0 +1,229 @@
+"""Overlapping windows of a recording, as it is read or as it arrives.
+
+    frames    0 . . . 4 . . . 8 . . . 12 . 14        a hop of 4, windows of 8
+    windows   [---------------)
+                      [---------------)
+                              [---------------)
+                                  [---------------)  ends where all ends
+
+Every window is a clip of its own: its features are taken from its own floor and
+heading, as those of the clips that a model was trained on. Joints that arrive
+are JSON, a frame a line: 22 times [x, y, z], in the order of skeleton.NAMES.
+"""
+
+import collections
+import itertools
+import json
+import time
+from collections.abc import Iterable, Iterator
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from vimonet_jax.data import records, video
+from vimonet_jax.motion import readers, skeleton
+
+_POLL_S = 0.1
+
+
+class Window(NamedTuple):
+  """Some seconds of a recording.
+
+  Attributes:
+    start_s, end_s: where it lies.
+    joints: [T, 22, 3] metres, y up, 20 fps; None where there is no motion.
+    frames: uint8 [I, H, W, 3], None where there is no video.
+  """
+
+  start_s: float
+  end_s: float
+  joints: np.ndarray | None = None
+  frames: np.ndarray | None = None
+
+
+def of_joints(
+  pieces: Iterable[np.ndarray], *, length_s: float, hop_s: float
+) -> Iterator[Window]:
+  """Windows of joints, each as soon as its last frame is there.
+
+  Args:
+    pieces: [t, 22, 3] each, one behind the other, at 20 fps.
+    length_s: of a window; a shorter recording is one window.
+    hop_s: from the start of one to the start of the next, a frame or more and
+      not more than `length_s`.
+
+  Raises:
+    ValueError: the recording is shorter than the clips that models know.
+  """
+  # One more frame of joints than of features, which are steps between them.
+  length, hop = _frames(length_s) + 1, _frames(hop_s)
+  kept: collections.deque[np.ndarray] = collections.deque(maxlen=length)
+  have = end = 0
+  for piece in pieces:
+    for frame_J3 in piece:
+      kept.append(frame_J3)
+      have += 1
+      if have >= length and (have - length) % hop == 0:
+        yield _window(kept, have)
+        end = have
+  if have > end:
+    if have <= records.MIN_MOTION_FRAMES:
+      raise ValueError(
+        'Expected a recording of more than '
+        f'{records.MIN_MOTION_FRAMES / records.FPS:g} s, found {have} frames '
+        f'at {records.FPS} fps; give a longer one.'
+      )
+    yield _window(kept, have)
+
+
+def _frames(seconds: float) -> int:
+  return round(seconds * records.FPS)
+
+
+def _window(kept: Iterable[np.ndarray], end: int) -> Window:
+  joints = np.stack(list(kept))
+  start = end - len(joints)
+  return Window(start / records.FPS, (end - 1) / records.FPS, joints)
+
+
+def of_video(
+  frames: Iterable[tuple[float, np.ndarray]],
+  *,
+  length_s: float,
+  hop_s: float,
+  count: int,
+  size: int,
+) -> Iterator[Window]:
+  """Windows of a video, of each so many frames, evenly spread.
+
+  Args:
+    frames: seconds and uint8 [H, W, 3] of all frames, in order of time.
+    length_s, hop_s: as for `of_joints`.
+    count: frames of a window, the first and the last included.
+    size: width and height of what is kept of a frame, pixels.
+
+  Raises:
+    ValueError: the video is shorter than the clips that models know.
+  """
+  # Four frames for each one that is shown: none is far from where it should be.
+  step_s = length_s / (count - 1) / 4
+  kept: collections.deque[tuple[float, np.ndarray]] = collections.deque()
+  begun = number = 0
+  end_s = now_s = 0.0
+
+  def window(start_s: float) -> Window:
+    times = np.array([at_s for at_s, _ in kept])
+    wanted = np.linspace(start_s, start_s + length_s, count)
+    places = np.searchsorted(times, wanted + 1e-6, side='right') - 1
+    chosen = [kept[max(i, 0)][1] for i in places]
+    return Window(start_s, start_s + length_s, frames=np.stack(chosen))
+
+  for at_s, image_HW3 in frames:
+    now_s = at_s
+    if begun and at_s < begun * step_s:
+      continue
+    begun = int(at_s / step_s) + 1
+    small = video.square(
+      image_HW3, size, antialias=size < video.REFERENCE_PIXELS
+    )
+    kept.append((at_s, small))
+    while at_s >= number * hop_s + length_s:
+      yield window(number * hop_s)
+      end_s = number * hop_s + length_s
+      number += 1
+    while len(kept) > 2 and kept[1][0] <= at_s - length_s:
+      kept.popleft()
+  if now_s - end_s > step_s:
+    if now_s < records.MIN_MOTION_FRAMES / records.FPS:
+      raise ValueError(
+        'Expected a video of more than '
+        f'{records.MIN_MOTION_FRAMES / records.FPS:g} s, found {now_s:.1f} s; '
+        'give a longer one.'
+      )
+    yield window(max(now_s - length_s, 0.0))._replace(end_s=now_s)
+
+
+def together(
+  motion: Iterable[Window], video_: Iterable[Window]
+) -> Iterator[Window]:
+  """Windows with joints and frames, as far as there are both."""
+  for one, other in zip(motion, video_, strict=False):
+    if abs(one.start_s - other.start_s) > 1 / records.FPS:
+      return  # The last of one of them, which is the shorter.
+    yield one._replace(frames=other.frames)
+
+
+def groups(shown: Iterable[Window], size: int) -> Iterator[list[Window]]:
+  """So many windows at a time; the last ones may be fewer."""
+  shown = iter(shown)
+  while group := list(itertools.islice(shown, size)):
+    yield group
+
+
+# --- As it arrives -----------------------------------------------------------
+
+
+class Growing:
+  """Bytes of a file that grows, for whoever reads a pipe.
+
+  `read` waits for more, and gives nothing once none has come for a while. It
+  cannot go back, so a video has to be in a form that needs no going back, such
+  as MPEG-TS or Matroska.
+  """
+
+  def __init__(self, file: IO[bytes], wait_s: float):
+    self._file = file
+    self._wait_s = wait_s
+
+  def read(self, size: int) -> bytes:
+    """At least a byte and at most `size`; none at the end."""
+    until_s = time.monotonic() + self._wait_s
+    while not (some := self._file.read(size)):
+      if time.monotonic() >= until_s:
+        return b''
+      time.sleep(_POLL_S)
+    return some
+
+
+def joints_of(
+  source: Growing, name: str, *, up: str = 'y', unit: str = 'm', every: int = 1
+) -> Iterator[np.ndarray]:
+  """Joints [1, 22, 3] of each line, as soon as the line has its end.
+
+  Args:
+    source: JSON, a frame a line. A last line without its end is left out.
+    name: of the source, for errors.
+    up: the axis that points up.
+    unit: of length, one of readers.UNITS.
+    every: of so many frames one is taken, to come down to 20 fps.
+
+  Raises:
+    ValueError: a line is no frame; says which.
+  """
+  turn_33 = readers.TO_Y_UP[up].T * readers.UNITS[unit]
+  rest, number = b'', 0
+  while some := source.read(1 << 16):
+    *lines, rest = (rest + some).split(b'\n')
+    for line in lines:
+      number += 1
+      if (number - 1) % every == 0:
+        yield (_frame(line, f'{name}, line {number}') @ turn_33)[None]
+
+
+def _frame(line: bytes, where: str) -> np.ndarray:
+  shape = (skeleton.NUM_JOINTS, 3)
+  try:
+    frame_J3 = np.array(json.loads(line), np.float64)
+  except (ValueError, TypeError):
+    frame_J3 = None
+  if (
+    frame_J3 is None
+    or frame_J3.shape != shape
+    or not np.isfinite(frame_J3).all()
+  ):
+    raise ValueError(
+      f'{where}: expected a frame as JSON, {shape[0]} joints of three numbers '
+      f'[x, y, z] each, found {line[:40].decode(errors="replace")!r}; write '
+      'one frame a line.'
+    )
+  return frame_J3
