@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from vimonet_jax.care import detectors, geometry
+from vimonet_jax.data import windows
+from vimonet_jax.synthetic import body, gestures, mishaps, recordings
+
+
+def _measured(joints):
+  made = windows.of_joints([joints], length_s=6, hop_s=2)
+  measuring = geometry.Geometry()
+  return [measuring.measure(x) for x in made]
+
+
+def _held(rows):
+  """Joints of controls; before and after them nothing moves for 4 s."""
+  joints = body.to_joints(rows)
+  return np.concatenate(
+    [np.repeat(joints[:1], 80, 0), joints, np.repeat(joints[-1:], 80, 0)]
+  )
+
+
+@pytest.fixture
+def drawn():
+  rng = np.random.default_rng(0)
+  return body.Style.draw(rng), rng
+
+
+def test_a_fall_ends_on_the_floor_and_a_hard_seat_on_a_seat(drawn):
+  falls = _measured(_held(gestures.fall(*drawn, 'left')))
+  seats = _measured(_held(mishaps.sit_hard(*drawn)))
+  soft = _measured(_held(gestures.sit(*drawn)))
+
+  def most(rows, name):
+    return max(row[name] for row in rows)
+
+  assert most(falls, 'drop to the floor') > 1.2
+  assert most(seats, 'drop to the floor') == 0
+  assert most(seats, 'hard seat') > 1.2 * most(soft, 'hard seat') > 0.4
+
+
+def test_lying_still_is_counted_over_windows_and_ends_with_a_move(drawn):
+  lying = body.to_joints(gestures.lie(*drawn))
+  still = np.repeat(lying[-1:], 400, 0)
+  up = body.to_joints(gestures.getup(*drawn))
+  standing = np.repeat(up[-1:], 200, 0)
+  measured = _measured(np.concatenate([lying, still, up, standing]))
+  counted = [row['lying still'] for row in measured]
+  assert max(counted) == 1.0
+  assert counted[-1] == 0.0
+  rising = counted[: int(np.argmax(counted)) + 1]
+  assert rising == sorted(rising)
+  standing = _measured(np.repeat(up[-1:], 400, 0))
+  assert all(row['lying still'] == 0 for row in standing)
+
+
+def test_heights_are_above_the_floor_that_was_touched(drawn):
+  joints = _held(gestures.fall(*drawn, 'forward'))
+  raised = joints + np.array([0.0, 2.5, 0.0])
+  assert [row['drop to the floor'] for row in _measured(raised)] == (
+    pytest.approx([row['drop to the floor'] for row in _measured(joints)])
+  )
+
+
+def test_wandering_goes_to_and_fro_more_than_ordinary_life():
+  def measured(rates):
+    joints, events = recordings.take(
+      recordings.pieces(0, 'val', per_hour=rates), 900
+    )
+    made = list(windows.of_joints([joints], length_s=6, hop_s=2))
+    shown = detectors.is_shown(made, events, 'wandering') == 1
+    return np.array([x['to and fro'] for x in _measured(joints)]), shown
+
+  busy, shown = measured({'wandering': 60.0})
+  calm, _ = measured({})
+  assert np.median(busy[shown]) > np.percentile(calm, 90)
