@@ -1,0 +1,253 @@
+import csv
+import json
+import os
+import threading
+import time
+import types
+import xml.etree.ElementTree as ET
+
+import films
+import numpy as np
+import pytest
+
+from vimonet_jax.apps import monitor
+from vimonet_jax.care import calibration, detectors, evidence, timeline
+from vimonet_jax.synthetic import recordings
+
+SETTINGS = {
+  'window_s': 6.0, 'hop_s': 2.0, 'follow_s': 0.0, 'hours': 0.3,
+  'per_hour': 60.0, 'false_per_hour': 0.5, 'seed': 0,
+}  # fmt: skip
+# What a fall is to these needs no model: a drop to the floor of 1.3 m/s.
+_DROP = detectors.Detector(('drop to the floor',), (1.3,), (0.1,), (1.0,), 0.0)
+_NEVER = detectors.Detector(('speed',), (0.0,), (1.0,), (0.0,), -9.0)
+
+
+@pytest.fixture(scope='module')
+def fallen():
+  """Two minutes with a fall in them, and the events."""
+  for seed in range(9):
+    stream = recordings.pieces(seed, 'val', per_hour={'fall': 60.0})
+    joints, events = recordings.take(stream, 120)
+    falls = [event for event in events if event.kind == 'fall']
+    if falls and falls[-1].end_s < 110:
+      return joints, falls
+  raise AssertionError('Nobody falls.')
+
+
+@pytest.fixture
+def watch(tiny_model, tmp_path, monkeypatch, capsys):
+  """Runs the task; gives its folder, exit code and what it printed."""
+  kinds = dict.fromkeys(calibration.SIGNS, _NEVER) | {'fall': _DROP}
+  monkeypatch.setattr(calibration, 'ready', lambda *args: kinds)
+  folder = tmp_path / 'timeline'
+
+  def run(recording, *, settings=SETTINGS, **said):
+    code = monitor.run(
+      tiny_model.workdir, recording, str(folder), settings=settings, **said
+    )
+    return folder, code, capsys.readouterr().out
+
+  return run
+
+
+def _rows(path):
+  with open(path, newline='', encoding='utf-8') as f:
+    assert timeline.NOTICE in next(f)
+    return list(csv.DictReader(f))
+
+
+def _write_lines(file, joints):
+  for frame in joints:
+    file.write(json.dumps(np.round(frame, 6).tolist()).encode() + b'\n')
+
+
+def test_a_fall_in_a_file_is_on_the_timeline(watch, fallen, tmp_path):
+  joints, falls = fallen
+  np.save(tmp_path / 'day.npy', joints)
+  folder, code, out = watch(str(tmp_path / 'day.npy'), fps=20.0)
+  assert code == 0
+  rows = _rows(folder / 'timeline.csv')
+  assert [row['kind'] for row in rows] == ['fall'] * len(falls)
+  for row, fall in zip(rows, falls, strict=True):
+    assert float(row['start_s']) < fall.end_s
+    assert float(row['end_s']) > fall.start_s
+    assert 0 < float(row['alarm_s']) - fall.start_s < 8
+    assert row['source'] == 'model and geometry'
+  assert out.count('fall, ') == len(falls)
+  assert timeline.NOTICE in out
+  fields = json.loads((folder / 'timeline.json').read_text())
+  assert fields['notice'] == timeline.NOTICE
+  assert [event['kind'] for event in fields['events']] == ['fall'] * len(falls)
+  assert fields['duration_s'] == pytest.approx(119.95)
+  drawn = (folder / 'timeline.svg').read_text()
+  ET.fromstring(drawn)
+  for words in timeline.NOTICE.split(': ')[0], 'wandering', 'lying still':
+    assert words in drawn
+  shown = _rows(folder / 'windows.csv')
+  assert len(shown) == 58
+  assert 'answer' not in shown[0]
+
+
+def test_what_arrives_gives_the_events_of_the_file(
+  watch, fallen, tmp_path, monkeypatch
+):
+  joints, _ = fallen
+  np.save(tmp_path / 'day.npy', np.round(joints, 6))
+  folder, *_ = watch(str(tmp_path / 'day.npy'), fps=20.0)
+  wanted = _rows(folder / 'timeline.csv')
+
+  path = tmp_path / 'grows.jsonl'
+  path.touch()
+
+  def grow():
+    with open(path, 'ab') as file:
+      for some in np.array_split(joints, 7):
+        _write_lines(file, some)
+        file.flush()
+        time.sleep(0.05)
+
+  growing = threading.Thread(target=grow)
+  growing.start()
+  folder, code, _ = watch(str(path), settings=SETTINGS | {'follow_s': 5.0})
+  growing.join()
+  assert code == 0
+  assert _rows(folder / 'timeline.csv') == wanted
+
+  end, begin = os.pipe()
+  with open(end, 'rb') as pipe:
+    monkeypatch.setattr('sys.stdin', pipe)
+
+    def feed():
+      with open(begin, 'wb') as file:
+        _write_lines(file, joints)
+
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    folder, code, _ = watch('-')
+    feeding.join()
+  assert code == 0
+  assert _rows(folder / 'timeline.csv') == wanted
+
+
+def test_stopped_it_leaves_whole_files(watch, fallen, tmp_path, monkeypatch):
+  joints, falls = fallen
+  np.save(tmp_path / 'day.npy', joints)
+  given = monitor._windows
+
+  def stopped(*args):
+    for window in given(*args):
+      if window.start_s > falls[0].end_s - 2:
+        raise KeyboardInterrupt
+      yield window
+
+  monkeypatch.setattr(monitor, '_windows', stopped)
+  monkeypatch.setattr(calibration, 'GROUP', 1)
+  folder, code, out = watch(str(tmp_path / 'day.npy'), fps=20.0)
+  assert code == 130
+  assert 'Stopped after' in out
+  # The fall that went on is told, too.
+  assert len(_rows(folder / 'timeline.csv')) == 1
+  assert json.loads((folder / 'timeline.json').read_text())['events']
+  ET.parse(folder / 'timeline.svg')
+
+
+def test_each_window_is_asked_what_one_wants_to_know(watch, fallen, tmp_path):
+  np.save(tmp_path / 'day.npy', fallen[0][:250])
+  folder, *_ = watch(
+    str(tmp_path / 'day.npy'), fps=20.0, question='Where does he go?'
+  )
+  shown = _rows(folder / 'windows.csv')
+  assert len(shown) == 5
+  fields = json.loads((folder / 'timeline.json').read_text())
+  assert fields['question'] == 'Where does he go?'
+  answers = [row['answer'] for row in shown]
+  assert [row['answer'] for row in fields['answers']] == answers
+  assert any(answers)
+
+
+def test_a_video_alone_or_beside_the_motion(
+  watch, fallen, tmp_path, monkeypatch
+):
+  np.save(tmp_path / 'day.npy', fallen[0][:250])
+  film = str(films.write(tmp_path / 'day.mp4', 1, frames=30 * 12))
+  folder, code, _ = watch(str(tmp_path / 'day.npy'), video=film, fps=20.0)
+  assert code == 0
+  assert len(_rows(folder / 'windows.csv')) == 4
+  # From a video nobody measures; a detector that needs it sees nothing.
+  folder, code, _ = watch(None, video=film)
+  assert code == 0
+  shown = _rows(folder / 'windows.csv')
+  assert [float(row['start_s']) for row in shown][:3] == [0, 2, 4]
+  assert all(float(row['fall']) == 0 for row in shown)
+
+
+@pytest.mark.parametrize(
+  ('said', 'sentence'),
+  [
+    ({'recording': None}, 'found neither; name the recording'),
+    ({'question': ' '}, 'found an empty --question'),
+    ({'recording': 'x.jsonl', 'fps': 30.0}, 'found --fps=30; resample'),
+    ({'recording': 'x.bvh', 'settings': SETTINGS | {'follow_s': 1.0}},
+     'found x.bvh and follow_s=1'),
+    ({'recording': None, 'video': '.'}, 'found the folder .; make a video'),
+    ({'settings': SETTINGS | {'hop_s': 7.0}}, 'found 6 and 7; correct'),
+    ({'settings': SETTINGS | {'hours': 0.0}}, 'hours and per_hour above 0'),
+  ],
+)  # fmt: skip
+def test_what_cannot_be_watched_is_said(watch, said, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    watch(**({'recording': 'x.npy'} | said))
+
+
+def test_a_broken_line_is_named_and_what_was_seen_is_kept(
+  watch, fallen, tmp_path
+):
+  path = tmp_path / 'x.jsonl'
+  with open(path, 'wb') as file:
+    _write_lines(file, fallen[0][:250])
+    file.write(b'oh\n')
+  with pytest.raises(ValueError, match='x.jsonl, line 251: expected a frame'):
+    watch(str(path), settings=SETTINGS | {'follow_s': 0.01})
+  fields = json.loads((tmp_path / 'timeline' / 'timeline.json').read_text())
+  assert fields['duration_s'] == 12.0
+
+
+def test_detectors_are_fitted_once_and_kept_beside_the_model(
+  tiny_model, tmp_path, monkeypatch
+):
+  made = []
+
+  def told(self, shown):
+    return (
+      np.random.default_rng(0)
+      .normal(size=(len(shown), len(evidence.VERBS)))
+      .tolist()
+    )
+
+  fit = calibration.fit
+
+  def counted(*args):
+    made.append(args)
+    return fit(*args)
+
+  monkeypatch.setattr(evidence.Teller, '_ask', told)
+  monkeypatch.setattr(calibration, 'fit', counted)
+  (tmp_path / 'model').symlink_to(f'{tiny_model.workdir}/model')
+  fields = {k: v for k, v in SETTINGS.items() if k != 'follow_s'}
+  settings = calibration.Settings(**fields)
+
+  def ready(settings=settings):
+    return calibration.ready(str(tmp_path), asking, ('motion',), settings)
+
+  asking = types.SimpleNamespace(bundle=tiny_model.bundle)
+  first = ready()
+  assert set(first) == set(recordings.KINDS)
+  assert all(0 < x.threshold < 1 for x in first.values())
+  assert ready() == first
+  assert len(made) == 1
+  (tmp_path / 'monitor' / 'motion.json').write_text('{"made_of"')
+  assert ready() == first
+  assert len(made) == 2
+  ready(calibration.Settings(**fields | {'seed': 1}))
+  assert len(made) == 3
