@@ -265,6 +265,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.serve = _part('serve')
   config.update(_part('trust'))
   config.audit = _part('audit')
+  config.monitor = _part('monitoring')
   if arg == 'smoke':
     _make_smoke(config)
   return config

@@ -276,6 +276,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.serve = _part('serve')
   config.update(_part('trust'))
   config.audit = _part('audit')
+  config.monitor = _part('monitoring')
   if arg == 'motion':
     config.eval.corruptions = ()
   return config

@@ -19,13 +19,15 @@ FLOORS = (
   ),
   (
     'data.records '
-    'synthetic.body synthetic.gaits synthetic.gestures synthetic.actions '
+    'synthetic.body synthetic.gaits synthetic.gestures synthetic.mishaps '
+    'synthetic.actions synthetic.recordings '
     'synthetic.raster synthetic.figures synthetic.places synthetic.things '
     'synthetic.scene synthetic.language synthetic.question '
     'synthetic.asked_of_order synthetic.asked_of_motion '
     'synthetic.asked_of_video synthetic.asked_of_both synthetic.contrasts '
     'synthetic.questions synthetic.world synthetic.people '
-    'data.tokenizer data.text data.video_file data.video data.captions '
+    'data.tokenizer data.text data.video_file data.video data.windows '
+    'data.captions '
     'data.motion_files data.found data.survey data.clips data.kin data.sources '
     'data.conversations data.caption_folders data.qa_layouts data.qa_files '
     'data.attached data.amass_files data.amass data.motionx_files data.motionx '
@@ -66,7 +68,9 @@ FLOORS = (
     'annotation.results annotation.batch_files annotate audit.watermark '
     'audit.signature audit.provenance audit.policy audit.privacy audit.log '
     'audit.verify audit.compared audit.chance audit.bias audit.wording '
-    'audit.attributes audit.bias_page plan.chips plan.flops plan.traffic '
+    'audit.attributes audit.bias_page care.geometry care.evidence care.events '
+    'care.detectors care.calibration care.timeline '
+    'plan.chips plan.flops plan.traffic '
     'plan.cost plan.search plan.words report card audit.model_card',
     'parity.work_folder parity.jax_side parity.torch_networks '
     'parity.torch_side parity.handout parity.sides parity.verdicts '

@@ -34,8 +34,9 @@ _FREE = (
 # What the dataset is made of, which it remembers itself; see builder.build.
 _FREE_STARTS = ('data.sources.',)
 _FREE_GROUPS = (
-  'annotate', 'audit', 'base', 'eval', 'log', 'mesh', 'parity', 'plan',
-  'policy', 'privacy', 'provenance', 'serve', 'study',
+  'annotate', 'audit', 'base', 'demo', 'eval', 'log', 'mesh', 'monitor',
+  'parity', 'plan', 'policy', 'privacy', 'provenance', 'serve', 'study',
+  'watermark',
 )  # fmt: skip
 _FREE_ENDS = ('checkpoint_steps', 'grad_accumulation')
 # Settings that were added later, and what every run did before.

@@ -26,15 +26,21 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, "Where everything is kept; default: the config's."
 )
 _MOTION = flags.DEFINE_string('motion', None, 'chat: a motion file.')
-_VIDEO = flags.DEFINE_string('video', None, 'chat: a video or image folder.')
+_VIDEO = flags.DEFINE_string(
+  'video', None, 'chat: a video or image folder. monitor: a video.'
+)
 _QUESTION = flags.DEFINE_string(
-  'question', None, 'chat: one question; without it a conversation starts.'
+  'question',
+  None,
+  'chat: one question; without it a conversation starts. monitor: one for each '
+  'window.',
 )
 _INPUT = flags.DEFINE_string(
   'input',
   None,
   'features: a motion file, or a folder that has some. answer: questions, a '
-  'JSON line each. verify: a file or folder with a manifest.',
+  'JSON line each. monitor: a motion file, or - for joints that arrive. '
+  'verify: a file or folder with a manifest.',
 )
 _PUBLIC_KEY = flags.DEFINE_string(
   'public_key', None, 'verify: the public key of whom you trust, a .pub file.'
@@ -43,8 +49,8 @@ _ANIMATE = flags.DEFINE_bool('animate', False, 'features: draw GIFs, too.')
 _OUTPUT = flags.DEFINE_string(
   'output',
   None,
-  'show, features, convert, export, parity, plan, annotate, audit: the folder '
-  'to write to. answer: the file.',
+  'show, features, convert, export, parity, plan, annotate, audit, monitor: '
+  'the folder to write to. answer: the file.',
 )
 _SAMPLING = flags.DEFINE_string(
   'sampling',
@@ -162,6 +168,25 @@ def _serve(config, workdir: str) -> int:
   return serve.run(config, workdir, sampling=_SAMPLING.value)
 
 
+def _monitor(config, workdir: str) -> int:
+  from vimonet_jax import compiled
+  from vimonet_jax.apps import monitor
+
+  compiled.keep(workdir)
+  return monitor.run(
+    workdir,
+    _INPUT.value,
+    _OUTPUT.value,
+    video=_VIDEO.value,
+    question=_QUESTION.value,
+    settings=config.monitor.to_dict(),
+    fps=_FPS.value,
+    up=_UP.value,
+    unit=_UNIT.value,
+    quantize=config.get('eval', {}).get('quantize', ''),
+  )
+
+
 def _show(config, workdir: str) -> int:
   from vimonet_jax import pipeline
 
@@ -265,6 +290,7 @@ TASKS = {
   'chat': _chat,
   'answer': _answer,
   'serve': _serve,
+  'monitor': _monitor,
   'show': _show,
   'features': _features,
   'convert': _convert,
