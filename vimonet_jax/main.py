@@ -171,6 +171,7 @@ def _serve(config, workdir: str) -> int:
 def _monitor(config, workdir: str) -> int:
   from vimonet_jax import compiled
   from vimonet_jax.apps import monitor
+  from vimonet_jax.audit import privacy
 
   compiled.keep(workdir)
   return monitor.run(
@@ -184,6 +185,7 @@ def _monitor(config, workdir: str) -> int:
     up=_UP.value,
     unit=_UNIT.value,
     quantize=config.get('eval', {}).get('quantize', ''),
+    motion_only=privacy.is_motion_only(config),
   )
 
 

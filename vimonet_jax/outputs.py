@@ -146,6 +146,15 @@ def _answers(command: Command) -> list[Output]:
   ]
 
 
+def _timeline(command: Command) -> list[Output]:
+  inputs = _in(command.workdir, 'model'), *_named(command.source)
+  return [
+    Output('a timeline of a recording', _in(folder, name), inputs)
+    for folder in [command.output] * bool(command.output)
+    for name in ('timeline.*', 'windows.csv')
+  ]
+
+
 def _features(command: Command) -> list[Output]:
   folders = ('new_joint_vecs', 'joints', 'pictures')
   covers = ('features.json', *(f'{x}/**/*' for x in folders))
@@ -206,6 +215,7 @@ _TASKS: dict[str, Callable[[Command], list[Output]]] = {
   'audit': _audit,
   'study': _study,
   'answer': _answers,
+  'monitor': _timeline,
   'features': _features,
   'convert': _converted,
   'export': _exported,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from vimonet_jax.apps import monitor
+from vimonet_jax.audit import privacy
 from vimonet_jax.care import calibration, detectors, evidence, timeline
 from vimonet_jax.synthetic import recordings
 
@@ -251,3 +252,9 @@ def test_detectors_are_fitted_once_and_kept_beside_the_model(
   assert len(made) == 2
   ready(calibration.Settings(**fields | {'seed': 1}))
   assert len(made) == 3
+
+
+def test_with_motion_alone_no_video_is_opened(watch, monkeypatch):
+  monkeypatch.setattr(monitor.video_file, 'opened', None)
+  with pytest.raises(privacy.RefusedError, match='found video'):
+    watch(None, video='day.mp4', motion_only=True)

@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from vimonet_jax.audit import privacy
 from vimonet_jax.care import calibration, detectors, events, evidence, timeline
 from vimonet_jax.data import records, video_file, windows
 from vimonet_jax.data import video as videos
@@ -46,6 +47,7 @@ def run(
   up: str | None = None,
   unit: str | None = None,
   quantize: str = '',
+  motion_only: bool = False,
 ) -> int:
   """Watches a recording to its end, or until it is stopped.
 
@@ -59,6 +61,7 @@ def run(
     fps, up, unit: of the motion, where it does not say; a stream is taken for
       20 fps, y up and metres.
     quantize: the decoder's kernels, for less memory; see engine.Engine.load.
+    motion_only: refuse a video before it is opened.
 
   Returns:
     0, or 130 where it was stopped; the files are whole in either case.
@@ -71,6 +74,8 @@ def run(
   fields = {k: v for k, v in settings.items() if k != 'follow_s'}
   fitting = calibration.Settings(**fields)
   _check(recording, video, output, question)
+  if video:
+    privacy.check('video', motion_only=motion_only)
   media = [
     medium for medium, path in (('motion', recording), ('video', video)) if path
   ]
