@@ -91,6 +91,9 @@ def test_fields_that_would_change_nothing_are_let_through():
     (_body(tools=[{}]), "found 'tools', which is not done here; leave it out"),
     (_body(frequency_penalty=0.5), "found 'frequency_penalty'"),
     (_body(n=9), 'Expected n from 1 to 8, found 9'),
+    (_body(n=10**400), 'Expected n as a whole number, found 1000'),
+    (_body(temperature=10**400), 'Expected temperature as a number'),
+    (_body(stop=['a' * 257]), 'of 1 to 256 letters each'),
     (_body(n=True), 'Expected n as a whole number, found True'),
     (_body(temperature=3), 'Expected temperature from 0 to 2, found 3'),
     (_body(temperature=float('nan')), 'Expected temperature as a number'),
@@ -144,6 +147,12 @@ def test_no_url_is_opened(url):
   part = {'type': 'video_url', 'video_url': {'url': url}}
   with pytest.raises(completions.RequestError, match='nothing is fetched'):
     _read(_body([_text(), part]))
+
+
+def test_only_a_question_needs_words():
+  assert _read(_body('A?', '', 'B?')).turns[0] == records.Turn('A?', '')
+  with pytest.raises(completions.RequestError, match='words in message 2'):
+    _read(_body('A?', '', ''))
 
 
 def test_a_system_message_has_no_place():

@@ -18,8 +18,8 @@ make bodies of answers.
 import base64
 import binascii
 import dataclasses
-import math
 import secrets
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -29,6 +29,8 @@ from vimonet_jax.data import records
 from vimonet_jax.infer import generate, scheduler
 
 _MOST_STOPS = 16
+# Letters of each: every piece of an answer is compared with their beginnings.
+_LONGEST_STOP = 256
 # Fields that mean something here; null is the same as none.
 _FIELDS = (
   'model', 'messages', 'stream', 'stream_options', 'n', 'temperature', 'top_p',
@@ -148,7 +150,8 @@ def read(
   number = _get(body, 'n', int, 1)
   if not 1 <= number <= most_answers:
     raise RequestError(
-      f'Expected n from 1 to {most_answers}, found {number}.', param='n'
+      f'Expected n from 1 to {most_answers}, found {_shown(number)}.',
+      param='n',
     )
   seed = _get(body, 'seed', int, secrets.randbits(32))
   options = _get(body, 'stream_options', dict, {})
@@ -185,7 +188,9 @@ def _get(fields: Mapping[str, Any], name: str, kind: Any, default: Any) -> Any:
   is_kind = isinstance(value, kind) and not (
     is_number and isinstance(value, bool)
   )
-  if not is_kind or (is_number and not math.isfinite(value)):
+  if is_number and is_kind:  # False also of NaN, and 10^400 is no float.
+    is_kind = abs(value) <= sys.float_info.max
+  if not is_kind:
     raise RequestError(
       f'Expected {name} as {_KINDS[kind]}, found {_shown(value)}.', param=name
     )
@@ -228,7 +233,7 @@ def _sampling(
     if not is_in:
       asked = 'max_tokens' if name == 'max_new_tokens' else name
       raise RequestError(
-        f'Expected {asked} from {low} to {high}, found {fields[name]}.',
+        f'Expected {asked} from {low} to {high}, found {_shown(fields[name])}.',
         param=asked,
       )
   return generate.Sampling(**fields)
@@ -239,11 +244,13 @@ def _stop(value: Any) -> tuple[str, ...]:
   if (
     not isinstance(texts, (list, tuple))
     or len(texts) > _MOST_STOPS
-    or not all(isinstance(x, str) and x for x in texts)
+    or not all(
+      isinstance(x, str) and 0 < len(x) <= _LONGEST_STOP for x in texts
+    )
   ):
     raise RequestError(
-      f'Expected stop as a text or a list of at most {_MOST_STOPS}, found '
-      f'{_shown(value)}.',
+      f'Expected stop as a text or a list of at most {_MOST_STOPS}, of 1 to '
+      f'{_LONGEST_STOP} letters each, found {_shown(value)}.',
       param='stop',
     )
   return tuple(texts)
@@ -281,7 +288,8 @@ def _conversation(messages: Sequence[Any]):
         'Expected motion and video in the first message, where the model reads '
         f'them, found one in message {i}; begin a new conversation.'
       )
-    if not text.strip():
+    # A model may have answered nothing, and clients send that back.
+    if wanted == 'user' and not text.strip():
       raise _wrong(f'Expected words in message {i}, found none; ask something.')
     files |= found
     texts.append(text)

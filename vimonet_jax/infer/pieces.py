@@ -65,7 +65,7 @@ class Pieces:
     begun = (
       length
       for stop in self._stop
-      for length in range(1, len(stop))
+      for length in range(1, min(len(stop), len(text) + 1))
       if text.endswith(stop[:length])
     )
     return text[: len(text) - max(begun, default=0)]
