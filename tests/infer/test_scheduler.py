@@ -1,6 +1,8 @@
 import dataclasses
 import functools
+import queue
 import threading
+import time
 
 import pytest
 
@@ -205,3 +207,103 @@ def test_who_stops_in_the_middle_leaves_nobody_waiting(asking):
   for answer in answers:
     with pytest.raises(scheduler.ClosedError, match='found the end'):
       answer.result()
+
+
+def test_who_asks_again_for_the_end_gets_it_again(asking, start, monkeypatch):
+  answer = start().ask(_asked(1)[0])
+  end = answer.result()
+  assert answer.result() is end
+  assert list(answer) == []
+  monkeypatch.setattr(asking, 'call', None)
+  failed = start().ask(_asked(1)[0])
+  for _ in range(2):
+    with pytest.raises(TypeError):
+      failed.result()
+
+
+def test_who_comes_and_goes_does_not_keep_others_waiting(start):
+  together, ended = start(steps=1), queue.SimpleQueue()
+  short = _asked(4, dataclasses.replace(WARM, max_new_tokens=1))[3]
+  more = iter(range(400))
+
+  def go_on(event):
+    if isinstance(event, scheduler.End):
+      if next(more, None) is None:
+        ended.put('many')
+      else:
+        together.ask(short, go_on)
+
+  def tell(event):
+    if isinstance(event, scheduler.End):
+      ended.put('one')
+
+  together.ask(dataclasses.replace(_asked(4, WARM)[3], seed=3), tell)
+  together.ask(short, go_on)
+  assert [ended.get(timeout=60) for _ in range(2)] == ['one', 'many']
+
+
+def test_slots_that_nobody_needs_go_also_while_others_come(start, monkeypatch):
+  monkeypatch.setattr(scheduler, '_PATIENCE', 12)
+  together, lengths = start(steps=1), []
+  more = iter(range(40))
+
+  def go_on(event):
+    if isinstance(event, scheduler.End) and (i := next(more, None)) is not None:
+      lengths.append(together._slots.length)
+      sampling = dataclasses.replace(WARM, max_new_tokens=6 + i % 3)
+      together.ask(_asked(4, sampling, seed=3)[3], go_on)
+
+  short = dataclasses.replace(WARM, max_new_tokens=6)
+  long = _record(0, (), 'What ' * 100)
+  together.ask(scheduler.Question(long, short, seed=3), go_on)
+  for i in range(3):
+    sampling = dataclasses.replace(WARM, max_new_tokens=7 + i)
+    together.ask(_asked(4, sampling, seed=3)[3], go_on)
+  while together.load()[:2] != (0, 0):
+    time.sleep(0.01)
+  assert lengths[0] > 128
+  assert lengths[-1] == 128
+
+
+def test_nobody_comes_in_once_those_who_wait_are_given_up(asking, monkeypatch):
+  together = scheduler.Scheduler(asking, max_rows=1, max_length=512)
+  close, late = together.close, []
+
+  def ask_first():
+    with pytest.raises(scheduler.ClosedError):
+      late.append(together.ask(_asked(1)[0]))
+    close()
+
+  monkeypatch.setattr(together, 'close', ask_first)
+
+  def leave():
+    with together:
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    leave()
+  assert not late
+
+
+def test_a_thread_that_has_ended_leaves_nobody_waiting(start, monkeypatch):
+  together = start(max_rows=1, steps=1)
+
+  def end():
+    raise SystemExit
+
+  monkeypatch.setattr(together, '_advance', end)
+  for answer in together.ask_all(_asked(2)):
+    with pytest.raises(scheduler.ClosedError):
+      answer.result()
+  assert not together.load().is_open
+  with pytest.raises(scheduler.ClosedError):
+    together.ask(_asked(1)[0])
+
+
+def test_very_long_questions_are_refused_before_they_are_made_tokens(
+  asking, start, monkeypatch
+):
+  together = start()
+  monkeypatch.setattr(asking, 'prompt', None)
+  with pytest.raises(scheduler.TooLongError, match='found 8193 letters'):
+    together.ask(scheduler.Question(_record(0, (), 'a' * 8193)))

@@ -11,6 +11,8 @@ PAD, BOS, EOS = 0, 1, 2
 # SentencePiece leaves out lines of more than 4192 bytes, which are at least a
 # quarter as many characters, and says so to nobody.
 _LONGEST_LINE = 1000
+# Letters of the longest text whose ids are kept; strangers send longer ones.
+_LONGEST_KEPT = 1000
 
 
 class Tokenizer:
@@ -64,7 +66,8 @@ class Tokenizer:
 
   def encode(self, text: str) -> list[int]:
     """Ids without bos and eos; what looks like `</s>` stays ordinary text."""
-    return list(self._encode(text))
+    is_kept = len(text) <= _LONGEST_KEPT
+    return list(self._encode(text) if is_kept else self._encode_anew(text))
 
   def _encode_anew(self, text: str) -> tuple[int, ...]:
     # Half of a surrogate pair, as broken JSON files have them, has no UTF-8.

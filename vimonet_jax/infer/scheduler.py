@@ -28,6 +28,8 @@ from vimonet_jax.infer import clips, engine, generate, pieces, slots
 # Slots have room for this many tokens, or for 3 / 2, 2, 3, 4, 6 ... times as
 # many: every step of every answer reads all of a slot.
 _LEAST_LENGTH = 128
+# Letters of the longest token that SentencePiece makes, unless told otherwise.
+_LONGEST_TOKEN = 16
 # Steps after which slots that nobody needs go.
 _PATIENCE = 32
 
@@ -121,6 +123,7 @@ class Answer:
   def __iter__(self) -> Iterator[str]:
     while isinstance(event := self._events.get(), str):
       yield event
+    self._events.put(event)  # For whoever asks again.
     if isinstance(event, Exception):
       raise event
     self.end = event
@@ -315,6 +318,7 @@ class Scheduler:
     self, asked: Question, listener: Callable[[Event], None] | None
   ) -> _Job:
     self._engine.check(asked.record)
+    self._check_letters(asked.record)
     answer = Answer()
     job = _Job(
       answer,
@@ -333,6 +337,15 @@ class Scheduler:
         'answer.'
       )
     return job
+
+  def _check_letters(self, record: records.Record) -> None:
+    """What cannot fit is not made tokens of, which takes 0.5 s a million."""
+    letters = sum(len(x.question) + len(x.answer) for x in record.turns)
+    if letters > _LONGEST_TOKEN * self._max_length:
+      raise TooLongError(
+        f'Expected at most {self._max_length} tokens of a question, its clips '
+        f'and its answer, found {letters} letters; ask in fewer words.'
+      )
 
   def ahead(self, answer: Answer) -> int:
     """How many are begun before an answer, itself included; 0 once it is."""
@@ -366,21 +379,32 @@ class Scheduler:
 
     In any case the thread ends before Python does, which it would abort.
     """
-    self._is_given_up = kind is not None
+    with self._changed:  # Or somebody might come in between.
+      self._is_given_up, self._is_open = kind is not None, False
     self.close()
 
   # --- In the thread that answers --------------------------------------------
 
   def _work(self) -> None:
-    while self._is_something_to_do():
-      if self._is_given_up:
-        end = ClosedError('Expected to be answered, found the end.')
-        return self._give_up(end, self._waiting)
+    try:
+      self._answer()
+    finally:  # Whatever has ended it, nobody waits for ever.
+      with self._changed:
+        self._is_open = False
+        left, self._waiting = self._waiting, []
+      end = ClosedError('Expected to be answered, found the end.')
+      self._give_up(end, left)
+
+  def _answer(self) -> None:
+    while self._is_something_to_do() and not self._is_given_up:
       some: list[_Job] = []
       try:
-        # All for whom there is room: a step costs nearly the same for many.
-        while some := self._next():
+        # All for whom there is room: a step costs nearly the same for many. Who
+        # comes and goes in the meantime does not keep the others from it.
+        begun = 0
+        while begun < self._max_rows and (some := self._next()):
           self._begin(some)
+          begun += len(some)
         if self._active:
           self._advance()
         self._shrink()
@@ -454,6 +478,8 @@ class Scheduler:
   def _places(self, some: list[_Job]) -> list[int]:
     """Free slots that are long enough; makes them where there are too few."""
     size, length = self._need([*self._active.values(), *some])
+    if (size, length) == (self._slots.size, self._slots.length):
+      self._idle = 0
     if self._active:
       size = max(size, self._slots.size)
       length = max(length, self._slots.length)
@@ -477,7 +503,7 @@ class Scheduler:
     if (size, length) != (self._slots.size, self._slots.length):
       self._slots.fit(size, length, list(self._active))
       self._active = dict(enumerate(self._active.values()))
-    self._idle = 0
+      self._idle = 0
 
   def _shrink(self) -> None:
     """Once fewer slots, or shorter ones, have been enough for some time."""
