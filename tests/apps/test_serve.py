@@ -288,6 +288,8 @@ def test_only_who_has_a_key_is_let_in(start):
     (b'{', 400, 'Expected JSON'),
     (b'[' * 100_000, 400, 'Expected JSON'),
     (b'\xff\xfe', 400, 'Expected JSON'),
+    (b'{"model": "\xed\xa0\x80"}', 400, 'Expected JSON'),
+    (b'{"model": "tiny", "\\ud800": 1}', 400, "found '\\ud800', half of a"),
     (b'{"model": "gpt-4", "messages": []}', 404, "Expected model 'tiny'"),
     (b'{"model": "tiny", "messages": 7}', 400, 'messages as a list'),
     (b'{"model": "tiny", "messages": [], "x": "' + b'y' * 2**21, 413, '1 MiB'),
@@ -300,6 +302,54 @@ def test_what_is_no_request_is_refused_in_a_sentence(start, body, status, said):
   assert said in answer['error']['message']
   assert '\n' not in answer['error']['message']
   assert _text(_ask(server.client(), QUESTION))
+
+
+def test_what_another_method_or_no_key_gets_says_what_would_do(start):
+  server = start(keys=frozenset([service.digest('one')]))
+  for path, method, status, name, said in (
+    ('chat/completions', 'GET', 405, 'Allow', 'POST'),
+    ('models', 'GET', 401, 'WWW-Authenticate', 'Bearer'),
+  ):
+    request = urllib.request.Request(f'{server.url}/v1/{path}', method=method)
+    with pytest.raises(urllib.error.HTTPError) as raised:
+      urllib.request.urlopen(request)
+    assert raised.value.code == status
+    assert raised.value.headers[name] == said
+
+
+def test_a_name_may_have_parts(start):
+  client = start(name='of/us').client()
+  assert client.models.retrieve('of/us').id == 'of/us'
+  with pytest.raises(openai.NotFoundError, match="Expected model 'of/us'"):
+    client.models.retrieve('of')
+
+
+def test_a_conversation_goes_on_after_an_answer_without_words(start):
+  messages = [
+    {'role': 'user', 'content': QUESTION},
+    {'role': 'assistant', 'content': ''},
+    {'role': 'user', 'content': QUESTION},
+  ]
+  client = start().client()
+  assert client.chat.completions.create(model='tiny', messages=messages).usage
+
+
+def test_who_waits_holds_no_file(start, files, monkeypatch):
+  server, read = start(), files.read
+  ask, seen, held = server.together.ask_all, [], []
+
+  def reads(**sent):
+    seen.append(sent['motion'].data)
+    return read(**sent)
+
+  def asks(*args):
+    held.append(sys.getrefcount(seen[0]))
+    return ask(*args)
+
+  monkeypatch.setattr(files, 'read', reads)
+  monkeypatch.setattr(server.together, 'ask_all', asks)
+  _ask(server.client(), [_part('motion', _motion(0), 'npy')])
+  assert held == [2]  # Of `seen` and of the call.
 
 
 def test_files_that_are_none_are_refused(start):
@@ -359,6 +409,26 @@ def test_requests_that_come_too_slowly_are_not_waited_for(start):
   assert b'within 0.3 s' in found
 
 
+def test_who_goes_while_sending_is_no_failure(start, tmp_path, caplog):
+  secret, path = tmp_path / 'secret', tmp_path / 'log.jsonl'
+  secret.write_bytes(bytes(32))
+  with log.Log(str(path), str(secret)) as written:
+    server = start(log=written)
+    host, port = server.url.removeprefix('http://').split(':')
+    with socket.create_connection((host, int(port))) as client:
+      client.sendall(
+        b'POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n'
+        b'Content-Length: 1000\r\n\r\n{"model":'
+      )
+      time.sleep(0.2)
+    end = time.monotonic() + 20
+    while not path.read_text() and time.monotonic() < end:
+      time.sleep(0.02)
+    (line,) = path.read_text().splitlines()
+  assert json.loads(line)['outcome'] == 'gone'
+  assert not caplog.records
+
+
 def _is_idle(together, seconds=20):
   end = time.monotonic() + seconds
   while time.monotonic() < end:
@@ -415,18 +485,25 @@ def test_at_the_end_who_was_accepted_gets_the_whole_answer(start):
     _ask(server.client(), QUESTION)
 
 
-def test_a_failure_is_told_without_its_details(start, asking, monkeypatch):
+@pytest.mark.parametrize(
+  ('name', 'error'),
+  [('call', RuntimeError), ('call', ValueError), ('prompt', TypeError)],
+)
+def test_a_failure_is_told_without_its_details(
+  start, asking, monkeypatch, caplog, name, error
+):
   server = start()
-  call = asking.call
+  call = getattr(asking, name)
 
   def fail(*args):
-    raise RuntimeError('secret of ours')
+    raise error('secret of ours')
 
-  monkeypatch.setattr(asking, 'call', fail)
+  monkeypatch.setattr(asking, name, fail)
   with pytest.raises(openai.InternalServerError, match='failure of the') as got:
     _ask(server.client(), QUESTION)
   assert 'secret' not in str(got.value)
-  monkeypatch.setattr(asking, 'call', call)
+  assert 'secret of ours' in caplog.text
+  monkeypatch.setattr(asking, name, call)
   assert _text(_ask(server.client(), QUESTION))
 
 

@@ -33,6 +33,12 @@ from vimonet_jax.infer import generate, scheduler
 _KEPT_BYTES = 2**28
 # A larger body is parsed beside the loop, which others need.
 _LARGE_BYTES = 2**16
+# Of a status, what its clients look for.
+_HEADERS = {
+  401: {'WWW-Authenticate': 'Bearer'},
+  429: {'Retry-After': '1'},
+  503: {'Retry-After': '1'},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +136,8 @@ class _Visit:
     address: where it came from.
     api_key: of who asks.
     policy: version that was accepted.
-    asked: what is asked.
+    asked: what is asked, without files once they were read.
+    files: of each that came along, how the log tells it from others.
     given: its clips.
   """
 
@@ -139,6 +146,7 @@ class _Visit:
   api_key: str | None = None
   policy: str | None = None
   asked: completions.Asked | None = None
+  files: Mapping[str, str] = dataclasses.field(default_factory=dict)
   given: inputs.Given | None = None
 
   @property
@@ -193,7 +201,7 @@ class Service:
       routes=[
         route('/v1/chat/completions', self._complete, 'POST'),
         route('/v1/models', self._models, 'GET'),
-        route('/v1/models/{name}', self._model, 'GET'),
+        route('/v1/models/{name:path}', self._model, 'GET'),
         route('/v1/policy', self._tell_policy, 'GET'),
         route('/healthz', self._health, 'GET'),
         route('/metrics', self._tell_metrics, 'GET'),
@@ -239,8 +247,10 @@ class Service:
       ) from error
     visit.policy = accepted
     async with self._body(request) as body:
-      visit.asked = await self._parse(body)
-      visit.given = await self._read(visit.asked)
+      visit.asked, key, visit.files = await self._parse(body)
+      visit.given = await self._read(visit.asked, key)
+    # Whoever waits for an answer holds no files any more.
+    visit.asked = dataclasses.replace(visit.asked, motion=None, video=None)
 
   def _streamed(self, visit: _Visit) -> responses.Response:
     events: asyncio.Queue = asyncio.Queue()
@@ -337,6 +347,8 @@ class Service:
           body += chunk
           self._held += len(chunk)
       yield body
+    except requests.ClientDisconnect as error:
+      raise _nobody() from error
     except TimeoutError as error:
       raise completions.RequestError(
         f'Expected the whole request within {self._limits.receive_s:g} s, '
@@ -347,30 +359,35 @@ class Service:
     finally:
       self._held -= len(body)
 
-  async def _parse(self, body: bytearray) -> completions.Asked:
-    def parse() -> completions.Asked:
-      try:
-        fields = json.loads(body)
-      except (ValueError, RecursionError) as error:
-        raise completions.RequestError(
-          f'Expected JSON, found {bytes(body[:40])!r}.'
-        ) from error
-      return completions.read(
-        fields,
+  async def _parse(
+    self, body: bytearray
+  ) -> tuple[completions.Asked, bytes, dict[str, str]]:
+    """A request, and by what its files are known, here and in the log."""
+
+    def parse():
+      asked = completions.read(
+        _json(body),
         model=self._offer.name,
         sampling=self._offer.sampling,
         most_answers=self._limits.max_answers,
       )
+      sent = {'motion': asked.motion, 'video': asked.video}
+      log = self._offer.log
+      files = {
+        kind: log.keyed(file.data)
+        for kind, file in sent.items()
+        if log is not None and file is not None
+      }
+      return asked, _key(asked), files
 
     if len(body) < _LARGE_BYTES:
       return parse()
     return await concurrency.run_in_threadpool(parse)
 
-  async def _read(self, asked: completions.Asked) -> inputs.Given:
+  async def _read(self, asked: completions.Asked, key: bytes) -> inputs.Given:
     """Clips as the model sees them, once for all turns about them."""
     if asked.motion is None and asked.video is None:
       return inputs.Given(records.Record('nothing', 'given', 'test'), [])
-    key = _key(asked)
     if key in self._kept:
       self._kept.move_to_end(key)
       return self._kept[key].given
@@ -407,7 +424,7 @@ class Service:
       return self._together.ask_all(
         questions, functools.partial(loop.call_soon_threadsafe, tell)
       )
-    except Exception as error:
+    except (ValueError, scheduler.BusyError, scheduler.ClosedError) as error:
       raise _said(error) from error
 
   async def _wait(
@@ -424,7 +441,7 @@ class Service:
       if done.done():
         return
       if isinstance(event, Exception):
-        done.set_exception(_said(event))
+        done.set_exception(_ended(event))
       elif len(ends) == number:
         done.set_result(None)
 
@@ -433,11 +450,7 @@ class Service:
     try:
       await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
       if not done.done():
-        raise completions.RequestError(
-          'Expected somebody to read the answer, found nobody.',
-          status=499,
-          code='gone',
-        )
+        raise _nobody()
       done.result()
     finally:
       gone.cancel()
@@ -461,7 +474,7 @@ class Service:
         index, event = await events.get()
         if isinstance(event, Exception):
           outcome = 'failed'
-          yield _event(_said(event).body())
+          yield _event(_ended(event).body())
           return
         if isinstance(event, scheduler.End):
           ends[index] = event
@@ -497,13 +510,11 @@ class Service:
     if log is None:
       return
     media = []
-    for kind in ('motion', 'video'):
-      file = getattr(asked, kind, None)
-      if file is not None:
-        motion = visit.given and visit.given.record.motion
-        is_known = kind == 'motion' and motion is not None
-        seconds = len(motion) / records.FPS if is_known else None
-        media.append(logs.Medium(kind, seconds, log.keyed(file.data)))
+    for kind, keyed in visit.files.items():
+      motion = visit.given and visit.given.record.motion
+      is_known = kind == 'motion' and motion is not None
+      seconds = len(motion) / records.FPS if is_known else None
+      media.append(logs.Medium(kind, seconds, keyed))
     log.add(
       request=visit.id,
       api_key=visit.api_key,
@@ -525,11 +536,12 @@ class Service:
   ) -> responses.Response:
     del request
     self._metrics.requests.labels(str(error.status)).inc()
-    headers = {'Retry-After': '1'} if error.status in (429, 503) else None
-    return responses.JSONResponse(error.body(), error.status, headers)
+    return responses.JSONResponse(
+      error.body(), error.status, _HEADERS.get(error.status)
+    )
 
   async def _not_found(self, request, error) -> responses.Response:
-    return await self._refuse(
+    refused = await self._refuse(
       request,
       completions.RequestError(
         f'Expected POST /v1/chat/completions or GET /v1/models, found '
@@ -538,6 +550,8 @@ class Service:
         code='not_found',
       ),
     )
+    refused.headers.update(error.headers or {})  # What is allowed there.
+    return refused
 
   async def _fail(self, request, error) -> responses.Response:
     logging.error('A request failed:', exc_info=error)
@@ -566,8 +580,22 @@ def _busy(why: str) -> completions.RequestError:
   )
 
 
+def _nobody() -> completions.RequestError:
+  return completions.RequestError(
+    'Expected somebody to read the answer, found nobody.',
+    status=499,
+    code='gone',
+  )
+
+
+def _ended(error: Exception) -> completions.RequestError:
+  """What a client is told where answering failed: nothing of how."""
+  is_end = isinstance(error, scheduler.ClosedError)
+  return _said(error) if is_end else _failed()
+
+
 def _said(error: Exception) -> completions.RequestError:
-  """What a client is told of an error of the scheduler's."""
+  """What a client is told of a question that was not accepted."""
   if isinstance(error, scheduler.TooLongError):
     return completions.RequestError(
       str(error), param='messages', code='context_length_exceeded'
@@ -580,9 +608,26 @@ def _said(error: Exception) -> completions.RequestError:
       status=503,
       kind='server_error',
     )
-  if isinstance(error, ValueError):
-    return completions.RequestError(str(error), param='messages')
-  return _failed()
+  return completions.RequestError(str(error), param='messages')
+
+
+def _json(body: bytearray) -> Any:
+  """What a body says; raises where it is no JSON."""
+  try:
+    fields = json.loads(body.decode())
+    if b'\\u' in body:  # Half of a pair has no bytes to be told with.
+      json.dumps(fields, ensure_ascii=False).encode()
+  except UnicodeEncodeError as error:
+    half = ascii(error.object[error.start])
+    raise completions.RequestError(
+      f'Expected text in Unicode, found {half}, half of a pair; send both '
+      'halves or none.'
+    ) from error
+  except (ValueError, RecursionError) as error:
+    raise completions.RequestError(
+      f'Expected JSON, found {bytes(body[:40])!r}.'
+    ) from error
+  return fields
 
 
 def _event(body: Mapping[str, Any]) -> str:
