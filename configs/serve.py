@@ -23,6 +23,9 @@ def get_config() -> ml_collections.ConfigDict:
     'max_length': 4096,
     # Who comes when so many wait is told to come again later.
     'max_waiting': 1024,
+    # Seconds, once it is told to stop, until those who do not read their
+    # answers are left alone.
+    'stop_s': 600.0,
     'max_answers': 8,
     'max_body_mb': 64,
     'max_held_mb': 512,

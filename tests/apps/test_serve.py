@@ -593,6 +593,29 @@ def test_others_are_let_in_with_keys_only(tmp_path, monkeypatch):
   assert len(serve.api_keys(serve.Settings(host='0.0.0.0'))) == 1
 
 
+@contextlib.contextmanager
+def _who_never_reads(url):
+  """Asks until nothing goes through any more."""
+  host, port = url.removeprefix('http://').partition('/')[0].split(':')
+  with socket.socket() as client:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect((host, int(port)))
+    client.settimeout(1.0)
+    with contextlib.suppress(TimeoutError):
+      while True:
+        client.sendall(b'GET /v1/policy HTTP/1.1\r\nHost: x\r\n\r\n' * 1000)
+    yield
+
+
+@pytest.mark.parametrize(
+  'wrong',
+  [{'max_rows': 0}, {'max_rows': 8, 'max_waiting': 7}, {'port': 99999}],
+)
+def test_settings_with_which_nobody_could_be_answered_are_refused(wrong):
+  with pytest.raises(ValueError, match='Expected serve'):
+    serve.Settings(**wrong)
+
+
 def test_the_task_serves_and_stops_when_it_is_told(tiny_model):
   environment = {**os.environ, 'XLA_FLAGS': ''}
   running = subprocess.Popen(
@@ -600,7 +623,7 @@ def test_the_task_serves_and_stops_when_it_is_told(tiny_model):
       sys.executable, '-m', 'vimonet_jax.main', '--config=configs/tiny.py',
       '--task=serve', f'--workdir={tiny_model.workdir}',
       '--config.serve.port=0', '--config.serve.max_rows=1',
-      '--config.serve.name=small',
+      '--config.serve.name=small', '--config.serve.stop_s=2',
     ],
     cwd=ROOT, env=environment, text=True,
     stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -618,8 +641,9 @@ def test_the_task_serves_and_stops_when_it_is_told(tiny_model):
       model='small', messages=[{'role': 'user', 'content': QUESTION}]
     )
     assert _text(found)
-    running.send_signal(signal.SIGTERM)
-    said, _ = running.communicate(timeout=60)
+    with _who_never_reads(url):
+      running.send_signal(signal.SIGTERM)
+      said, _ = running.communicate(timeout=60)
   finally:
     running.kill()
   assert running.returncode == 0

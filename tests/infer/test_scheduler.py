@@ -4,10 +4,11 @@ import queue
 import threading
 import time
 
+import jax.numpy as jnp
 import pytest
 
-from vimonet_jax.data import records
-from vimonet_jax.infer import engine, generate, scheduler
+from vimonet_jax.data import records, tokenizer
+from vimonet_jax.infer import engine, generate, scheduler, warming
 from vimonet_jax.synthetic import world
 
 WARM = generate.Sampling(temperature=2.0, top_k=50, max_new_tokens=20)
@@ -219,6 +220,24 @@ def test_who_asks_again_for_the_end_gets_it_again(asking, start, monkeypatch):
   for _ in range(2):
     with pytest.raises(TypeError):
       failed.result()
+
+
+def test_it_gets_warm_with_a_model_that_has_nothing_to_say(asking):
+  def end(logits_BV, before_B):
+    del before_B
+    is_end_V = jnp.arange(logits_BV.shape[-1]) == tokenizer.EOS
+    return jnp.where(is_end_V, 1e9, logits_BV)
+
+  with scheduler.Scheduler(
+    asking, max_rows=1, max_length=512, logits_fn=end
+  ) as together:
+    getting_warm = threading.Thread(
+      target=warming.warm, args=(asking, together), kwargs={'max_rows': 1},
+      daemon=True,
+    )  # fmt: skip
+    getting_warm.start()
+    getting_warm.join(60)
+    assert not getting_warm.is_alive()
 
 
 def test_who_comes_and_goes_does_not_keep_others_waiting(start):

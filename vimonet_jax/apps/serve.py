@@ -54,6 +54,9 @@ class Settings:
     max_rows: answers that are written at the same time.
     max_length: tokens of a question, its clips and its answer.
     max_waiting: who comes when so many answers wait is told to come again.
+    stop_s: seconds that clients have, once the server is told to stop, to get
+      their answers and to read them; it would wait for ever for one who does
+      not read.
     limits: of requests.
   """
 
@@ -65,7 +68,20 @@ class Settings:
   max_rows: int = 64
   max_length: int = 4096
   max_waiting: int = 1024
+  stop_s: float = 600.0
   limits: service.Limits = service.Limits()
+
+  def __post_init__(self):
+    if not 1 <= self.max_rows <= self.max_waiting or self.max_length < 1:
+      raise ValueError(
+        'Expected serve.max_rows and serve.max_length of 1 or more, and '
+        f'serve.max_waiting of max_rows or more, found {self.max_rows}, '
+        f'{self.max_length} and {self.max_waiting}; change them.'
+      )
+    if not 0 <= self.port < 2**16:
+      raise ValueError(
+        f'Expected serve.port from 0 to 65535, found {self.port}.'
+      )
 
 
 def run(config, workdir: str, *, sampling: str = 'greedy') -> int:
@@ -116,7 +132,7 @@ def run(config, workdir: str, *, sampling: str = 'greedy') -> int:
       asking, together, max_rows=settings.max_rows, sampling=offer.sampling
     )
     served = service.Service(offer, together, files, settings.limits)
-    _serve(served, listening)
+    _serve(served, listening, stop_s=settings.stop_s)
   print(f'Stopped; {served.answered} requests were answered.')
   return 0
 
@@ -193,7 +209,9 @@ class _Server(uvicorn.Server):
     super().handle_exit(sig, frame)
 
 
-def _serve(served: service.Service, listening: socket.socket) -> None:
+def _serve(
+  served: service.Service, listening: socket.socket, *, stop_s: float
+) -> None:
   """Until SIGTERM or Ctrl-C."""
   config = uvicorn.Config(
     served.app(),
@@ -202,6 +220,7 @@ def _serve(served: service.Service, listening: socket.socket) -> None:
     server_header=False,
     limit_concurrency=_CONNECTIONS,
     timeout_keep_alive=_KEEP_ALIVE_S,
+    timeout_graceful_shutdown=stop_s,
     ws='none',
   )
   with _unheard(signal.SIGINT, signal.SIGTERM):
