@@ -304,6 +304,9 @@ def test_nobody_comes_in_once_those_who_wait_are_given_up(asking, monkeypatch):
   assert not late
 
 
+@pytest.mark.filterwarnings(
+  'ignore::pytest.PytestUnhandledThreadExceptionWarning'
+)
 def test_a_thread_that_has_ended_leaves_nobody_waiting(start, monkeypatch):
   together = start(max_rows=1, steps=1)
 
