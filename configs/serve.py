@@ -26,6 +26,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Seconds, once it is told to stop, until those who do not read their
     # answers are left alone.
     'stop_s': 600.0,
+    # A system message of a client's, for which the model has no place: 'refuse'
+    # it or 'leave_out' and say so beside the answer.
+    'system_messages': 'refuse',
     'max_answers': 8,
     'max_body_mb': 64,
     'max_held_mb': 512,

@@ -155,12 +155,19 @@ def test_only_a_question_needs_words():
     _read(_body('A?', '', ''))
 
 
-def test_a_system_message_has_no_place():
+@pytest.mark.parametrize('role', ['system', 'developer'])
+def test_a_system_message_has_no_place(role):
   body = _body()
-  body['messages'].insert(0, {'role': 'system', 'content': 'Be kind.'})
-  body['messages'].append({'role': 'user', 'content': 'Well?'})
-  with pytest.raises(completions.RequestError, match='one of its own: leave'):
+  body['messages'].insert(0, {'role': role, 'content': 'Be kind.'})
+  with pytest.raises(completions.RequestError, match='its own: leave it') as e:
     _read(body)
+  assert e.value.code == 'unsupported_system_message'
+  asked = _read(body, system_messages=completions.LEAVE_OUT)
+  assert asked.turns == _read(_body()).turns
+  (note,) = asked.notes
+  assert f'{role} message was left out' in note
+  body['messages'][0]['content'] = ' '
+  assert not _read(body).notes
 
 
 def _end(text, **changes):

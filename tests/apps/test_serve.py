@@ -60,11 +60,11 @@ class Started:
     served: what answers.
   """
 
-  def __init__(self, together, served):
+  def __init__(self, together, served, hosts):
     self.together, self.served = together, served
     listening = socket.create_server(('127.0.0.1', 0))
     self.url = f'http://127.0.0.1:{listening.getsockname()[1]}'
-    config = uvicorn.Config(served.app(), log_level='error')
+    config = uvicorn.Config(served.app(hosts), log_level='error')
     self._server = uvicorn.Server(config)
     self._thread = threading.Thread(
       target=self._server.run, args=([listening],), daemon=True
@@ -89,7 +89,9 @@ def start(asking, files):
   """Starts servers, which are ended after the test."""
   with contextlib.ExitStack() as ends:
 
-    def start_one(steps=4, limits=service.Limits(), waiting=99, **offer):
+    def start_one(
+      steps=4, limits=service.Limits(), waiting=99, hosts=('*',), **offer
+    ):
       together = ends.enter_context(
         scheduler.Scheduler(
           asking, max_rows=8, max_length=512, max_waiting=waiting, steps=steps
@@ -99,7 +101,7 @@ def start(asking, files):
         **{'name': 'tiny', 'weights': 'f00', 'sampling': SHORT} | offer
       )
       served = service.Service(offer, together, files, limits)
-      started = Started(together, served)
+      started = Started(together, served, hosts)
       ends.callback(started.join)
       ends.callback(started.end)
       return started
@@ -556,6 +558,22 @@ def test_where_nothing_can_be_written_down_nothing_is_answered(start):
   with pytest.raises(openai.InternalServerError, match='failure of the'):
     _ask(server.client(), QUESTION)
   assert server.served.answered == 0
+
+
+def test_a_page_elsewhere_cannot_lead_a_browser_here(start):
+  server = start(hosts=('localhost', '127.0.0.1', '[::1]'))
+
+  def status(host):
+    request = urllib.request.Request(
+      f'{server.url}/v1/models', headers={'Host': host}
+    )
+    with urllib.request.urlopen(request) as answer:
+      return answer.status
+
+  for host in ('localhost:8000', '127.0.0.1', '[::1]:8000'):
+    assert status(host) == 200
+  with pytest.raises(urllib.error.HTTPError, match='400'):
+    status('evil.example:8000')
 
 
 def test_prometheus_is_told_what_was_done(start):

@@ -4,9 +4,11 @@ import queue
 import threading
 import time
 
+import jax
 import jax.numpy as jnp
 import pytest
 
+from vimonet_jax import sharding
 from vimonet_jax.data import records, tokenizer
 from vimonet_jax.infer import engine, generate, scheduler, warming
 from vimonet_jax.synthetic import world
@@ -329,3 +331,13 @@ def test_very_long_questions_are_refused_before_they_are_made_tokens(
   monkeypatch.setattr(asking, 'prompt', None)
   with pytest.raises(scheduler.TooLongError, match='found 8193 letters'):
     together.ask(scheduler.Question(_record(0, (), 'a' * 8193)))
+
+
+def test_on_several_devices_answers_are_those_of_the_engine(tiny_model):
+  mesh = sharding.make_mesh(2, 2, 2, devices=jax.devices()[:8])
+  asking = engine.Engine.load(f'{tiny_model.workdir}/model', mesh=mesh)
+  asked = _asked(2)
+  alone = [asking.answer([x.record], sampling=x.sampling)[0] for x in asked]
+  with scheduler.Scheduler(asking, max_rows=8, max_length=512) as together:
+    answers = together.ask_all(asked)
+    assert [answer.result().text for answer in answers] == alone

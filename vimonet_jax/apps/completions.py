@@ -28,6 +28,8 @@ from vimonet_jax.apps import uploads
 from vimonet_jax.data import records
 from vimonet_jax.infer import generate, scheduler
 
+# What becomes of a system message.
+REFUSE, LEAVE_OUT = SYSTEM_MESSAGES = ('refuse', 'leave_out')
 _MOST_STOPS = 16
 # Letters of each: every piece of an answer is compared with their beginnings.
 _LONGEST_STOP = 256
@@ -103,6 +105,7 @@ class Asked:
     stop: texts that they end before.
     is_streamed: they are wanted while they are written.
     includes_usage: tokens are told at the end of a stream.
+    notes: what was left out.
   """
 
   turns: tuple[records.Turn, ...]
@@ -114,6 +117,7 @@ class Asked:
   stop: tuple[str, ...]
   is_streamed: bool
   includes_usage: bool
+  notes: tuple[str, ...] = ()
 
 
 def read(
@@ -122,6 +126,7 @@ def read(
   model: str,
   sampling: generate.Sampling = generate.GREEDY,
   most_answers: int = 8,
+  system_messages: str = REFUSE,
 ) -> Asked:
   """Makes a request of a body.
 
@@ -130,6 +135,7 @@ def read(
     model: the name that the client has to ask for.
     sampling: what the body does not say.
     most_answers: the largest `n`.
+    system_messages: one of SYSTEM_MESSAGES, what becomes of one with words.
 
   Raises:
     RequestError: it is none.
@@ -146,7 +152,10 @@ def read(
       param='model',
       code='model_not_found',
     )
-  turns, motion, video, said = _conversation(_get(body, 'messages', list, []))
+  messages, notes = _without_system(
+    _get(body, 'messages', list, []), system_messages
+  )
+  turns, motion, video, said = _conversation(messages)
   number = _get(body, 'n', int, 1)
   if not 1 <= number <= most_answers:
     raise RequestError(
@@ -165,6 +174,7 @@ def read(
     stop=_stop(body.get('stop', ())),
     is_streamed=_get(body, 'stream', bool, False),
     includes_usage=_get(options, 'include_usage', bool, False),
+    notes=notes,
   )
 
 
@@ -259,6 +269,30 @@ def _stop(value: Any) -> tuple[str, ...]:
 # --- Messages ----------------------------------------------------------------
 
 
+def _without_system(
+  messages: Sequence[Any], rule: str
+) -> tuple[Sequence[Any], tuple[str, ...]]:
+  """Messages without one of the system before them, and a note of that."""
+  first = messages[0] if messages else None
+  role = first.get('role') if isinstance(first, dict) else None
+  if role not in ('system', 'developer'):
+    return messages, ()
+  text, files = _content(first.get('content'), 'message 0')
+  if not text.strip() and not files:
+    return messages[1:], ()
+  if rule == LEAVE_OUT:
+    return messages[1:], (
+      f'The {role} message was left out: the model was trained with its own.',
+    )
+  raise RequestError(
+    f'Expected messages of user and assistant, found one of the {role}; the '
+    'model was trained without any, or with its own: leave it out, or let the '
+    'server do so with --config.serve.system_messages=leave_out.',
+    param='messages',
+    code='unsupported_system_message',
+  )
+
+
 def _conversation(messages: Sequence[Any]):
   """Turns, motion, video, and what was said of the motion."""
   if not messages or len(messages) % 2 == 0:
@@ -272,15 +306,8 @@ def _conversation(messages: Sequence[Any]):
     role = message.get('role') if isinstance(message, dict) else None
     wanted = ('user', 'assistant')[i % 2]
     if role != wanted:
-      others = (
-        '; the model was trained without any, or with one of its own: leave it '
-        'out'
-        if role in ('system', 'developer')
-        else ''
-      )
       raise _wrong(
-        f'Expected message {i} to be of the {wanted}, found {_shown(role)}'
-        f'{others}.'
+        f'Expected message {i} to be of the {wanted}, found {_shown(role)}.'
       )
     text, found = _content(message.get('content'), f'message {i}')
     if found and i:

@@ -36,6 +36,7 @@ from vimonet_jax.infer import (
 )
 
 KEYS_VARIABLE = 'VIMONET_API_KEYS'
+_LOCAL = ('localhost', '127.0.0.1', '[::1]')
 _CONNECTIONS = 2048
 _KEEP_ALIVE_S = 75
 
@@ -129,10 +130,16 @@ def run(config, workdir: str, *, sampling: str = 'greedy') -> int:
     )
     print('Compiling ...', flush=True)
     warming.warm(
-      asking, together, max_rows=settings.max_rows, sampling=offer.sampling
+      asking,
+      together,
+      media=media,
+      max_rows=settings.max_rows,
+      sampling=offer.sampling,
     )
     served = service.Service(offer, together, files, settings.limits)
-    _serve(served, listening, stop_s=settings.stop_s)
+    is_for_all = bool(offer.keys) or settings.is_open
+    hosts = ('*',) if is_for_all else (*_LOCAL, settings.host)
+    _serve(served.app(hosts), listening, stop_s=settings.stop_s)
   print(f'Stopped; {served.answered} requests were answered.')
   return 0
 
@@ -209,12 +216,10 @@ class _Server(uvicorn.Server):
     super().handle_exit(sig, frame)
 
 
-def _serve(
-  served: service.Service, listening: socket.socket, *, stop_s: float
-) -> None:
+def _serve(app: Any, listening: socket.socket, *, stop_s: float) -> None:
   """Until SIGTERM or Ctrl-C."""
   config = uvicorn.Config(
-    served.app(),
+    app,
     log_level='warning',
     access_log=False,
     server_header=False,

@@ -19,8 +19,18 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import anyio
 import prometheus_client
-from starlette import applications, concurrency, requests, responses, routing
+from anyio import to_thread
+from starlette import (
+  applications,
+  concurrency,
+  middleware,
+  requests,
+  responses,
+  routing,
+)
+from starlette.middleware import trustedhost
 
 from vimonet_jax.apps import completions, inputs, uploads
 from vimonet_jax.audit import log as logs
@@ -31,6 +41,8 @@ from vimonet_jax.infer import generate, scheduler
 # Clips that were read and are kept, since clients send a conversation's clips
 # again with each of its turns.
 _KEPT_BYTES = 2**28
+# Files that are read, or wait for a process that reads them, at the same time.
+_READERS = 16
 # A larger body is parsed beside the loop, which others need.
 _LARGE_BYTES = 2**16
 # Of a status, what its clients look for.
@@ -50,12 +62,22 @@ class Limits:
     max_body_mb: of one request.
     max_held_mb: of all requests that are being read.
     receive_s: seconds that a request may take to arrive.
+    system_messages: one of completions.SYSTEM_MESSAGES.
   """
 
   max_answers: int = 8
   max_body_mb: int = 64
   max_held_mb: int = 512
   receive_s: float = 60.0
+  system_messages: str = completions.REFUSE
+
+  def __post_init__(self):
+    if self.system_messages not in completions.SYSTEM_MESSAGES:
+      raise ValueError(
+        'Expected serve.system_messages to be one of '
+        f'{", ".join(completions.SYSTEM_MESSAGES)}, found '
+        f'{self.system_messages!r}.'
+      )
 
 
 class Metrics:
@@ -155,7 +177,7 @@ class _Visit:
     record = self.given.record
     shown = {'motion': record.motion, 'video': record.frames}
     media = [medium for medium, x in shown.items() if x is not None]
-    return {'inputs': media, 'notes': self.given.notes}
+    return {'inputs': media, 'notes': [*self.asked.notes, *self.given.notes]}
 
 
 class Service:
@@ -185,14 +207,21 @@ class Service:
     self._files = files
     self._limits = limits
     self._held = 0
+    # Threads of their own: whose clips are known need not wait for them.
+    self._readers = anyio.CapacityLimiter(_READERS)
     self._kept: collections.OrderedDict[bytes, _Read] = (
       collections.OrderedDict()
     )
     self._metrics = Metrics(together)
     self.answered = 0
 
-  def app(self) -> applications.Starlette:
-    """An ASGI application."""
+  def app(self, hosts: Sequence[str] = ('*',)) -> applications.Starlette:
+    """An ASGI application.
+
+    Args:
+      hosts: names by which clients may know it. Where nobody needs a key,
+        somebody's page could lead a browser here under a name of its own.
+    """
 
     def route(path, endpoint, method):
       return routing.Route(path, endpoint, methods=[method])
@@ -205,6 +234,11 @@ class Service:
         route('/v1/policy', self._tell_policy, 'GET'),
         route('/healthz', self._health, 'GET'),
         route('/metrics', self._tell_metrics, 'GET'),
+      ],
+      middleware=[
+        middleware.Middleware(
+          trustedhost.TrustedHostMiddleware, allowed_hosts=list(hosts)
+        )
       ],
       exception_handlers={
         completions.RequestError: self._refuse,
@@ -370,6 +404,7 @@ class Service:
         model=self._offer.name,
         sampling=self._offer.sampling,
         most_answers=self._limits.max_answers,
+        system_messages=self._limits.system_messages,
       )
       sent = {'motion': asked.motion, 'video': asked.video}
       log = self._offer.log
@@ -392,8 +427,14 @@ class Service:
       self._kept.move_to_end(key)
       return self._kept[key].given
     try:
-      given = await concurrency.run_in_threadpool(
-        self._files.read, motion=asked.motion, video=asked.video, **asked.said
+      given = await to_thread.run_sync(
+        functools.partial(
+          self._files.read,
+          motion=asked.motion,
+          video=asked.video,
+          **asked.said,
+        ),
+        limiter=self._readers,
       )
     except uploads.RefusedError as error:
       raise completions.RequestError(
@@ -466,14 +507,14 @@ class Service:
   ) -> AsyncIterator[str]:
     """Server-sent events, until all answers have ended."""
     reply, ends = self._reply(visit), {}
-    outcome = 'gone'
+    outcome, status = 'gone', '499'
     try:
       for index in range(len(answers)):
         yield _event(reply.begin(index))
       while len(ends) < len(answers):
         index, event = await events.get()
         if isinstance(event, Exception):
-          outcome = 'failed'
+          outcome, status = 'failed', '500'
           yield _event(_ended(event).body())
           return
         if isinstance(event, scheduler.End):
@@ -491,6 +532,7 @@ class Service:
       for answer in answers:
         answer.cancel()
       if outcome:
+        self._metrics.requests.labels(status).inc()
         self._note(visit, outcome)
 
   def _reply(self, visit: _Visit) -> completions.Reply:

@@ -1,7 +1,7 @@
 """Compiles what questions take before somebody waits for an answer."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ def warm(
   together: scheduler.Scheduler,
   *,
   max_rows: int,
+  media: Sequence[str] | None = None,
   sampling: generate.Sampling = generate.GREEDY,
 ) -> None:
   """Asks short questions about blank clips, of all kinds and in all numbers.
@@ -25,9 +26,10 @@ def warm(
     asked: the model.
     together: asks it.
     max_rows: what `together` was made with.
+    media: that questions will be about; None for all that the model reads.
     sampling: how most answers will be drawn.
   """
-  for record in _blank(asked):
+  for record in _blank(asked, asked.media if media is None else media):
     question = scheduler.Question(record, sampling)
     for rows in _sizes(asked, max_rows):
       answers = together.ask_all([question] * rows)
@@ -38,12 +40,14 @@ def warm(
         answer.result()
 
 
-def _blank(asked: engine.Engine) -> Iterator[records.Record]:
-  """A record with each combination of media that the model reads."""
+def _blank(
+  asked: engine.Engine, media: Sequence[str]
+) -> Iterator[records.Record]:
+  """A record with each combination of media."""
   turns = (records.Turn('What?', ''),)
-  for number in range(len(asked.media) + 1):
-    for media in itertools.combinations(asked.media, number):
-      clips = {medium: _clip(asked.bundle.model, medium) for medium in media}
+  for number in range(len(media) + 1):
+    for some in itertools.combinations(media, number):
+      clips = {medium: _clip(asked.bundle.model, medium) for medium in some}
       yield records.Record(
         'blank',
         'given',
