@@ -33,6 +33,7 @@ class Conversation:
     max_new_tokens: int | None = None,
     seed: int = 0,
     room: int = 1024,
+    logits_fn: generate.LogitsFn | None = None,
   ):
     """Starts without having asked anything.
 
@@ -43,6 +44,7 @@ class Conversation:
       max_new_tokens: longest answer; None for that of `sampling`.
       seed: of the sampling.
       room: tokens that all turns together can have, besides those of clips.
+      logits_fn: changes scores before every draw, as a watermark does.
 
     Raises:
       ValueError: the record has media that the model was not trained on.
@@ -57,6 +59,7 @@ class Conversation:
     self._record = record
     self._sampling = sampling
     self._max_new_tokens = max_new_tokens
+    self._logits_fn = logits_fn
     self._key = jax.random.key(seed)
     self._cache_length = engine.round_up(room + motion + video)
     self.turns = 0
@@ -84,6 +87,7 @@ class Conversation:
       key=jax.random.fold_in(self._key, self.turns),
       cache_length=self._cache_length if is_first else None,
       previous=self._output,
+      logits_fn=self._logits_fn,
     )
     self.turns += 1
     return self._asked.decode(self._output)[0]

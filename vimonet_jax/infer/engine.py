@@ -274,6 +274,7 @@ class Engine:
     key: jax.Array | None = None,
     cache_length: int | None = None,
     previous: generate.Output | None = None,
+    logits_fn: generate.LogitsFn | None = None,
   ) -> generate.Output:
     """generate.generate on a host batch, on the engine's mesh."""
     answer = functools.partial(
@@ -282,6 +283,7 @@ class Engine:
       sampling=sampling,
       cache_length=cache_length,
       previous=previous,
+      logits_fn=logits_fn,
     )
     return self.apply(
       lambda variables, batch, key: answer(variables, batch, key=key),
@@ -427,5 +429,5 @@ def _compiled(model: vimonet.Config) -> Callable[..., generate.Output]:
   run = functools.partial(
     generate.generate, vimonet.Vimonet(model), eos_id=tokenizer.EOS
   )
-  fixed = ('sampling', 'max_new_tokens', 'cache_length')
+  fixed = ('sampling', 'max_new_tokens', 'cache_length', 'logits_fn')
   return jax.jit(run, static_argnames=fixed)
