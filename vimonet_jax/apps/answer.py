@@ -37,6 +37,7 @@ import tqdm
 
 from vimonet_jax import fingerprint
 from vimonet_jax.apps import inputs
+from vimonet_jax.audit import watermark
 from vimonet_jax.data import records
 from vimonet_jax.infer import engine, generate, model_folder, scheduler
 
@@ -74,6 +75,7 @@ def run(
   quantize: str = '',
   max_rows: int = 64,
   motion_only: bool = False,
+  mark: watermark.Watermark | None = None,
 ) -> int:
   """Answers what has no answer yet.
 
@@ -86,6 +88,7 @@ def run(
     quantize: the decoder's kernels, for less memory; see engine.Engine.load.
     max_rows: how many are answered at the same time.
     motion_only: does not answer about videos; see audit/privacy.py.
+    mark: that answers carry.
 
   Returns:
     0, or 1 where some could not be answered.
@@ -102,7 +105,8 @@ def run(
   asked = _read(questions)
   folder = os.path.join(workdir, 'model')
   bundle = model_folder.read(folder)
-  kept = _kept(output, asked)
+  marked = mark.name if mark else ''
+  kept = _kept(output, asked, marked)
   left = [x for x in asked if x.fields['id'] not in kept]
   if kept:
     print(f'{output} has {len(kept)} of {len(asked)} answers.', flush=True)
@@ -118,7 +122,7 @@ def run(
     with (
       open(output, 'a', encoding='utf-8') as f,
       scheduler.Scheduler(
-        asking, max_rows=max_rows, max_waiting=ahead
+        asking, max_rows=max_rows, max_waiting=ahead, logits_fn=mark
       ) as together,
     ):
       submit = functools.partial(
@@ -131,6 +135,8 @@ def run(
       )
       answers = _in_order(submit, left, ahead)
       for line in tqdm.tqdm(answers, 'answer', len(left), unit='question'):
+        if marked:
+          line['watermark'] = marked
         f.write(json.dumps(line, ensure_ascii=False) + '\n')
         f.flush()
         failed += 'error' in line
@@ -264,11 +270,11 @@ def _said(kind: Any) -> str:
   return names.get(kind, 'a number')
 
 
-def _kept(output: str, asked: list[_Asked]) -> set[str]:
+def _kept(output: str, asked: list[_Asked], marked: str) -> set[str]:
   """Ids with an answer; the file then holds their lines and no others.
 
   Raises:
-    ValueError: it has answers to other questions.
+    ValueError: it has answers to other questions, or with another watermark.
   """
   if not os.path.exists(output):
     os.makedirs(os.path.dirname(output) or '.', exist_ok=True)
@@ -291,6 +297,13 @@ def _kept(output: str, asked: list[_Asked]) -> set[str]:
         f'{output}, line {number}: expected an answer to a question of '
         f'--input, found one to another one, {line["id"]!r}; choose another '
         '--output, or remove the line.'
+      )
+    if line.get('watermark', '') != marked:
+      raise ValueError(
+        f'{output}, line {number}: expected an answer with the watermark that '
+        f'config.watermark says, found {line.get("watermark") or "none"} where '
+        f'that is {marked or "none"}; go on with the settings that it was '
+        'written with, or choose another --output.'
       )
     if 'error' not in line:
       lines.append(text)

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 
 from vimonet_jax.apps import inputs
+from vimonet_jax.audit import watermark
 from vimonet_jax.infer import conversation as conversations
 from vimonet_jax.infer import engine, generate, model_folder
 
@@ -32,6 +33,7 @@ def run(
   seed: int = 0,
   quantize: str = '',
   motion_only: bool = False,
+  mark: watermark.Watermark | None = None,
 ) -> int:
   """Answers one question, or all that the user types.
 
@@ -46,6 +48,7 @@ def run(
     seed: of what is drawn.
     quantize: the decoder's kernels, for less memory; see engine.Engine.load.
     motion_only: refuses videos; see audit/privacy.py.
+    mark: that answers carry.
 
   Returns:
     The exit code: 0, or 1 after one sentence that says what is wrong.
@@ -63,7 +66,10 @@ def run(
         'the question is about.'
       )
     start = functools.partial(
-      conversations.Conversation, sampling=generate.preset(sampling), seed=seed
+      conversations.Conversation,
+      sampling=generate.preset(sampling),
+      seed=seed,
+      logits_fn=mark,
     )
     # Files come before weights, which can take minutes to load.
     tower = model_folder.read(folder).model.video
