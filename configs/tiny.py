@@ -266,6 +266,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.update(_part('trust'))
   config.audit = _part('audit')
   config.monitor = _part('monitoring')
+  config.watermark = _part('watermark')
   if arg == 'smoke':
     _make_smoke(config)
   return config

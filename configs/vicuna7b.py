@@ -277,6 +277,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.update(_part('trust'))
   config.audit = _part('audit')
   config.monitor = _part('monitoring')
+  config.watermark = _part('watermark')
   if arg == 'motion':
     config.eval.corruptions = ()
   return config

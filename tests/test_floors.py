@@ -78,8 +78,8 @@ FLOORS = (
   ),
   (
     'apps.inputs apps.confined apps.uploads apps.show apps.chat apps.answer '
-    'apps.features apps.demo apps.completions apps.service apps.serve '
-    'apps.monitor',
+    'apps.detect apps.features apps.demo apps.completions apps.service '
+    'apps.serve apps.monitor',
   ),
   (
     'base claim named_sources corpus importing outcome exporting suite '

@@ -40,7 +40,8 @@ _INPUT = flags.DEFINE_string(
   None,
   'features: a motion file, or a folder that has some. answer: questions, a '
   'JSON line each. monitor: a motion file, or - for joints that arrive. '
-  'verify: a file or folder with a manifest.',
+  'verify: a file or folder with a manifest. detect: what answer has written, '
+  'or plain text.',
 )
 _PUBLIC_KEY = flags.DEFINE_string(
   'public_key', None, 'verify: the public key of whom you trust, a .pub file.'
@@ -125,7 +126,7 @@ def _report(config, workdir: str) -> int:
 
 def _chat(config, workdir: str) -> int:
   from vimonet_jax.apps import chat
-  from vimonet_jax.audit import privacy
+  from vimonet_jax.audit import privacy, watermark
 
   return chat.run(
     workdir,
@@ -139,13 +140,14 @@ def _chat(config, workdir: str) -> int:
     seed=config.seed,
     quantize=config.get('eval', {}).get('quantize', ''),
     motion_only=privacy.is_motion_only(config),
+    mark=watermark.from_config(config),
   )
 
 
 def _answer(config, workdir: str) -> int:
   from vimonet_jax import compiled
   from vimonet_jax.apps import answer
-  from vimonet_jax.audit import privacy
+  from vimonet_jax.audit import privacy, watermark
 
   compiled.keep(workdir)
   return answer.run(
@@ -157,6 +159,7 @@ def _answer(config, workdir: str) -> int:
     quantize=config.get('eval', {}).get('quantize', ''),
     max_rows=config.eval.rows,
     motion_only=privacy.is_motion_only(config),
+    mark=watermark.from_config(config),
   )
 
 
@@ -187,6 +190,13 @@ def _monitor(config, workdir: str) -> int:
     quantize=config.get('eval', {}).get('quantize', ''),
     motion_only=privacy.is_motion_only(config),
   )
+
+
+def _detect(config, workdir: str) -> int:
+  from vimonet_jax.apps import detect
+  from vimonet_jax.audit import watermark
+
+  return detect.run(workdir, _INPUT.value, watermark.from_config(config))
 
 
 def _show(config, workdir: str) -> int:
@@ -293,6 +303,7 @@ TASKS = {
   'answer': _answer,
   'serve': _serve,
   'monitor': _monitor,
+  'detect': _detect,
   'show': _show,
   'features': _features,
   'convert': _convert,

@@ -1,0 +1,25 @@
+"""Whether answers carry a mark, and what --task=detect looks for.
+
+A part of every preset, as `config.watermark`; see audit/watermark.py.
+
+    --config.watermark.key_file=mark.key
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Off: no key, no mark."""
+  return ml_collections.ConfigDict({
+    # The file with the secret, e.g. of `openssl rand -hex 32`, readable by who
+    # answers and who looks. A file and not a setting, since settings are kept
+    # beside results, and not a variable of the environment, which every program
+    # that is started inherits.
+    'key_file': '',
+    # Share of the vocabulary that is green, what is added to the scores of
+    # green tokens, and the entropy (nats) from which on. Who looks needs the
+    # same gamma.
+    'gamma': 0.5,
+    'delta': 2.0,
+    'least_entropy': 0.0,
+  })  # fmt: skip
