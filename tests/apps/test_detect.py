@@ -7,8 +7,8 @@ from vimonet_jax.audit import watermark
 from vimonet_jax.data import records
 from vimonet_jax.infer import model_folder
 
-MARK = watermark.from_secret(b'0123456789abcdef', delta=4.0)
-OTHER = watermark.from_secret(b'fedcba9876543210', delta=4.0)
+MARK = watermark.from_secret(b'0123456789abcdef', delta=2.0)
+OTHER = watermark.from_secret(b'fedcba9876543210', delta=2.0)
 
 
 @pytest.fixture
