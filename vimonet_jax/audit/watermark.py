@@ -126,7 +126,7 @@ def from_config(config) -> Watermark | None:
   try:
     return from_secret(secret, **settings)
   except ValueError as error:
-    raise ValueError(f'config.watermark: {error}') from error
+    raise ValueError(f'config.watermark, {path}: {error}') from error
 
 
 def from_secret(secret: bytes, **settings) -> Watermark:
