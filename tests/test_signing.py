@@ -260,6 +260,7 @@ def test_the_environment_may_name_the_key(run, tmp_path, monkeypatch):
 def test_every_task_that_leaves_something_is_in_the_table():
   assert set(main.TASKS) - set(outputs._TASKS) == {
     'chat',
+    'detect',
     'serve',
     'verify',
   }

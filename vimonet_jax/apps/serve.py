@@ -26,7 +26,7 @@ import uvicorn
 
 from vimonet_jax import fingerprint, weight_files
 from vimonet_jax.apps import service, uploads
-from vimonet_jax.audit import log, policy, privacy
+from vimonet_jax.audit import log, policy, privacy, watermark
 from vimonet_jax.infer import (
   engine,
   generate,
@@ -100,12 +100,14 @@ def run(config, workdir: str, *, sampling: str = 'greedy') -> int:
   settings = _settings(config)
   folder = os.path.join(workdir, 'model')
   bundle = model_folder.read(folder)
+  mark = watermark.from_config(config)
   offer = service.Offer(
     name=settings.name or os.path.basename(os.path.abspath(workdir)),
     weights=fingerprint.of(weight_files.Lazy(model_folder.weights(folder))),
     keys=api_keys(settings),
     sampling=generate.preset(sampling),
     policy=policy.read(config),
+    watermark=mark is not None,
   )
   motion_only = privacy.is_motion_only(config)
   with contextlib.ExitStack() as open_:
@@ -126,6 +128,7 @@ def run(config, workdir: str, *, sampling: str = 'greedy') -> int:
         max_rows=settings.max_rows,
         max_length=settings.max_length,
         max_waiting=settings.max_waiting,
+        logits_fn=mark,
       )
     )
     print('Compiling ...', flush=True)
