@@ -1,0 +1,112 @@
+"""From the command to the page, and back after a Ctrl-C."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip('gradio', reason="needs gradio: pip install -e '.[demo]'")
+
+import httpx
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def _start(workdir, *flags, **environment):
+  """The command with that work folder; both its outputs are one."""
+  command = [
+    sys.executable, '-m', 'vimonet_jax.main', '--config=configs/tiny.py',
+    '--task=demo', f'--workdir={workdir}', '--config.demo.examples=0', *flags,
+  ]  # fmt: skip
+  # One device: a mesh of eight answers eight times.
+  one = {'XLA_FLAGS': ''} | environment
+  return subprocess.Popen(
+    command,
+    cwd=ROOT,
+    env={**os.environ, **one},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def _end(workdir, *flags):
+  """Exit code and last words of a command that does not start."""
+  with _start(workdir, *flags) as process:
+    said, _ = process.communicate(timeout=120)
+  return process.returncode, said
+
+
+def test_it_opens_asks_for_its_password_and_ends_quietly(tiny_model, tmp_path):
+  secret = tmp_path / 'password'
+  secret.write_text('sesame\n')
+  with _start(
+    tiny_model.workdir,
+    '--config.demo.port=0',
+    f'--config.demo.password_file={secret}',
+    TMPDIR=str(tmp_path),
+  ) as process:
+    line = process.stdout.readline()
+    url = re.match(r'(http://127.0.0.1:\d+) is ready; Ctrl-C', line)[1]
+    assert httpx.get(url).status_code == 401
+    page = httpx.get(url, auth=('', 'sesame'), timeout=60)
+    assert page.status_code == 200
+    assert 'Usage policy' in page.text
+    query = {'kind': 'motion', 'name': 'x.npy'}
+    reply = httpx.post(
+      f'{url}/clip', params=query, content=b'x', auth=('', 'sesame')
+    )
+    assert reply.status_code == 400
+    kept = [path for path in tmp_path.rglob('*') if path.is_file()]
+    assert kept == [secret]
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+  assert process.returncode == 0
+  assert said.strip() == 'The page is closed.'
+  # What lies there is nobody's file.
+  assert not [
+    path
+    for path in tmp_path.rglob('*')
+    if path != secret and stat.S_ISREG(path.stat().st_mode)
+  ]
+
+
+@pytest.mark.parametrize(
+  ('flag', 'sentence'),
+  [
+    ('--workdir=nowhere', 'Expected a finished model in nowhere/model, found'),
+    ('--config.demo.password_file=nowhere', 'Expected to open nowhere, found'),
+    ('--sampling=wild', "motionllm, found 'wild'"),
+    ('--config.demo.host=256.0.0.1', 'choose others with --config.demo.host'),
+  ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(tiny_model, flag, sentence):
+  code, said = _end(tiny_model.workdir, flag)
+  assert code == 1
+  assert sentence in said
+  assert 'Traceback' not in said
+
+
+def test_a_port_that_is_taken_is_said_before_weights_are_read(tmp_path):
+  with socket.create_server(('127.0.0.1', 0)) as taken:
+    port = taken.getsockname()[1]
+    from vimonet_jax.apps import demo
+
+    with pytest.raises(OSError, match=f'127.0.0.1:{port}, found: Address'):
+      demo._bound('127.0.0.1', port)
+
+
+def test_an_empty_password_is_none(tmp_path):
+  from vimonet_jax.apps import demo
+
+  path = tmp_path / 'password'
+  path.write_text('\nsesame')
+  with pytest.raises(ValueError, match='its first line empty; write it'):
+    demo._password(str(path))
+  assert demo._password('') == ''

@@ -1,0 +1,340 @@
+"""The page over HTTP, as its script uses it, and as somebody who means harm."""
+
+import base64
+import contextlib
+import functools
+import io
+import json
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip('gradio', reason="needs gradio: pip install -e '.[demo]'")
+
+import httpx
+import uvicorn
+
+from vimonet_jax.apps import uploads
+from vimonet_jax.audit import policy as policies
+from vimonet_jax.infer import engine, generate, scheduler
+from vimonet_jax.synthetic import world
+from vimonet_jax.web import clip as clips
+from vimonet_jax.web import handlers, page, site
+
+POLICY = policies.Policy('Be kind.', 'v1', required=False)
+LIMITS = uploads.Limits(max_motion_bytes=1 << 20, max_video_bytes=1 << 16)
+PASSWORD = 'open sésame'
+
+
+@functools.cache
+def _record():
+  record = world.World().make_record('test', 0)
+  return clips.shown_to(record, ('motion',))
+
+
+@pytest.fixture(scope='module')
+def made(tiny_model):
+  """What all pages of this file share: a model that answers and readers."""
+  asked = engine.Engine.load(f'{tiny_model.workdir}/model')
+  tower = asked.bundle.model.video
+  with (
+    scheduler.Scheduler(asked, max_rows=8, max_length=512) as together,
+    uploads.Uploads(tower, LIMITS) as reading,
+  ):
+    yield together, reading
+
+
+@pytest.fixture(scope='module')
+def opened(made):
+  """Opens pages; gives a client, and who visits."""
+  together, reading = made
+  with contextlib.ExitStack() as ends:
+
+    def open_page(*, password='', media=clips.MEDIA, policy=POLICY):
+      desk = site.Desk()
+      does = handlers.Handlers(
+        together,
+        desk.take,
+        policy,
+        examples=[clips.Clip(_record(), {}, question='What?', is_example=True)],
+        sampling=generate.Sampling(max_new_tokens=8),
+      )
+      endings = {medium: uploads.ENDINGS[medium] for medium in media}
+      blocks = page.build(does, about='A <test>.', endings=endings)
+      app = site.build(
+        blocks, desk, reading, limits=LIMITS, media=media, password=password
+      )
+      url = ends.enter_context(_served(app))
+      client = ends.enter_context(httpx.Client(base_url=url, timeout=60))
+      return client, does.visits
+
+    yield open_page
+
+
+@contextlib.contextmanager
+def _served(app):
+  listening = socket.create_server(('127.0.0.1', 0))
+  config = uvicorn.Config(
+    app, log_level='critical', timeout_graceful_shutdown=1
+  )
+  server = uvicorn.Server(config)
+  thread = threading.Thread(target=server.run, args=([listening],))
+  thread.start()
+  try:
+    while not server.started:
+      assert thread.is_alive()
+      time.sleep(0.02)
+    yield f'http://127.0.0.1:{listening.getsockname()[1]}'
+  finally:
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope='module')
+def plain(opened):
+  return opened()
+
+
+def _motion():
+  file = io.BytesIO()
+  np.save(file, _record().motion)
+  return file.getvalue()
+
+
+def _config(client):
+  """What the page is made of, as its script reads it."""
+  text = client.get('/').text
+  start = text.index('window.gradio_config = ') + len('window.gradio_config = ')
+  return json.JSONDecoder().raw_decode(text[start:])[0]
+
+
+def _call(client, event, data, *, session, told=None):
+  """Does what the page does where something happens; gives what is shown."""
+  config = _config(client)
+  number, wanted = next(
+    (i, x)
+    for i, x in enumerate(config['dependencies'])
+    if any(target[1] == event for target in x['targets'])
+  )
+  body = {
+    'data': data, 'event_data': told, 'session_hash': session,
+    'fn_index': wanted.get('id', number),
+  }  # fmt: skip
+  joined = client.post('/gradio_api/queue/join', json=body)
+  assert joined.status_code == 200, joined.text
+  messages = []
+  where = f'/gradio_api/queue/data?session_hash={session}'
+  with client.stream('GET', where) as stream:
+    for line in stream.iter_lines():
+      if line.startswith('data: '):
+        messages.append(json.loads(line[6:]))
+        if messages[-1]['msg'] == 'process_completed':
+          return messages
+  return messages
+
+
+def test_a_file_becomes_a_clip_that_is_asked_about(plain):
+  client, visits = plain
+  reply = client.post(
+    '/clip', params={'kind': 'motion', 'name': 'w.npy'}, content=_motion()
+  )
+  ticket = reply.json()['ticket']
+  done = _call(client, 'given', [], session='a1', told={'ticket': ticket})[-1]
+  shown, question, log = done['output']['data']
+  assert shown['names'] == {'motion': 'w.npy'}
+  joints = np.frombuffer(base64.b64decode(shown['motion']['joints']), '<f4')
+  assert len(joints) == len(_record().motion) * 66
+  assert 'Ask about' in log
+  messages = _call(client, 'submit', ['What?', True, False], session='a1')
+  pages = [str(m['output']) for m in messages if 'output' in m]
+  assert messages[-1]['success']
+  assert 'Motion only' in ''.join(pages)
+  (turn,) = visits.of('a1').turns
+  assert [said.inputs for said in turn.answers] == [(), ('motion',)]
+  assert all(said.end for said in turn.answers)
+  # A ticket is worth something once.
+  again = _call(client, 'given', [], session='a2', told={'ticket': ticket})[-1]
+  assert not again['success']
+  assert 'give it again' in str(again['output'])
+
+
+def test_visitors_do_not_hear_each_other(plain):
+  client, visits = plain
+  for session in ('b1', 'b2'):
+    _call(client, 'example', [], session=session, told={'number': 0})
+  _call(client, 'submit', ['What?', False, False], session='b1')
+  assert len(visits.of('b1').turns) == 1
+  assert visits.of('b2').turns == []
+
+
+@pytest.mark.parametrize(
+  ('question', 'session', 'sentence'),
+  [
+    ('What?', 'c1', 'pick an example, or give a file'),
+    ('  ', 'c2', 'found none; write one'),
+    ('x' * 2001, 'c3', 'found 2001; ask in fewer words'),
+  ],
+)
+def test_a_question_that_cannot_be_answered_says_why(
+  plain, question, session, sentence
+):
+  done = _call(plain[0], 'submit', [question, False, False], session=session)
+  assert not done[-1]['success']
+  assert sentence in done[-1]['output']['error']
+
+
+def test_a_policy_has_to_be_accepted_where_it_is_required(opened):
+  client, _ = opened(policy=POLICY._replace(required=True))
+  _call(client, 'example', [], session='d1', told={'number': 0})
+  done = _call(client, 'submit', ['What?', False, False], session='d1')[-1]
+  assert 'tick its box' in done['output']['error']
+  assert _call(client, 'submit', ['What?', False, True], session='d1')[-1][
+    'success'
+  ]
+
+
+def test_who_closes_the_page_is_forgotten(plain):
+  client, visits = plain
+  with client.stream('GET', '/gradio_api/heartbeat/e1') as beat:
+    lines = beat.iter_lines()
+    next(lines)  # Dropped, it would close the line.
+    _call(client, 'example', [], session='e1', told={'number': 0})
+    assert 'e1' in visits._visits
+  deadline = time.monotonic() + 30
+  while 'e1' in visits._visits and time.monotonic() < deadline:
+    time.sleep(0.05)
+  assert 'e1' not in visits._visits
+
+
+@pytest.mark.parametrize(
+  ('query', 'data', 'sentence'),
+  [
+    ({'kind': 'motion', 'name': '../../etc/passwd'}, b'x', 'a name without'),
+    ({'kind': 'motion', 'name': 'x.npy'}, b'x' * 9, 'one that begins with'),
+    ({'kind': 'sound', 'name': 'x.wav'}, b'x', 'found sound; this page'),
+    ({}, b'x', 'found nothing; this page'),
+    ({'kind': 'motion', 'name': 'x.bvh', 'fps': 'many'}, b'x', 'a number'),
+    ({'kind': 'video', 'name': 'x.mp4'}, b'', 'cut it'),
+  ],
+)
+def test_a_file_that_is_none_is_refused_with_a_sentence(
+  plain, query, data, sentence
+):
+  reply = plain[0].post('/clip', params=query, content=data)
+  assert reply.status_code == 400
+  error = reply.json()['error']
+  assert sentence in error
+  assert '/tmp' not in error
+
+
+def test_more_bytes_than_allowed_are_not_even_read(plain):
+  client, _ = plain
+  query = {'kind': 'video', 'name': 'x.mp4'}
+  long = LIMITS.max_video_bytes + 1
+  reply = client.post('/clip', params=query, content=bytes(long))
+  assert reply.status_code == 400
+  assert 'found more in x.mp4; cut it' in reply.json()['error']
+  huge = max(LIMITS.max_motion_bytes, long) + 1
+  assert client.post('/clip', content=bytes(huge)).status_code == 413
+  body = bytes(site._MOST_BYTES + 1)
+  assert client.post('/gradio_api/queue/join', content=body).status_code == 413
+  sent = 0
+
+  def drip():  # Without a word about its length.
+    nonlocal sent
+    for _ in range(1000):
+      sent += 1 << 16
+      yield bytes(1 << 16)
+
+  with contextlib.suppress(httpx.HTTPError):
+    reply = client.post('/gradio_api/queue/join', content=drip())
+    assert reply.status_code >= 400
+  assert client.get('/').status_code == 200
+
+
+@pytest.mark.parametrize(
+  'path',
+  [
+    '/gradio_api/file=/etc/passwd',
+    '/gradio_api/file/etc/passwd',
+    '/file=/etc/passwd',
+    '/gradio_api/proxy=http://example.com/',
+    '/gradio_api/upload',
+    '/gradio_api/info',
+    '/gradio_api/runs',
+    '/config',
+    '/docs',
+    '/assets/../../routes.py',
+    '/static/%2e%2e/%2e%2e/routes.py',
+    '/login',
+    '/monitoring',
+    '/gradio_api/call/ask',
+  ],
+)
+def test_nothing_else_is_there(plain, path):
+  for method in ('GET', 'POST'):
+    reply = plain[0].request(method, path)
+    assert reply.status_code in (403, 404, 405), (method, reply.status_code)
+    assert 'root:' not in reply.text
+
+
+def test_the_browser_is_told_to_ask_nobody_else(plain):
+  reply = plain[0].get('/')
+  assert "default-src 'self'" in reply.headers['content-security-policy']
+  assert reply.headers['x-content-type-options'] == 'nosniff'
+  assert 'A &lt;test&gt;.' in json.dumps(_config(plain[0]))
+
+
+def test_a_password_is_asked_for_everywhere(opened):
+  client, _ = opened(password=PASSWORD)
+  for path in ('/', '/theme.css', '/clip', '/gradio_api/heartbeat/x', '/x'):
+    for auth in (None, ('me', 'wrong'), ('me', '')):
+      reply = client.request('POST', path, auth=auth)
+      assert reply.status_code == 401
+      assert reply.headers['www-authenticate'].startswith('Basic')
+  for wrong in ('Basic !!', 'Basic', 'Bearer x', ''):
+    headers = {'authorization': wrong}
+    assert client.get('/', headers=headers).status_code == 401
+  assert client.get('/', auth=('me', PASSWORD)).status_code == 200
+
+
+def test_videos_are_refused_where_there_is_motion_alone(opened):
+  client, _ = opened(media=('motion',))
+  query = {'kind': 'video', 'name': 'x.mp4'}
+  reply = client.post('/clip', params=query, content=b'x')
+  assert 'Expected a motion, found video' in reply.json()['error']
+  assert list(_stage_props(client)['endings']) == ['motion']
+
+
+def _stage_props(client):
+  return next(
+    x['props']
+    for x in _config(client)['components']
+    if x['props'].get('elem_id') == 'stage'
+  )['props']
+
+
+def test_tickets_are_few_and_worth_something_once():
+  desk = site.Desk()
+  tickets = [desk.keep(clips.NOTHING) for _ in range(site._MOST_TICKETS + 1)]
+  assert len(set(tickets)) == len(tickets)
+  with pytest.raises(KeyError):
+    desk.take(tickets[0])
+  assert desk.take(tickets[-1]) is clips.NOTHING
+  with pytest.raises(KeyError):
+    desk.take(tickets[-1])
+
+
+def test_the_visit_that_was_quiet_longest_is_forgotten(monkeypatch):
+  monkeypatch.setattr(handlers, '_MOST_VISITS', 2)
+  visits = handlers.Visits()
+  first = visits.of('1')
+  second = visits.of('2')
+  assert visits.of('1') is first
+  visits.of('3')
+  assert len(visits) == 2
+  assert visits.of('1') is first
+  assert visits.of('2') is not second

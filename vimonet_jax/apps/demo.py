@@ -1,0 +1,200 @@
+"""A web page to ask a finished model about a motion, a video, or both.
+
+    python -m vimonet_jax.main --config=configs/tiny.py --task=demo
+
+It says where it is once it can answer, and ends with Ctrl-C. Of the work folder
+only `model/` is read. See web/ for the page; it needs the extra `demo`.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import uvicorn
+
+from vimonet_jax.apps import uploads
+from vimonet_jax.audit import policy as policies
+from vimonet_jax.data import records
+from vimonet_jax.infer import engine, generate, model_folder, scheduler
+from vimonet_jax.web import clip as clips
+from vimonet_jax.web import handlers, page, site, talk
+
+_LOOPBACK = ('127.0.0.1', 'localhost', '::1')
+# What is asked before anybody can, so that nobody waits for a compiler.
+_FIRST_QUESTION = 'What does the person do first?'
+
+
+def run(
+  workdir: str,
+  settings: Mapping[str, Any],
+  *,
+  held: Callable[[], Sequence[records.Record]],
+  policy: policies.Policy,
+  motion_only: bool = False,
+  sampling: str = 'greedy',
+  seed: int = 0,
+  quantize: str = '',
+) -> int:
+  """Serves the page until somebody stops it.
+
+  Args:
+    workdir: of a pipeline that has come to its end.
+    settings: see configs/demo.py.
+    held: gives records to choose examples from.
+    policy: what it may be used for.
+    motion_only: has no place for videos; see audit/privacy.py.
+    sampling: one of generate.PRESETS.
+    seed: of the draws.
+    quantize: the decoder's kernels, for less memory; see engine.Engine.load.
+
+  Returns:
+    0, after a Ctrl-C.
+
+  Raises:
+    ValueError: settings that do not fit, or no finished model.
+    OSError: the port is taken, or a file cannot be read.
+    ImportError: the extra is not installed.
+  """
+  os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+  how = dataclasses.replace(
+    generate.preset(sampling), max_new_tokens=settings['max_new_tokens']
+  )
+  password = _password(settings['password_file'])
+  folder = os.path.join(workdir, 'model')
+  tower = model_folder.read(folder).model.video
+  limits = uploads.Limits(
+    max_motion_bytes=settings['motion_mb'] << 20,
+    max_video_bytes=settings['video_mb'] << 20,
+    max_seconds=settings['video_seconds'],
+  )
+  try:
+    with contextlib.ExitStack() as ends:
+      listening = ends.enter_context(_bound(settings['host'], settings['port']))
+      asked = engine.Engine.load(folder, quantize=quantize)
+      media = [x for x in asked.media if x == 'motion' or not motion_only]
+      reading = ends.enter_context(uploads.Uploads(tower, limits, media))
+      together = ends.enter_context(
+        scheduler.Scheduler(
+          asked, max_rows=settings['rows'], max_waiting=settings['waiting']
+        )
+      )
+      warming = threading.Thread(
+        target=_warm, args=(together, tower, media, how), daemon=True
+      )
+      desk = site.Desk()
+      does = handlers.Handlers(
+        together,
+        desk.take,
+        policy,
+        is_warm=lambda: not warming.is_alive(),
+        examples=clips.examples(held(), settings['examples'], media),
+        sampling=how,
+        seed=seed,
+      )
+      blocks = page.build(
+        does,
+        about=_about(media),
+        endings={medium: uploads.ENDINGS[medium] for medium in media},
+      )
+      app = site.build(
+        blocks, desk, reading, limits=limits, media=media, password=password
+      )
+      warming.start()
+      _serve(app, listening, has_password=bool(password))
+  except KeyboardInterrupt:
+    print('\nThe page is closed.')
+  return 0
+
+
+def _about(media: Sequence[str]) -> str:
+  seen = {
+    ('motion', 'video'): 'motion capture, video, or both',
+    ('motion',): 'motion capture',
+    ('video',): 'video',
+  }.get(tuple(media), 'nothing')
+  return f'Questions about how people move, from {seen}. Answers may be wrong.'
+
+
+def _password(path: str) -> str:
+  """The first line of a file; '' where none is named."""
+  if not path:
+    return ''
+  found = pathlib.Path(path).read_text(encoding='utf-8').partition('\n')[0]
+  if not (found := found.strip()):
+    raise ValueError(
+      f'Expected a password in {path}, found its first line empty; write it '
+      'there, or leave config.demo.password_file out.'
+    )
+  return found
+
+
+def _bound(host: str, port: int) -> socket.socket:
+  """A socket at that address, before anything takes long."""
+  try:
+    kind, *_, address = socket.getaddrinfo(
+      host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listening = socket.socket(kind, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(address)
+  except OSError as error:
+    raise OSError(
+      f'Expected to listen at {host}:{port}, found: {error.strerror}; choose '
+      'others with --config.demo.host and --config.demo.port.'
+    ) from error
+  return listening
+
+
+def _warm(
+  together: scheduler.Scheduler,
+  tower: Any,
+  media: Sequence[str],
+  how: generate.Sampling,
+) -> None:
+  """Compiles what first questions need: asked alone, and all inputs compared.
+
+  Meanwhile visitors are answered between two of these.
+  """
+  size = tower.image_size
+  frames = np.zeros((tower.frames, size, size, 3), np.uint8)
+  # Motions of all lengths are read in the rows of these.
+  for length in (records.MIN_MOTION_FRAMES, records.MAX_MOTION_FRAMES):
+    motion = np.zeros((length, 263), np.float32)
+    nothing = records.Record('', '', 'test', motion=motion, frames=frames)
+    visit = talk.Visit(clips.Clip(clips.shown_to(nothing, media), {}))
+    asked = [
+      scheduler.Question(talk.record(visit, inputs, _FIRST_QUESTION), how)
+      for inputs in talk.choices(visit, compare=True)
+    ]
+    for some in (*([x] for x in reversed(asked)), asked):
+      try:
+        for answer in [together.ask(x) for x in some]:
+          answer.result()
+      except scheduler.ClosedError:
+        return
+
+
+def _serve(
+  app: Callable, listening: socket.socket, *, has_password: bool
+) -> None:
+  """Answers until a Ctrl-C, whoever still has the page open."""
+  host, port = listening.getsockname()[:2]
+
+  class Server(uvicorn.Server):
+    async def startup(self, sockets=None) -> None:
+      await super().startup(sockets)
+      shown = f'[{host}]' if ':' in host else host
+      print(f'http://{shown}:{port} is ready; Ctrl-C ends it.', flush=True)
+      if host not in _LOOPBACK and not has_password:
+        print('Whoever reaches that address can ask: there is no password.')
+
+  config = uvicorn.Config(
+    app, log_level='critical', timeout_graceful_shutdown=1, server_header=False
+  )
+  Server(config).run([listening])

@@ -1,0 +1,145 @@
+"""What is on the page, and which handler each part of it calls.
+
+.---------------.---------------------.
+| stage.js      | transcript.py       |
+| body, frames  | question and        |
+| files         | answers             |
+| examples      | [ask] [compare]     |
+'---------------'---------------------'
+|  usage policy                       |
+'-------------------------------------'
+"""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import gradio as gr
+
+from vimonet_jax import page as parts
+from vimonet_jax.web import clip as clips
+from vimonet_jax.web import handlers, talk
+
+_FOLDER = pathlib.Path(__file__).parent
+# None of them is for others than the page; its own signs say what it does.
+_OWN = {'api_visibility': 'private', 'show_progress': 'hidden'}
+# The conversation shows its end.
+_NEWEST = """
+const box = element.closest('#log');
+watch('value', () => box.scrollTo(0, box.scrollHeight));
+"""
+
+
+def build(
+  does: handlers.Handlers, *, about: str, endings: Mapping[str, Sequence[str]]
+) -> gr.Blocks:
+  """The page.
+
+  Args:
+    does: what happens on it.
+    about: the model in a few words.
+    endings: medium -> endings of the files that can be given.
+  """
+  with gr.Blocks(
+    title='ViMoNet', analytics_enabled=False, fill_width=True
+  ) as blocks:
+    _html(f'<h1>ViMoNet</h1><p>{parts.escape(about)}</p>', 'head')
+    with gr.Row(elem_id='sides'):
+      stage = _stage(does.examples, endings)
+      with gr.Column(elem_id='chat'):
+        log = _html(handlers.HINT, 'log', js=_NEWEST)
+        question = gr.Textbox(
+          label='Question',
+          show_label=False,
+          placeholder='Ask a question',
+          max_length=handlers.MOST_LETTERS,
+          max_lines=4,
+          submit_btn='Ask',
+          elem_id='question',
+        )
+        with gr.Row(elem_id='switches'):
+          compare = gr.Checkbox(
+            label='Compare', elem_id='compare', container=False
+          )
+          stop = gr.Button('Stop', size='sm', scale=0, min_width=60)
+          anew = gr.Button('Start over', size='sm', scale=0, min_width=90)
+    with gr.Column(elem_id='policy'):
+      agrees = _policy(does)
+    shown = [stage, question, log]
+    # Two files that are dropped together are read one after the other.
+    stage.given(
+      does.give,
+      None,
+      shown,
+      trigger_mode='multiple',
+      concurrency_limit=1,
+      **_OWN,
+    )
+    stage.removed(does.remove, None, shown, **_OWN)
+    stage.example(does.choose, None, shown, **_OWN)
+    anew.click(does.begin_anew, None, shown, **_OWN)
+    question.submit(
+      does.ask,
+      [question, compare, agrees],
+      [log, question],
+      concurrency_limit=None,
+      **_OWN,
+    )
+    stop.click(does.stop, None, None, queue=False, **_OWN)
+    blocks.unload(does.leave)
+  # The scheduler has a queue of its own, in which places are shown.
+  blocks.queue(api_open=False, default_concurrency_limit=8, max_size=1024)
+  return blocks
+
+
+def _stage(
+  examples: Sequence[clips.Clip], endings: Mapping[str, Sequence[str]]
+) -> gr.HTML:
+  return gr.HTML(
+    clips.as_shown(clips.NOTHING),
+    html_template=_read('stage.html'),
+    js_on_load=_read('body.js') + _read('stage.js'),
+    apply_default_css=False,
+    elem_id='stage',
+    endings={medium: list(some) for medium, some in endings.items()},
+    examples=[
+      {'kind': talk.names(clips.media(clip)), 'question': clip.question}
+      for clip in examples
+    ],
+  )
+
+
+def _policy(does: handlers.Handlers) -> gr.Checkbox:
+  """The text, open where it has to be accepted, and a box to do so."""
+  is_open = 'open' if does.policy.required else ''
+  _html(
+    f'<details {is_open}><summary>Usage policy</summary>'
+    f'<pre>{parts.escape(does.policy.text)}</pre></details>'
+  )
+  return gr.Checkbox(
+    label='I have read the usage policy and agree to it.',
+    visible=does.policy.required,
+    container=False,
+  )
+
+
+def _html(text: str, name: str | None = None, js: str | None = None) -> gr.HTML:
+  return gr.HTML(text, elem_id=name, apply_default_css=False, js_on_load=js)
+
+
+def theme() -> gr.themes.Base:
+  """Quiet, and with the system's letters: none are fetched."""
+  return gr.themes.Base(
+    primary_hue='teal',
+    neutral_hue='stone',
+    font=('system-ui', '-apple-system', 'Segoe UI', 'Roboto', 'sans-serif'),
+    font_mono=('ui-monospace', 'monospace'),
+  )
+
+
+def style() -> str:
+  """Style sheet of the whole page."""
+  return _read('page.css')
+
+
+def _read(name: str) -> str:
+  return (_FOLDER / name).read_text(encoding='utf-8')
