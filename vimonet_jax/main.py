@@ -56,7 +56,7 @@ _OUTPUT = flags.DEFINE_string(
 _SAMPLING = flags.DEFINE_string(
   'sampling',
   'greedy',
-  'chat, answer, serve: greedy, or motionllm, which draws.',
+  'chat, answer, demo, serve: greedy, or motionllm, which draws.',
 )
 _SOURCE = flags.DEFINE_string(
   'source', None, 'convert: a file or folder with weights of PyTorch.'
@@ -207,6 +207,24 @@ def _show(config, workdir: str) -> int:
   )
 
 
+def _demo(config, workdir: str) -> int:
+  from vimonet_jax import compiled, pipeline
+  from vimonet_jax.apps import demo
+  from vimonet_jax.audit import policy, privacy
+
+  compiled.keep(workdir)
+  return demo.run(
+    workdir,
+    config.demo.to_dict(),
+    held=lambda: pipeline.held_out(config, workdir),
+    policy=policy.read(config),
+    motion_only=privacy.is_motion_only(config),
+    sampling=_SAMPLING.value,
+    seed=config.seed,
+    quantize=config.get('eval', {}).get('quantize', ''),
+  )
+
+
 def _features(config, workdir: str) -> int:
   from vimonet_jax.apps import features
 
@@ -304,6 +322,7 @@ TASKS = {
   'serve': _serve,
   'monitor': _monitor,
   'detect': _detect,
+  'demo': _demo,
   'show': _show,
   'features': _features,
   'convert': _convert,

@@ -10,7 +10,7 @@ that the same command goes on after an interruption.
 
 import functools
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import jax
 import tqdm
@@ -454,10 +454,7 @@ def show_record(
       f'Expected --record as split:number, e.g. test:0, found {record!r}.'
     )
   if config.data.name == 'synthetic':
-    # Made without a dataset.
-    made = corpora.dataset(config.data)
-    items = made.splits()[split]
-    held = batches.FunctionSource(lambda i: made.make(items[i]), len(items))
+    held = _made(config, split)
   else:
     corpora.build(config, workdir)
     held = corpora.open_split(config, workdir, split)
@@ -471,3 +468,19 @@ def show_record(
     print(path)
   return 0
 
+
+def held_out(config, workdir: str) -> Sequence[records.Record]:
+  """Records that no stage has trained on; none where no dataset is there."""
+  if config.data.name == 'synthetic':
+    return _made(config, 'test')
+  try:
+    return corpora.open_split(config, workdir, 'test')
+  except FileNotFoundError:
+    return ()
+
+
+def _made(config, split: str) -> batches.FunctionSource:
+  """A split of VIMOS-Synth, which needs no dataset."""
+  made = corpora.dataset(config.data)
+  items = made.splits()[split]
+  return batches.FunctionSource(lambda i: made.make(items[i]), len(items))
