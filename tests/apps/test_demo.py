@@ -83,6 +83,7 @@ def test_it_opens_asks_for_its_password_and_ends_quietly(tiny_model, tmp_path):
     ('--workdir=nowhere', 'Expected a finished model in nowhere/model, found'),
     ('--config.demo.password_file=nowhere', 'Expected to open nowhere, found'),
     ('--sampling=wild', "motionllm, found 'wild'"),
+    ('--config.demo.port=80000', 'found 80000; choose one, or 0 for one'),
     ('--config.demo.host=256.0.0.1', 'choose others with --config.demo.host'),
   ],
 )

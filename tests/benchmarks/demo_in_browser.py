@@ -96,7 +96,16 @@ class _Visitor:
     self._wrong: list[str] = []
 
   def go_through(self, args: argparse.Namespace) -> None:
-    """Everything, once."""
+    """Everything, once; ends the program with what was wrong."""
+    try:
+      self._do_all(args)
+    except sync_api.Error as error:
+      self._look('stuck')
+      self._fail(str(error))
+    if self._wrong:
+      sys.exit('\n'.join(self._wrong))
+
+  def _do_all(self, args: argparse.Namespace) -> None:
     page, start = self._page, time.monotonic()
     page.goto(self._url)
     page.wait_for_selector('.examples button')
@@ -122,8 +131,6 @@ class _Visitor:
     page.click('.chip button >> nth=0')
     page.wait_for_selector('.view.video:not(.motion)')
     self._look('one is taken back')
-    if self._wrong:
-      sys.exit('\n'.join(self._wrong))
 
   def _play(self) -> None:
     """With hands and with keys; what is drawn has to change."""
@@ -166,7 +173,7 @@ class _Visitor:
   def _ask(self, question: str, *, answers: int = 1, expect: str = '') -> None:
     """Waits for whole answers, or for something else on the page."""
     page = self._page
-    before = page.locator('.turn').count()
+    before, start = page.locator('.turn').count(), time.monotonic()
     page.fill('#question textarea', question)
     page.keyboard.press('Enter')
     if expect:
@@ -182,6 +189,7 @@ class _Visitor:
       }""",
       arg=[before, answers],
     )
+    print(f'{question} {time.monotonic() - start:.1f} s')
     for line in turn.locator('.how').all_text_contents():
       if 'tokens read in' not in line:
         self._fail(f'{question} ended with {line!r}')

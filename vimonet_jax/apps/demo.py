@@ -136,6 +136,11 @@ def _password(path: str) -> str:
 
 def _bound(host: str, port: int) -> socket.socket:
   """A socket at that address, before anything takes long."""
+  if not 0 <= port < 2**16:
+    raise ValueError(
+      f'Expected --config.demo.port below {2**16}, found {port}; choose one, '
+      'or 0 for one that is free.'
+    )
   try:
     kind, *_, address = socket.getaddrinfo(
       host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -18,7 +18,7 @@ const time = find('.time');
 const clock = find('.clock');
 const speed = find('.speed');
 const follow = find('.follow input');
-const again = again;
+const again = find('.again');
 const status = find('.status');
 const file = find('input[type=file]');
 
