@@ -1,11 +1,11 @@
 """From the command to the page, and back after a Ctrl-C."""
 
+import contextlib
 import os
 import pathlib
 import re
 import signal
 import socket
-import stat
 import subprocess
 import sys
 
@@ -18,6 +18,7 @@ import httpx
 ROOT = pathlib.Path(__file__).parents[2]
 
 
+@contextlib.contextmanager
 def _start(workdir, *flags, **environment):
   """The command with that work folder; both its outputs are one."""
   command = [
@@ -26,7 +27,7 @@ def _start(workdir, *flags, **environment):
   ]  # fmt: skip
   # One device: a mesh of eight answers eight times.
   one = {'XLA_FLAGS': ''} | environment
-  return subprocess.Popen(
+  process = subprocess.Popen(
     command,
     cwd=ROOT,
     env={**os.environ, **one},
@@ -34,6 +35,11 @@ def _start(workdir, *flags, **environment):
     stderr=subprocess.STDOUT,
     text=True,
   )
+  try:
+    yield process
+  finally:
+    process.kill()
+    process.communicate()
 
 
 def _end(workdir, *flags):
@@ -63,18 +69,16 @@ def test_it_opens_asks_for_its_password_and_ends_quietly(tiny_model, tmp_path):
       f'{url}/clip', params=query, content=b'x', auth=('', 'sesame')
     )
     assert reply.status_code == 400
-    kept = [path for path in tmp_path.rglob('*') if path.is_file()]
-    assert kept == [secret]
+    assert _files(tmp_path) <= {secret, *tmp_path.rglob('*.lock')}
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
   assert process.returncode == 0
   assert said.strip() == 'The page is closed.'
-  # What lies there is nobody's file.
-  assert not [
-    path
-    for path in tmp_path.rglob('*')
-    if path != secret and stat.S_ISREG(path.stat().st_mode)
-  ]
+  assert _files(tmp_path) == {secret}
+
+
+def _files(folder):
+  return {path for path in folder.rglob('*') if path.is_file()}
 
 
 @pytest.mark.parametrize(

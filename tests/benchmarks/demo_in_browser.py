@@ -190,6 +190,11 @@ class _Visitor:
       arg=[before, answers],
     )
     print(f'{question} {time.monotonic() - start:.1f} s')
+    left = page.locator('#log').evaluate(
+      'x => x.scrollHeight - x.scrollTop - x.clientHeight'
+    )
+    if left > 2:
+      self._fail(f'the last {left} pixels of the conversation are not seen')
     for line in turn.locator('.how').all_text_contents():
       if 'tokens read in' not in line:
         self._fail(f'{question} ended with {line!r}')

@@ -25,7 +25,8 @@ _OWN = {'api_visibility': 'private', 'show_progress': 'hidden'}
 # The conversation shows its end.
 _NEWEST = """
 const box = element.closest('#log');
-watch('value', () => box.scrollTo(0, box.scrollHeight));
+const down = () => box.scrollTo(0, box.scrollHeight);
+new MutationObserver(down).observe(box, {childList: true, subtree: true});
 """
 
 
