@@ -210,7 +210,7 @@ def _show(config, workdir: str) -> int:
 def _demo(config, workdir: str) -> int:
   from vimonet_jax import compiled, pipeline
   from vimonet_jax.apps import demo
-  from vimonet_jax.audit import policy, privacy
+  from vimonet_jax.audit import policy, privacy, watermark
 
   compiled.keep(workdir)
   return demo.run(
@@ -222,6 +222,7 @@ def _demo(config, workdir: str) -> int:
     sampling=_SAMPLING.value,
     seed=config.seed,
     quantize=config.get('eval', {}).get('quantize', ''),
+    mark=watermark.from_config(config),
   )
 
 

@@ -20,6 +20,7 @@ import uvicorn
 
 from vimonet_jax.apps import uploads
 from vimonet_jax.audit import policy as policies
+from vimonet_jax.audit import watermark
 from vimonet_jax.data import records
 from vimonet_jax.infer import engine, generate, model_folder, scheduler
 from vimonet_jax.web import clip as clips
@@ -40,6 +41,7 @@ def run(
   sampling: str = 'greedy',
   seed: int = 0,
   quantize: str = '',
+  mark: watermark.Watermark | None = None,
 ) -> int:
   """Serves the page until somebody stops it.
 
@@ -52,6 +54,7 @@ def run(
     sampling: one of generate.PRESETS.
     seed: of the draws.
     quantize: the decoder's kernels, for less memory; see engine.Engine.load.
+    mark: that answers carry.
 
   Returns:
     0, after a Ctrl-C.
@@ -81,7 +84,10 @@ def run(
       reading = ends.enter_context(uploads.Uploads(tower, limits, media))
       together = ends.enter_context(
         scheduler.Scheduler(
-          asked, max_rows=settings['rows'], max_waiting=settings['waiting']
+          asked,
+          max_rows=settings['rows'],
+          max_waiting=settings['waiting'],
+          logits_fn=mark,
         )
       )
       warming = threading.Thread(
