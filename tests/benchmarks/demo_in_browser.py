@@ -190,11 +190,6 @@ class _Visitor:
       arg=[before, answers],
     )
     print(f'{question} {time.monotonic() - start:.1f} s')
-    left = page.locator('#log').evaluate(
-      'x => x.scrollHeight - x.scrollTop - x.clientHeight'
-    )
-    if left > 2:
-      self._fail(f'the last {left} pixels of the conversation are not seen')
     for line in turn.locator('.how').all_text_contents():
       if 'tokens read in' not in line:
         self._fail(f'{question} ended with {line!r}')
@@ -206,6 +201,10 @@ class _Visitor:
     path = f'{self._shots}-{self._number:02d}-{name}.png'
     self._page.screenshot(path=path, full_page=True)
     print(path)
+    # Its end is where it begins to scroll.
+    left = self._page.locator('#log').evaluate('x => -x.scrollTop')
+    if left > 2:
+      self._fail(f'{what}: the last {left} pixels of the talk are not seen')
     wide, there = self._page.evaluate(
       '[document.documentElement.scrollWidth, innerWidth]'
     )

@@ -22,12 +22,6 @@ from vimonet_jax.web import handlers, talk
 _FOLDER = pathlib.Path(__file__).parent
 # None of them is for others than the page; its own signs say what it does.
 _OWN = {'api_visibility': 'private', 'show_progress': 'hidden'}
-# The conversation shows its end.
-_NEWEST = """
-const box = element.closest('#log');
-const down = () => box.scrollTo(0, box.scrollHeight);
-new MutationObserver(down).observe(box, {childList: true, subtree: true});
-"""
 
 
 def build(
@@ -47,7 +41,7 @@ def build(
     with gr.Row(elem_id='sides'):
       stage = _stage(does.examples, endings)
       with gr.Column(elem_id='chat'):
-        log = _html(handlers.HINT, 'log', js=_NEWEST)
+        log = _html(handlers.HINT, 'log')
         question = gr.Textbox(
           label='Question',
           show_label=False,
@@ -123,8 +117,8 @@ def _policy(does: handlers.Handlers) -> gr.Checkbox:
   )
 
 
-def _html(text: str, name: str | None = None, js: str | None = None) -> gr.HTML:
-  return gr.HTML(text, elem_id=name, apply_default_css=False, js_on_load=js)
+def _html(text: str, name: str | None = None) -> gr.HTML:
+  return gr.HTML(text, elem_id=name, apply_default_css=False, js_on_load=None)
 
 
 def theme() -> gr.themes.Base:
