@@ -26,6 +26,8 @@ _WARMING = (
   '<p class="hint">The model was started just now: until it is warm, answers '
   'take longer.</p>'
 )
+# What is wrong covers a part of the page for so long.
+_ERROR_S = 5
 # Visits that are remembered; the one that was quiet for longest is forgotten.
 _MOST_VISITS = 200
 
@@ -123,7 +125,9 @@ class Handlers:
       policies.check(self.policy, self.policy.version if agrees else None)
       _check(visit, question)
     except ValueError as error:
-      raise gr.Error(str(error), print_exception=False) from None
+      raise gr.Error(
+        str(error), duration=_ERROR_S, print_exception=False
+      ) from None
     turns = visit.turns
     steps = talk.ask(
       self.together,
