@@ -168,7 +168,7 @@ class _Client:
       self._streams = await asyncio.open_connection(*self._address)
     reader, writer = self._streams
     writer.write(
-      b'POST /v1/chat/completions HTTP/1.1\r\nHost: loopback\r\n'
+      b'POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n'
       b'Content-Type: application/json\r\n'
       b'Content-Length: %d\r\n\r\n%b' % (len(body), body)
     )
