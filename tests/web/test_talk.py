@@ -116,16 +116,16 @@ def test_who_leaves_is_not_answered_any_more(together):
   visit = _visit('motion')
   long = generate.Sampling(temperature=2.0, max_new_tokens=300)
   ends = []
-  ask = together.ask
+  ask = together.ask_all
 
   def seen(asked, tell):
-    def also(event):
+    def also(place, event):
       ends.append(event)
-      tell(event)
+      tell(place, event)
 
     return ask(asked, also)
 
-  together.ask = seen
+  together.ask_all = seen
 
   async def run():
     steps = talk.ask(together, visit, 'What?', sampling=long)
@@ -137,6 +137,28 @@ def test_who_leaves_is_not_answered_any_more(together):
   asyncio.run(run())  # Its loop is closed before the answer has ended.
   together.close()
   assert ends[-1].reason == 'cancelled'
+
+
+def test_all_that_is_being_written_is_stopped(together):
+  visit = _visit('motion')
+  long = generate.Sampling(temperature=2.0, max_new_tokens=300)
+
+  async def run():
+    both = [
+      talk.ask(together, visit, question, sampling=long)
+      for question in ('What?', 'Where?')
+    ]
+    for steps in both:
+      await anext(steps)
+    visit.stop()
+    for steps in both:
+      async for _ in steps:
+        pass
+
+  asyncio.run(run())
+  ends = [turn.answers[0].end.reason for turn in visit.turns]
+  assert ends == ['cancelled', 'cancelled']
+  assert visit.writing == []
 
 
 def test_what_goes_wrong_stands_in_the_answers_place(together):

@@ -12,7 +12,6 @@ written at the same time. Each remembers what was said with the same inputs:
 import asyncio
 import contextlib
 import dataclasses
-import functools
 from collections.abc import AsyncIterator, Sequence
 
 from vimonet_jax.data import records
@@ -119,36 +118,36 @@ async def ask(
   asked = [record(visit, some, question) for some in inputs]
   turn = Turn(question, [Said(some) for some in inputs])
   visit.turns.append(turn)
-  yield
   loop, events = asyncio.get_running_loop(), asyncio.Queue()
 
-  def tell(said: Said, event: scheduler.Event) -> None:
+  def tell(place: int, event: scheduler.Event) -> None:
     with contextlib.suppress(RuntimeError):  # The page is closed for good.
-      loop.call_soon_threadsafe(events.put_nowait, (said, event))
+      loop.call_soon_threadsafe(events.put_nowait, (turn.answers[place], event))
 
-  waiting: list[tuple[Said, scheduler.Answer]] = []
+  answers: list[scheduler.Answer] = []
   try:
-    for said, open_record in zip(turn.answers, asked, strict=True):
-      wanted = scheduler.Question(open_record, sampling, seed)
-      try:
-        answer = together.ask(wanted, functools.partial(tell, said))
-      except (ValueError, scheduler.BusyError, scheduler.ClosedError) as error:
-        said.error = str(error)
-      else:
-        waiting.append((said, answer))
-    visit.writing = [answer for _, answer in waiting]
+    answers = together.ask_all(
+      [scheduler.Question(some, sampling, seed) for some in asked], tell
+    )
+  except (ValueError, scheduler.BusyError, scheduler.ClosedError) as error:
+    for said in turn.answers:
+      said.error = str(error)
+  # Beside those of another question, where somebody does not wait for them.
+  visit.writing += answers
+  try:
     yield
     while any(said.is_open for said in turn.answers):
       before = [(said.ahead, said.text, said.is_open) for said in turn.answers]
       await _hear(events)
-      for said, answer in waiting:
+      for said, answer in zip(turn.answers, answers, strict=True):
         said.ahead = together.ahead(answer) if said.is_open else 0
       now = [(said.ahead, said.text, said.is_open) for said in turn.answers]
       if now != before:
         yield
   finally:
-    for _, answer in waiting:
+    for answer in answers:
       answer.cancel()
+    visit.writing = [x for x in visit.writing if x not in answers]
 
 
 async def _hear(events: asyncio.Queue) -> None:
