@@ -57,6 +57,11 @@ def test_an_answer_that_is_not_whole_says_so(reason, words):
   assert not any('each' in x for x in transcript.timings(end))
 
 
+def test_what_was_stopped_while_it_waited_was_not_read():
+  end = scheduler.End('', 'cancelled', 135, 0, 2.0, 0.0, 0.0, 0.0)
+  assert transcript.timings(end) == ['waited 2.0 s', 'stopped']
+
+
 def test_compared_answers_stand_side_by_side_under_their_inputs():
   answers = [_said(inputs=inputs) for inputs in talk.CHOICES]
   page = transcript.conversation([talk.Turn('What?', answers)])

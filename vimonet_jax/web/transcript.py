@@ -66,7 +66,8 @@ def timings(end: scheduler.End) -> list[str]:
     told.append(f'waited {_seconds(end.waited_s)}')
   if end.encode_s >= 0.001:
     told.append(f'clips encoded in {_seconds(end.encode_s)}')
-  told.append(f'{end.prompt_tokens} tokens read in {_seconds(end.prompt_s)}')
+  if end.new_tokens:  # Else it was stopped before it was read.
+    told.append(f'{end.prompt_tokens} tokens read in {_seconds(end.prompt_s)}')
   if end.new_tokens > 1:
     each = 1000 * end.tokens_s / (end.new_tokens - 1)
     told.append(f'{end.new_tokens} written, {each:.0f} ms each')
