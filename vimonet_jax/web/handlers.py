@@ -128,7 +128,7 @@ class Handlers:
       raise gr.Error(
         str(error), duration=_ERROR_S, print_exception=False
       ) from None
-    turns = visit.turns
+    turns, line = visit.turns, ''
     steps = talk.ask(
       self.together,
       visit,
@@ -142,7 +142,8 @@ class Handlers:
         if visit.turns is not turns:
           return  # Another clip was chosen meanwhile.
         said = transcript.conversation(turns)
-        yield said + ('' if self.is_warm() else _WARMING), ''
+        yield said + ('' if self.is_warm() else _WARMING), line
+        line = gr.skip()  # The next question may be in it by now.
     finally:
       await steps.aclose()
 
@@ -175,6 +176,6 @@ def _check(visit: talk.Visit, question: str) -> None:
     )
   if not clips.media(visit.clip):
     raise ValueError(
-      'Expected something to ask about, found neither a motion nor a video; '
-      'pick an example, or give a file.'
+      'Expected something to ask about, found neither a motion nor a video, or '
+      'one that was forgotten since; pick an example, or give a file.'
     )

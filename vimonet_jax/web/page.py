@@ -79,7 +79,8 @@ def build(
       concurrency_limit=None,
       **_OWN,
     )
-    stop.click(does.stop, None, None, queue=False, **_OWN)
+    # Past the queue it would take another route, which is not there.
+    stop.click(does.stop, None, None, concurrency_limit=None, **_OWN)
     blocks.unload(does.leave)
   # The scheduler has a queue of its own, in which places are shown.
   blocks.queue(api_open=False, default_concurrency_limit=8, max_size=1024)
