@@ -77,10 +77,10 @@ FLOORS = (
     'parity.plots parity.report',
   ),
   (
-    'apps.inputs apps.confined apps.uploads apps.show apps.chat apps.answer '
-    'apps.detect apps.features web.clip web.talk web.transcript web.handlers '
-    'web.page web.site apps.demo apps.completions apps.service apps.serve '
-    'apps.monitor',
+    'apps.inputs apps.confined apps.uploads apps.listening apps.show apps.chat '
+    'apps.answer apps.detect apps.features web.clip web.talk web.transcript '
+    'web.handlers web.page web.site apps.demo apps.completions apps.service '
+    'apps.serve apps.monitor',
   ),
   (
     'base claim named_sources corpus importing outcome exporting suite '

@@ -49,7 +49,10 @@ def _end(workdir, *flags):
   return process.returncode, said
 
 
-def test_it_opens_asks_for_its_password_and_ends_quietly(tiny_model, tmp_path):
+@pytest.mark.parametrize('ended_by', [signal.SIGINT, signal.SIGTERM])
+def test_it_opens_asks_for_its_password_and_ends_quietly(
+  tiny_model, tmp_path, ended_by
+):
   secret = tmp_path / 'password'
   secret.write_text('sesame\n')
   with _start(
@@ -70,7 +73,7 @@ def test_it_opens_asks_for_its_password_and_ends_quietly(tiny_model, tmp_path):
     )
     assert reply.status_code == 400
     assert _files(tmp_path) <= {secret, *tmp_path.rglob('*.lock')}
-    process.send_signal(signal.SIGINT)
+    process.send_signal(ended_by)
     said, _ = process.communicate(timeout=60)
   assert process.returncode == 0
   assert said.strip() == 'The page is closed.'
@@ -101,10 +104,10 @@ def test_what_is_wrong_is_said_in_a_sentence(tiny_model, flag, sentence):
 def test_a_port_that_is_taken_is_said_before_weights_are_read(tmp_path):
   with socket.create_server(('127.0.0.1', 0)) as taken:
     port = taken.getsockname()[1]
-    from vimonet_jax.apps import demo
+    from vimonet_jax.apps import listening
 
     with pytest.raises(OSError, match=f'127.0.0.1:{port}, found: Address'):
-      demo._bound('127.0.0.1', port)
+      listening.listen('127.0.0.1', port, section='demo')
 
 
 def test_an_empty_password_is_none(tmp_path):

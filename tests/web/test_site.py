@@ -1,5 +1,6 @@
 """The page over HTTP, as its script uses it, and as somebody who means harm."""
 
+import asyncio
 import base64
 import contextlib
 import functools
@@ -8,6 +9,7 @@ import json
 import socket
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -53,7 +55,9 @@ def opened(made):
   together, reading = made
   with contextlib.ExitStack() as ends:
 
-    def open_page(*, password='', media=clips.MEDIA, policy=POLICY):
+    def open_page(
+      *, password='', media=clips.MEDIA, policy=POLICY, hosts=('*',)
+    ):
       desk = site.Desk()
       does = handlers.Handlers(
         together,
@@ -65,7 +69,13 @@ def opened(made):
       endings = {medium: uploads.ENDINGS[medium] for medium in media}
       blocks = page.build(does, about='A <test>.', endings=endings)
       app = site.build(
-        blocks, desk, reading, limits=LIMITS, media=media, password=password
+        blocks,
+        desk,
+        reading,
+        limits=LIMITS,
+        media=media,
+        password=password,
+        hosts=hosts,
       )
       url = ends.enter_context(_served(app))
       client = ends.enter_context(httpx.Client(base_url=url, timeout=60))
@@ -170,6 +180,39 @@ def test_visitors_do_not_hear_each_other(plain):
   assert visits.of('b2').turns == []
 
 
+def test_the_next_question_can_be_typed_while_an_answer_is_written(made):
+  does = handlers.Handlers(
+    made[0],
+    site.Desk().take,
+    POLICY,
+    examples=[clips.Clip(_record(), {}, is_example=True)],
+    sampling=generate.Sampling(max_new_tokens=8),
+  )
+  visitor = types.SimpleNamespace(session_hash='f1')
+  does.choose(types.SimpleNamespace(number=0), visitor)
+
+  async def lines():
+    return [x async for _, x in does.ask('What?', False, False, visitor)]
+
+  first, *later = asyncio.run(lines())
+  assert first == ''
+  assert later
+  assert '' not in later
+
+
+def test_all_that_can_be_done_goes_through_the_queue(plain):
+  # What does not is posted to a route that is not there.
+  for what in _config(plain[0])['dependencies']:
+    is_page_end = [target[1] for target in what['targets']] == ['unload']
+    assert is_page_end or what['queue'], what['targets']
+
+
+def test_an_open_page_finds_that_the_server_was_started_again(plain):
+  client, _ = plain
+  reply = client.get('/gradio_api/app_id')
+  assert reply.json() == {'app_id': _config(client)['app_id']}
+
+
 @pytest.mark.parametrize(
   ('question', 'session', 'sentence'),
   [
@@ -217,7 +260,7 @@ def test_who_closes_the_page_is_forgotten(plain):
     ({'kind': 'sound', 'name': 'x.wav'}, b'x', 'found sound; this page'),
     ({}, b'x', 'found nothing; this page'),
     ({'kind': 'motion', 'name': 'x.bvh', 'fps': 'many'}, b'x', 'a number'),
-    ({'kind': 'video', 'name': 'x.mp4'}, b'', 'cut it'),
+    ({'kind': 'video', 'name': 'x.mp4'}, b'', 'send it again'),
   ],
 )
 def test_a_file_that_is_none_is_refused_with_a_sentence(
@@ -241,18 +284,25 @@ def test_more_bytes_than_allowed_are_not_even_read(plain):
   assert client.post('/clip', content=bytes(huge)).status_code == 413
   body = bytes(site._MOST_BYTES + 1)
   assert client.post('/gradio_api/queue/join', content=body).status_code == 413
-  sent = 0
 
-  def drip():  # Without a word about its length.
-    nonlocal sent
-    for _ in range(1000):
-      sent += 1 << 16
-      yield bytes(1 << 16)
 
-  with contextlib.suppress(httpx.HTTPError):
-    reply = client.post('/gradio_api/queue/join', content=drip())
-    assert reply.status_code >= 400
-  assert client.get('/').status_code == 200
+def test_more_bytes_than_announced_are_not_kept():
+  heard = []
+
+  async def inside(scope, receive, send):
+    while (message := await receive())['type'] == 'http.request':
+      heard.append(message['body'])
+
+  async def receive():
+    return {'type': 'http.request', 'body': bytes(1 << 16), 'more_body': True}
+
+  guarded = site._guarded(inside, '', 0, ('*',))
+  scope = {
+    'type': 'http', 'method': 'POST', 'path': '/gradio_api/queue/join',
+    'headers': [],
+  }  # fmt: skip
+  asyncio.run(asyncio.wait_for(guarded(scope, receive, None), 30))
+  assert sum(map(len, heard)) <= site._MOST_BYTES
 
 
 @pytest.mark.parametrize(
@@ -286,6 +336,34 @@ def test_the_browser_is_told_to_ask_nobody_else(plain):
   assert "default-src 'self'" in reply.headers['content-security-policy']
   assert reply.headers['x-content-type-options'] == 'nosniff'
   assert 'A &lt;test&gt;.' in json.dumps(_config(plain[0]))
+
+
+@pytest.mark.parametrize(
+  ('headers', 'status'),
+  [
+    ({}, 400),
+    ({'origin': 'http://127.0.0.1:8000', 'host': '127.0.0.1'}, 400),
+    ({'origin': 'https://evil.example'}, 403),
+    ({'origin': 'null'}, 403),
+    ({'sec-fetch-site': 'cross-site'}, 403),
+    ({'sec-fetch-site': 'same-site'}, 403),
+    ({'sec-fetch-site': 'same-origin'}, 400),
+  ],
+)
+def test_another_page_sends_nothing_in_a_visitors_name(plain, headers, status):
+  for path in ('/clip', '/gradio_api/queue/join'):
+    reply = plain[0].post(path, content=b'x', headers=headers)
+    # What is let in is no file, and no question.
+    assert (reply.status_code == 403) == (status == 403), reply.text
+
+
+def test_nobody_is_led_here_under_another_name(opened):
+  client, _ = opened(hosts=('localhost', '127.0.0.1', '[::1]'))
+  assert client.get('/').status_code == 200
+  for host in ('localhost:1', '[::1]:1', 'LOCALHOST'):
+    assert client.get('/', headers={'host': host}).status_code == 200
+  for host in ('evil.example', 'evil.example:7860', '', 'localhost.evil'):
+    assert client.get('/', headers={'host': host}).status_code == 403
 
 
 def test_a_password_is_asked_for_everywhere(opened):

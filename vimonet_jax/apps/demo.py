@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import uvicorn
 
-from vimonet_jax.apps import uploads
+from vimonet_jax.apps import listening, uploads
 from vimonet_jax.audit import policy as policies
 from vimonet_jax.audit import watermark
 from vimonet_jax.data import records
@@ -26,7 +27,6 @@ from vimonet_jax.infer import engine, generate, model_folder, scheduler
 from vimonet_jax.web import clip as clips
 from vimonet_jax.web import handlers, page, site, talk
 
-_LOOPBACK = ('127.0.0.1', 'localhost', '::1')
 # What is asked before anybody can, so that nobody waits for a compiler.
 _FIRST_QUESTION = 'What does the person do first?'
 
@@ -76,9 +76,13 @@ def run(
     max_video_bytes=settings['video_mb'] << 20,
     max_seconds=settings['video_seconds'],
   )
+  is_for_all = password or not listening.is_local(settings['host'])
+  hosts = ('*',) if is_for_all else (*listening.LOCAL, settings['host'])
   try:
     with contextlib.ExitStack() as ends:
-      listening = ends.enter_context(_bound(settings['host'], settings['port']))
+      taken = ends.enter_context(
+        listening.listen(settings['host'], settings['port'], section='demo')
+      )
       asked = engine.Engine.load(folder, quantize=quantize)
       media = [x for x in asked.media if x == 'motion' or not motion_only]
       reading = ends.enter_context(uploads.Uploads(tower, limits, media))
@@ -109,10 +113,16 @@ def run(
         endings={medium: uploads.ENDINGS[medium] for medium in media},
       )
       app = site.build(
-        blocks, desk, reading, limits=limits, media=media, password=password
+        blocks,
+        desk,
+        reading,
+        limits=limits,
+        media=media,
+        password=password,
+        hosts=hosts,
       )
       warming.start()
-      _serve(app, listening, has_password=bool(password))
+      _serve(app, taken, has_password=bool(password))
   except KeyboardInterrupt:
     print('\nThe page is closed.')
   return 0
@@ -138,28 +148,6 @@ def _password(path: str) -> str:
       'there, or leave config.demo.password_file out.'
     )
   return found
-
-
-def _bound(host: str, port: int) -> socket.socket:
-  """A socket at that address, before anything takes long."""
-  if not 0 <= port < 2**16:
-    raise ValueError(
-      f'Expected --config.demo.port below {2**16}, found {port}; choose one, '
-      'or 0 for one that is free.'
-    )
-  try:
-    kind, *_, address = socket.getaddrinfo(
-      host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listening = socket.socket(kind, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind(address)
-  except OSError as error:
-    raise OSError(
-      f'Expected to listen at {host}:{port}, found: {error.strerror}; choose '
-      'others with --config.demo.host and --config.demo.port.'
-    ) from error
-  return listening
 
 
 def _warm(
@@ -191,21 +179,19 @@ def _warm(
         return
 
 
-def _serve(
-  app: Callable, listening: socket.socket, *, has_password: bool
-) -> None:
-  """Answers until a Ctrl-C, whoever still has the page open."""
-  host, port = listening.getsockname()[:2]
+def _serve(app: Callable, taken: socket.socket, *, has_password: bool) -> None:
+  """Answers until SIGTERM or a Ctrl-C, whoever still has the page open."""
 
   class Server(uvicorn.Server):
     async def startup(self, sockets=None) -> None:
       await super().startup(sockets)
-      shown = f'[{host}]' if ':' in host else host
-      print(f'http://{shown}:{port} is ready; Ctrl-C ends it.', flush=True)
-      if host not in _LOOPBACK and not has_password:
+      print(f'{listening.url(taken)} is ready; Ctrl-C ends it.', flush=True)
+      if not (has_password or listening.is_local(taken.getsockname()[0])):
         print('Whoever reaches that address can ask: there is no password.')
 
   config = uvicorn.Config(
     app, log_level='critical', timeout_graceful_shutdown=1, server_header=False
   )
-  Server(config).run([listening])
+  with listening.unheard(signal.SIGINT, signal.SIGTERM):
+    Server(config).run([taken])
+  raise KeyboardInterrupt  # Who is still being answered is given up.

@@ -15,17 +15,15 @@ in any more, and who was gets the whole answer.
 
 import contextlib
 import dataclasses
-import ipaddress
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
 
 from vimonet_jax import fingerprint, weight_files
-from vimonet_jax.apps import service, uploads
+from vimonet_jax.apps import listening, service, uploads
 from vimonet_jax.audit import log, policy, privacy, watermark
 from vimonet_jax.infer import (
   engine,
@@ -36,7 +34,6 @@ from vimonet_jax.infer import (
 )
 
 KEYS_VARIABLE = 'VIMONET_API_KEYS'
-_LOCAL = ('localhost', '127.0.0.1', '[::1]')
 _CONNECTIONS = 2048
 _KEEP_ALIVE_S = 75
 
@@ -79,10 +76,6 @@ class Settings:
         f'serve.max_waiting of max_rows or more, found {self.max_rows}, '
         f'{self.max_length} and {self.max_waiting}; change them.'
       )
-    if not 0 <= self.port < 2**16:
-      raise ValueError(
-        f'Expected serve.port from 0 to 65535, found {self.port}.'
-      )
 
 
 def run(config, workdir: str, *, sampling: str = 'greedy') -> int:
@@ -111,7 +104,9 @@ def run(config, workdir: str, *, sampling: str = 'greedy') -> int:
   )
   motion_only = privacy.is_motion_only(config)
   with contextlib.ExitStack() as open_:
-    listening = open_.enter_context(_listen(settings))
+    taken = open_.enter_context(
+      listening.listen(settings.host, settings.port, section='serve')
+    )
     if (written := log.of(config)) is not None:
       offer = offer._replace(log=open_.enter_context(written))
     print(f'Loading {offer.name} ...', flush=True)
@@ -141,8 +136,8 @@ def run(config, workdir: str, *, sampling: str = 'greedy') -> int:
     )
     served = service.Service(offer, together, files, settings.limits)
     is_for_all = bool(offer.keys) or settings.is_open
-    hosts = ('*',) if is_for_all else (*_LOCAL, settings.host)
-    _serve(served.app(hosts), listening, stop_s=settings.stop_s)
+    hosts = ('*',) if is_for_all else (*listening.LOCAL, settings.host)
+    _serve(served.app(hosts), taken, stop_s=settings.stop_s)
   print(f'Stopped; {served.answered} requests were answered.')
   return 0
 
@@ -170,7 +165,8 @@ def api_keys(settings: Settings) -> frozenset[bytes]:
       )
   else:
     keys = os.environ.get(KEYS_VARIABLE, '').split()
-  if not keys and not settings.is_open and not _is_local(settings.host):
+  is_local = listening.is_local(settings.host)
+  if not keys and not settings.is_open and not is_local:
     raise ValueError(
       f'Expected API keys where {settings.host} lets others in, found none; '
       f'name a file of them with --config.serve.keys_file, or set '
@@ -179,29 +175,7 @@ def api_keys(settings: Settings) -> frozenset[bytes]:
   return frozenset(map(service.digest, keys))
 
 
-def _is_local(host: str) -> bool:
-  try:
-    return ipaddress.ip_address(host).is_loopback
-  except ValueError:
-    return host == 'localhost'
-
-
 # --- The server --------------------------------------------------------------
-
-
-def _listen(settings: Settings) -> socket.socket:
-  """Takes the address; nobody can connect before the server listens."""
-  try:
-    family = socket.getaddrinfo(settings.host, settings.port)[0][0]
-    taken = socket.socket(family, socket.SOCK_STREAM)
-    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    taken.bind((settings.host, settings.port))
-  except OSError as error:
-    raise ValueError(
-      f'Expected to listen on {settings.host}, port {settings.port}, found: '
-      f'{error.strerror}; choose others with --config.serve.host and .port.'
-    ) from error
-  return taken
 
 
 class _Server(uvicorn.Server):
@@ -209,9 +183,7 @@ class _Server(uvicorn.Server):
 
   async def startup(self, sockets: list[socket.socket] | None = None) -> None:
     await super().startup(sockets)
-    host, port = sockets[0].getsockname()[:2]
-    host = f'[{host}]' if ':' in host else host
-    print(f'Serving at http://{host}:{port}/v1', flush=True)
+    print(f'Serving at {listening.url(sockets[0])}/v1', flush=True)
 
   def handle_exit(self, sig: int, frame: Any) -> None:
     if not self.should_exit:
@@ -219,7 +191,7 @@ class _Server(uvicorn.Server):
     super().handle_exit(sig, frame)
 
 
-def _serve(app: Any, listening: socket.socket, *, stop_s: float) -> None:
+def _serve(app: Any, taken: socket.socket, *, stop_s: float) -> None:
   """Until SIGTERM or Ctrl-C."""
   config = uvicorn.Config(
     app,
@@ -231,16 +203,5 @@ def _serve(app: Any, listening: socket.socket, *, stop_s: float) -> None:
     timeout_graceful_shutdown=stop_s,
     ws='none',
   )
-  with _unheard(signal.SIGINT, signal.SIGTERM):
-    _Server(config).run(sockets=[listening])
-
-
-@contextlib.contextmanager
-def _unheard(*signals: int) -> Iterator[None]:
-  """uvicorn sends the signal again that it has stopped for: not to us."""
-  before = {sig: signal.signal(sig, lambda *_: None) for sig in signals}
-  try:
-    yield
-  finally:
-    for sig, handler in before.items():
-      signal.signal(sig, handler)
+  with listening.unheard(signal.SIGINT, signal.SIGTERM):
+    _Server(config).run(sockets=[taken])

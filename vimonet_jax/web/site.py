@@ -27,7 +27,7 @@ from vimonet_jax.web import page
 # What the page asks for; all else is not there.
 _ROUTES = re.compile(
   r'/(clip|theme\.css|favicon\.ico|(assets|static)/[^?]*|gradio_api/'
-  r'(queue/join|queue/data|heartbeat/\w+|cancel|reset))?'
+  r'(queue/join|queue/data|heartbeat/\w+|app_id|cancel|reset))?'
 )
 # The browser itself refuses to fetch from anywhere else. Gradio needs the rest.
 _HEADERS = (
@@ -75,6 +75,7 @@ def build(
   limits: uploads.Limits,
   media: Sequence[str],
   password: str = '',
+  hosts: Sequence[str] = ('*',),
 ) -> Callable:
   """The page and its files as an ASGI application.
 
@@ -85,6 +86,8 @@ def build(
     limits: of files, their bytes among them.
     media: that may be given.
     password: which browsers ask for; '' for none.
+    hosts: names by which browsers may know it, without ports. Where there is no
+      password, somebody's page could lead them here under a name of its own.
   """
   most = {
     'motion': limits.max_motion_bytes,
@@ -120,7 +123,7 @@ def build(
     theme=page.theme(),
     css=page.style(),
   )
-  return _guarded(inside, password, max(most.values()))
+  return _guarded(inside, password, max(most.values()), hosts)
 
 
 async def _read(reading, request, query, max_bytes) -> clips.Clip:
@@ -168,7 +171,9 @@ async def _body(request, name: str, most: int) -> bytes:
   return bytes(data)
 
 
-def _guarded(inside: Callable, password: str, most_bytes: int) -> Callable:
+def _guarded(
+  inside: Callable, password: str, most_bytes: int, hosts: Sequence[str]
+) -> Callable:
   """Only what the page needs, only for who knows the password."""
 
   async def guard(scope, receive, send) -> None:
@@ -177,6 +182,16 @@ def _guarded(inside: Callable, password: str, most_bytes: int) -> Callable:
         await inside(scope, receive, send)
       return
     headers = dict(scope['headers'])
+    host = _name(headers.get(b'host', b''))
+    if '*' not in hosts and host not in hosts:
+      return await _say(
+        send,
+        403,
+        f'Expected one of the names {", ".join(hosts)}, found another; use one '
+        'of them, or set a password with --config.demo.password_file.',
+      )
+    if scope['method'] != 'GET' and _is_from_elsewhere(headers, host):
+      return await _say(send, 403, 'Another page may not ask in your name.')
     if password and not _knows(headers.get(b'authorization', b''), password):
       ask = (b'www-authenticate', b'Basic realm="ViMoNet", charset="UTF-8"')
       return await _say(send, 401, 'A password is needed.', ask)
@@ -189,6 +204,22 @@ def _guarded(inside: Callable, password: str, most_bytes: int) -> Callable:
     await inside(scope, _counted(receive, most), _with_headers(send))
 
   return guard
+
+
+def _name(host: bytes) -> str:
+  """Of `localhost:7860` or `[::1]:7860`, without the port."""
+  return re.sub(r':\d*$', '', host.decode('latin-1')).lower()
+
+
+def _is_from_elsewhere(headers: Mapping[bytes, bytes], host: str) -> bool:
+  """Whether a browser says that a page of another origin sends this.
+
+  It sends the password along. Ports are not compared: a proxy may hide them.
+  """
+  if headers.get(b'sec-fetch-site') in (b'cross-site', b'same-site'):
+    return True
+  origin = headers.get(b'origin')
+  return origin is not None and _name(origin.partition(b'://')[2]) != host
 
 
 def _counted(receive: Callable, most: int) -> Callable:
