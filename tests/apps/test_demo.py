@@ -91,6 +91,7 @@ def _files(folder):
     ('--config.demo.password_file=nowhere', 'Expected to open nowhere, found'),
     ('--sampling=wild', "motionllm, found 'wild'"),
     ('--config.demo.port=80000', 'found 80000; choose one, or 0 for one'),
+    ('--config.demo.waiting=0', 'waiting above 0, found 0; choose another'),
     ('--config.demo.host=256.0.0.1', 'choose others with --config.demo.host'),
   ],
 )

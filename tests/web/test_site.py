@@ -67,7 +67,10 @@ def opened(made):
         sampling=generate.Sampling(max_new_tokens=8),
       )
       endings = {medium: uploads.ENDINGS[medium] for medium in media}
-      blocks = page.build(does, about='A <test>.', endings=endings)
+      most = site.most_bytes(LIMITS, media)
+      blocks = page.build(
+        does, about='A <test>.', endings=endings, most_bytes=most
+      )
       app = site.build(
         blocks,
         desk,
@@ -384,7 +387,9 @@ def test_videos_are_refused_where_there_is_motion_alone(opened):
   query = {'kind': 'video', 'name': 'x.mp4'}
   reply = client.post('/clip', params=query, content=b'x')
   assert 'Expected a motion, found video' in reply.json()['error']
-  assert list(_stage_props(client)['endings']) == ['motion']
+  props = _stage_props(client)
+  assert list(props['endings']) == ['motion']
+  assert props['most_bytes'] == {'motion': LIMITS.max_motion_bytes}
 
 
 def _stage_props(client):

@@ -69,6 +69,7 @@ def run(
     generate.preset(sampling), max_new_tokens=settings['max_new_tokens']
   )
   password = _password(settings['password_file'])
+  _check(settings)
   folder = os.path.join(workdir, 'model')
   tower = model_folder.read(folder).model.video
   limits = uploads.Limits(
@@ -111,6 +112,7 @@ def run(
         does,
         about=_about(media),
         endings={medium: uploads.ENDINGS[medium] for medium in media},
+        most_bytes=site.most_bytes(limits, media),
       )
       app = site.build(
         blocks,
@@ -126,6 +128,21 @@ def run(
   except KeyboardInterrupt:
     print('\nThe page is closed.')
   return 0
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+  """Numbers with which nobody could ask anything are refused."""
+  for name in ('motion_mb', 'video_mb', 'video_seconds', 'rows', 'waiting'):
+    if settings[name] <= 0:
+      raise ValueError(
+        f'Expected --config.demo.{name} above 0, found {settings[name]}; '
+        'choose another.'
+      )
+  if settings['examples'] < 0:
+    raise ValueError(
+      f'Expected --config.demo.examples of 0 or more, found '
+      f'{settings["examples"]}; choose another.'
+    )
 
 
 def _about(media: Sequence[str]) -> str:

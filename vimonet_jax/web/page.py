@@ -25,7 +25,11 @@ _OWN = {'api_visibility': 'private', 'show_progress': 'hidden'}
 
 
 def build(
-  does: handlers.Handlers, *, about: str, endings: Mapping[str, Sequence[str]]
+  does: handlers.Handlers,
+  *,
+  about: str,
+  endings: Mapping[str, Sequence[str]],
+  most_bytes: Mapping[str, int],
 ) -> gr.Blocks:
   """The page.
 
@@ -33,13 +37,14 @@ def build(
     does: what happens on it.
     about: the model in a few words.
     endings: medium -> endings of the files that can be given.
+    most_bytes: medium -> of such a file.
   """
   with gr.Blocks(
     title='ViMoNet', analytics_enabled=False, fill_width=True
   ) as blocks:
     _html(f'<h1>ViMoNet</h1><p>{parts.escape(about)}</p>', 'head')
     with gr.Row(elem_id='sides'):
-      stage = _stage(does.examples, endings)
+      stage = _stage(does.examples, endings, most_bytes)
       with gr.Column(elem_id='chat'):
         log = _html(handlers.HINT, 'log')
         question = gr.Textbox(
@@ -88,7 +93,9 @@ def build(
 
 
 def _stage(
-  examples: Sequence[clips.Clip], endings: Mapping[str, Sequence[str]]
+  examples: Sequence[clips.Clip],
+  endings: Mapping[str, Sequence[str]],
+  most_bytes: Mapping[str, int],
 ) -> gr.HTML:
   return gr.HTML(
     clips.as_shown(clips.NOTHING),
@@ -97,6 +104,7 @@ def _stage(
     apply_default_css=False,
     elem_id='stage',
     endings={medium: list(some) for medium, some in endings.items()},
+    most_bytes=dict(most_bytes),
     examples=[
       {'kind': talk.names(clips.media(clip)), 'question': clip.question}
       for clip in examples

@@ -67,6 +67,17 @@ class Desk:
     return self._kept.pop(ticket)
 
 
+def most_bytes(
+  limits: uploads.Limits, media: Sequence[str]
+) -> dict[str, int]:
+  """Medium -> bytes that a file of it may have."""
+  most = {
+    'motion': limits.max_motion_bytes,
+    'video': limits.max_video_bytes,
+  }
+  return {medium: most[medium] for medium in media}
+
+
 def build(
   blocks: gr.Blocks,
   desk: Desk,
@@ -89,11 +100,7 @@ def build(
     hosts: names by which browsers may know it, without ports. Where there is no
       password, somebody's page could lead them here under a name of its own.
   """
-  most = {
-    'motion': limits.max_motion_bytes,
-    'video': limits.max_video_bytes,
-  }
-  max_bytes = {medium: most[medium] for medium in media}
+  max_bytes = most_bytes(limits, media)
   inside = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
   places = asyncio.Semaphore(_AT_ONCE)
 
@@ -123,7 +130,7 @@ def build(
     theme=page.theme(),
     css=page.style(),
   )
-  return _guarded(inside, password, max(most.values()), hosts)
+  return _guarded(inside, password, max(max_bytes.values()), hosts)
 
 
 async def _read(reading, request, query, max_bytes) -> clips.Clip:

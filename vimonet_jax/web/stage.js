@@ -273,6 +273,14 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
 let given = null; // the last motion file, to be read again
 
 async function give(one, kind) {
+  const most = props.most_bytes[kind];
+  if (one.size > most) {
+    // Nobody waits for it to be sent and refused.
+    const megabytes = (most / 2 ** 20).toFixed(0);
+    const sentence =
+      `Expected at most ${megabytes} MB, found more in ${one.name}; cut it.`;
+    return say(sentence, true);
+  }
   say(`Reading ${one.name} …`);
   if (kind === 'motion') given = one;
   again.disabled = !given;
@@ -283,7 +291,8 @@ async function give(one, kind) {
   let said;
   try {
     const reply = await fetch(`clip?${query}`, {method: 'POST', body: one});
-    said = await reply.json();
+    const is_json = reply.headers.get('content-type')?.includes('json');
+    said = is_json ? await reply.json() : {error: await reply.text()};
   } catch (error) {
     said = {
       error:
