@@ -193,6 +193,7 @@ def test_a_video_alone_or_beside_the_motion(
      'found x.bvh and follow_s=1'),
     ({'recording': None, 'video': '.'}, 'found the folder .; make a video'),
     ({'settings': SETTINGS | {'hop_s': 7.0}}, 'found 6 and 7; correct'),
+    ({'settings': SETTINGS | {'hop_s': 1.03}}, 'found 6 and 1.03; correct'),
     ({'settings': SETTINGS | {'hours': 0.0}}, 'hours and per_hour above 0'),
   ],
 )  # fmt: skip

@@ -62,6 +62,13 @@ class Settings:
         f'that, found {self.window_s:g} and {self.hop_s:g}; correct '
         '--config.monitor.'
       )
+    frames = np.array([self.window_s, self.hop_s]) * records.FPS
+    # Joints come by frames and videos by seconds, and are to stay together.
+    if not np.allclose(frames, np.round(frames), rtol=0, atol=1e-6):
+      raise ValueError(
+        f'Expected window_s and hop_s of whole frames, {hop:g} s each, found '
+        f'{self.window_s:g} and {self.hop_s:g}; correct --config.monitor.'
+      )
     if self.hours <= 0 or self.per_hour <= 0 or self.false_per_hour < 0:
       raise ValueError(
         'Expected hours and per_hour above 0 and false_per_hour of 0 or more, '
