@@ -74,6 +74,15 @@ def test_a_windows_frames_are_the_last_that_were_there():
     list(windows.of_video(film(1.5), length_s=4, hop_s=2, count=5, size=4))
 
 
+def test_a_film_whose_clock_begins_anew_is_not_passed_over():
+  times = [i / 10 for i in range(100)] + [i / 10 for i in range(100)]
+  film = ((at_s, np.zeros((4, 4, 3), np.uint8)) for at_s in times)
+  shown = windows.of_video(film, length_s=4, hop_s=2, count=3, size=4)
+  assert [next(shown).start_s for _ in range(3)] == [0, 2, 4]
+  with pytest.raises(ValueError, match='found one at 0.0 s behind one at 9.9'):
+    next(shown)
+
+
 def test_joints_and_frames_go_together_as_far_as_there_are_both():
   def film():
     for i in range(101):
@@ -105,6 +114,19 @@ def test_lines_that_arrive_become_joints(tmp_path):
     read = np.concatenate(list(windows.joints_of(source, 'joints.jsonl')))
     timer.join()
   np.testing.assert_allclose(read, joints)
+
+
+def test_a_file_that_is_begun_anew_is_no_end_of_the_recording(tmp_path):
+  path = tmp_path / 'joints.jsonl'
+  text = _lines(_joints(30))
+  path.write_bytes(text)
+  with open(path, 'rb', buffering=0) as file:
+    read = windows.joints_of(windows.Growing(file, wait_s=9.0), 'x')
+    for _ in range(30):
+      next(read)
+    path.write_bytes(text[:1000])
+    with pytest.raises(ValueError, match='found one of 1000 bytes'):
+      next(read)
 
 
 @pytest.mark.parametrize('name', ['film.ts', 'film.mkv'])

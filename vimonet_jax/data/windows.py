@@ -14,6 +14,7 @@ are JSON, a frame a line: 22 times [x, y, z], in the order of skeleton.NAMES.
 import collections
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import IO, NamedTuple
@@ -103,7 +104,8 @@ def of_video(
     size: width and height of what is kept of a frame, pixels.
 
   Raises:
-    ValueError: the video is shorter than the clips that models know.
+    ValueError: the video is shorter than the clips that models know, or its
+      clock goes back.
   """
   # Four frames for each one that is shown: none is far from where it should be.
   step_s = length_s / (count - 1) / 4
@@ -119,6 +121,13 @@ def of_video(
     return Window(start_s, start_s + length_s, frames=np.stack(chosen))
 
   for at_s, image_HW3 in frames:
+    # Nothing would be seen until it is as late again.
+    if at_s < now_s - hop_s:
+      raise ValueError(
+        f'Expected frames in order of time, found one at {at_s:.1f} s behind '
+        f'one at {now_s:.1f} s, where the clock of the video begins anew; watch '
+        'what follows as a recording of its own.'
+      )
     now_s = at_s
     if begun and at_s < begun * step_s:
       continue
@@ -176,13 +185,31 @@ class Growing:
     self._wait_s = wait_s
 
   def read(self, size: int) -> bytes:
-    """At least a byte and at most `size`; none at the end."""
+    """At least a byte and at most `size`; none at the end.
+
+    Raises:
+      ValueError: the file has become shorter than what was read of it.
+    """
     until_s = time.monotonic() + self._wait_s
     while not (some := self._file.read(size)):
+      self._check_length()
       if time.monotonic() >= until_s:
         return b''
       time.sleep(_POLL_S)
     return some
+
+  def _check_length(self) -> None:
+    """At the end of what there is, where nothing more would ever come."""
+    if not self._file.seekable():
+      return
+    read = self._file.tell()
+    length = self._file.seek(0, os.SEEK_END)
+    if length < read:
+      raise ValueError(
+        f'Expected a file that grows, found one of {length} bytes of which '
+        f'{read} were read; it was begun anew, so watch it as another.'
+      )
+    self._file.seek(read)
 
 
 def joints_of(
