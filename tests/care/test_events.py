@@ -105,6 +105,21 @@ def test_a_detector_finds_the_sign_that_tells_and_keeps_its_limit():
   assert again({'a': 9.0}) == 0.0
 
 
+def test_false_alarms_are_counted_by_time_that_was_watched():
+  # Two people of 30 min each, and nobody for an hour: two false alarms, which
+  # are two an hour, and not one.
+  shown = _shown(898)
+  shown += [
+    x._replace(start_s=x.start_s + 5400, end_s=x.end_s + 5400) for x in shown
+  ]
+  sure = np.zeros(len(shown))
+  sure[[100, 1000]] = 0.9
+  threshold = detectors.choose_threshold(
+    shown, sure, [], 'fall', hop_s=2.0, most_false_per_hour=1.5
+  )
+  assert not events.find(shown, sure, 'fall', threshold, 2.0)
+
+
 def test_lying_still_knows_whether_somebody_fell():
   fall = detectors.Detector(('x',), (0.0,), (1.0,), (1.0,), 0.0)
 

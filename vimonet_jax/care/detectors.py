@@ -53,7 +53,7 @@ class Detector:
   threshold: float = 0.5
 
   def __call__(self, told: Mapping[str, float]) -> float:
-    """None where a sign is missing: where nobody moves, nothing happens."""
+    """0 where a sign is missing: where nobody moves, nothing happens."""
     if not told.keys() >= set(self.signs):
       return 0.0
     signs_S = np.array([told[x] for x in self.signs])
@@ -178,7 +178,7 @@ def choose_threshold(
   """
   # Alarms are false in ordinary life, of which a busy recording has less.
   busy_s = sum(event.end_s - event.start_s for event in true)
-  hours = (shown[-1].end_s - shown[0].start_s - busy_s) / 3600
+  hours = (_watched_s(shown) - busy_s) / 3600
   mine = [event for event in true if event.kind == kind]
   ranks = []
   for threshold in _THRESHOLDS:
@@ -190,3 +190,12 @@ def choose_threshold(
     ranks.append((good, hits if good else 0, 0.0 if good else -false))
   alike = [i for i, rank in enumerate(ranks) if rank == max(ranks)]
   return float(_THRESHOLDS[alike[len(alike) // 2]])
+
+
+def _watched_s(shown: Sequence[windows.Window]) -> float:
+  """What windows cover, without the time between recordings that are joined."""
+  watched_s, end_s = 0.0, 0.0
+  for one in shown:
+    watched_s += one.end_s - max(one.start_s, end_s)
+    end_s = one.end_s
+  return watched_s
