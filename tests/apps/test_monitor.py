@@ -215,6 +215,29 @@ def test_a_broken_line_is_named_and_what_was_seen_is_kept(
   assert fields['duration_s'] == 12.0
 
 
+def test_bad_frames_in_the_middle_do_not_end_a_watch(watch, fallen, tmp_path):
+  joints, falls = fallen
+  path = tmp_path / 'x.jsonl'
+  with open(path, 'wb') as file:
+    for part in joints[:300], joints[:700]:
+      _write_lines(file, part)
+      file.write(b'null\n' * 20)
+      file.write(json.dumps([[0, 0, 0]] * 22).encode() + b'\n')
+    _write_lines(file, joints)
+  folder, code, out = watch(str(path))
+  assert code == 0
+  assert out.count('nobody is seen') == 2
+  fields = json.loads((folder / 'timeline.json').read_text())
+  # Frames 300 to 320 and 1021 to 1041; windows are two seconds apart.
+  assert fields['unseen'] == [[14.0, 18.0], [50.0, 54.0]]
+  assert fields['duration_s'] == pytest.approx((1042 + len(joints) - 1) / 20)
+  late_s = 1042 / 20
+  found = [x for x in fields['events'] if x['start_s'] > 54]
+  assert len(found) == len(falls)
+  for row, fall in zip(found, falls, strict=True):
+    assert 0 < row['alarm_s'] - late_s - fall.start_s < 8
+
+
 def test_detectors_are_fitted_once_and_kept_beside_the_model(
   tiny_model, tmp_path, monkeypatch
 ):

@@ -46,6 +46,32 @@ def test_a_window_comes_with_its_last_frame():
     assert len(given) == frames_given
 
 
+def test_windows_in_which_nobody_is_seen_have_no_joints():
+  joints = _joints(290).copy()
+  joints[165, 3] = np.nan
+  made = list(windows.of_joints([joints], length_s=6, hop_s=2))
+  assert [x.start_s for x in made] == [0, 2, 4, 6, 8, 8.45]
+  assert [x.start_s for x in made if x.joints is None] == [4, 6, 8]
+  joints[165, 3] = 0
+  joints[160] = np.inf
+  made = list(windows.of_joints([joints], length_s=6, hop_s=2))
+  assert [x.start_s for x in made if x.joints is None] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+  'line',
+  ['null', json.dumps([[None] * 3] * 22), json.dumps([[float('nan')] * 3] * 22),
+   json.dumps([[float(i), 0, 0] for i in range(21)] + [[19.0, 0, 0]])],
+)  # fmt: skip
+def test_a_line_without_a_body_is_nobody(line):
+  body = np.random.default_rng(0).normal(size=(2, 22, 3))
+  first, last = _lines(body).splitlines(keepends=True)
+  source = io.BytesIO(first + line.encode() + b'\n' + last)
+  read = list(windows.joints_of(windows.Growing(source, wait_s=0), 'x'))
+  np.testing.assert_allclose(np.concatenate(read)[[0, 2]], body)
+  assert np.isnan(read[1]).all()
+
+
 def test_a_short_recording_is_one_window_and_a_shorter_one_is_refused():
   (one,) = windows.of_joints([_joints(60)], length_s=6, hop_s=2)
   assert len(one.joints) == 60
@@ -171,8 +197,8 @@ def test_axes_units_and_rates_of_lines_are_brought_to_ours():
 
 @pytest.mark.parametrize(
   'line',
-  [b'[[1, 2, 3]]', b'hello', b'', b'{"a": 1}', b'null',
-   json.dumps([[float('nan')] * 3] * 22).encode()],
+  [b'[[1, 2, 3]]', b'hello', b'', b'{"a": 1}', b'[null]',
+   json.dumps([[float('nan')] * 3] * 21).encode()],
 )  # fmt: skip
 def test_a_line_that_is_no_frame_is_named(line):
   text = _lines(_joints(2)) + line + b'\n'

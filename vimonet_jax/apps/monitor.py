@@ -18,6 +18,7 @@ model (`care/calibration.py`). With --question each window is asked it, too.
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import sys
 import time
@@ -229,10 +230,17 @@ def _watch(
   try:
     for some in windows.groups(shown, group):
       begun_s = time.perf_counter()
-      told = teller.tell(some)
-      answers = _answers(asking, some, question)
+      is_seen = ['motion' not in media or x.joints is not None for x in some]
+      seen = list(itertools.compress(some, is_seen))
+      learnt = zip(
+        teller.tell(seen), _answers(asking, seen, question), strict=True
+      )
       asked_s += time.perf_counter() - begun_s
-      for window, signs, answer in zip(some, told, answers, strict=True):
+      for window, is_known in zip(some, is_seen, strict=True):
+        if not is_known:
+          _miss(window, writer)
+          continue
+        signs, answer = next(learnt)
         sure = judge.judge(window, signs)
         writer.add_window(window, sure, answer)
         _see(watches, window, sure, writer)
@@ -248,7 +256,7 @@ def _watch(
       'asked_s': round(asked_s, 3),
     }
     writer.close(about)
-  end_s = writer.shown[-1].end_s if writer.shown else 0.0
+  end_s = writer.end_s
   stopped = 'Stopped after' if code else 'Watched'
   times = f', {end_s / asked_s:.0f} times as fast as it was' if asked_s else ''
   print(
@@ -259,7 +267,7 @@ def _watch(
 
 
 def _answers(asking, shown, question: str) -> list[str]:
-  if not question:
+  if not question or not shown:
     return [''] * len(shown)
   turns = (records.Turn(question, ''),)
   return asking.answer(
@@ -270,6 +278,16 @@ def _answers(asking, shown, question: str) -> list[str]:
     max_new_tokens=_MAX_NEW_TOKENS,
     max_rows=evidence.ROWS,
   )
+
+
+def _miss(window, writer: timeline.Writer) -> None:
+  """Notes that nobody is seen, and prints it where that is new."""
+  if writer.add_unseen(window):
+    print(
+      f'{timeline.clock(window.end_s)}  nobody is seen for some time between '
+      f'{timeline.clock(window.start_s)} and {timeline.clock(window.end_s)}',
+      flush=True,
+    )
 
 
 def _see(watches, window, sure, writer: timeline.Writer) -> None:

@@ -46,6 +46,7 @@ class Writer:
     shown: windows, without what they show.
     confidences: of each window, by kind.
     answers: of each window, where something is asked.
+    unseen: start and end of each time in which nobody was seen, seconds.
   """
 
   def __init__(self, folder: str, sources: Mapping[str, str], question: str):
@@ -60,6 +61,7 @@ class Writer:
     self.shown: list[windows.Window] = []
     self.confidences: list[Mapping[str, float]] = []
     self.answers: list[str] = []
+    self.unseen: list[tuple[float, float]] = []
     self._folder = folder
     self._sources = sources
     self._question = question
@@ -74,6 +76,8 @@ class Writer:
     confidences: Mapping[str, float],
     answer: str = '',
   ) -> None:
+    if self.unseen and self.unseen[-1][1] > window.start_s:
+      self.unseen[-1] = (self.unseen[-1][0], window.start_s)
     self.shown.append(window._replace(joints=None, frames=None))
     self.confidences.append(confidences)
     self.answers.append(answer)
@@ -81,6 +85,21 @@ class Writer:
     answers = [answer] if self._question else []
     times = (f'{window.start_s:.2f}', f'{window.end_s:.2f}')
     self._windows.add([*times, *shares, *answers])
+
+  def add_unseen(self, window: windows.Window) -> bool:
+    """A window about which nothing is known; whether that is new."""
+    start_s = max(window.start_s, self.shown[-1].end_s if self.shown else 0.0)
+    is_new = not self.unseen or self.unseen[-1][1] < start_s
+    if not is_new:
+      start_s, _ = self.unseen.pop()
+    self.unseen.append((start_s, window.end_s))
+    return is_new
+
+  @property
+  def end_s(self) -> float:
+    """Where all that was watched ends."""
+    shown_s = self.shown[-1].end_s if self.shown else 0.0
+    return max(shown_s, self.unseen[-1][1] if self.unseen else 0.0)
 
   def add_event(self, found: events.Found) -> None:
     self.found.append(found)
@@ -108,7 +127,8 @@ class Writer:
     fields = {
       'notice': NOTICE,
       **about,
-      'duration_s': self.shown[-1].end_s if self.shown else 0.0,
+      'duration_s': self.end_s,
+      'unseen': self.unseen,
       'sources': dict(self._sources),
       'events': [self._row(found) for found in self.found],
     }

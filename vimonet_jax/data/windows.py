@@ -8,7 +8,8 @@
 
 Every window is a clip of its own: its features are taken from its own floor and
 heading, as those of the clips that a model was trained on. Joints that arrive
-are JSON, a frame a line: 22 times [x, y, z], in the order of skeleton.NAMES.
+are JSON, a frame a line: 22 times [x, y, z], in the order of skeleton.NAMES, or
+null where nobody is seen.
 """
 
 import collections
@@ -25,6 +26,8 @@ from vimonet_jax.data import records, video
 from vimonet_jax.motion import readers, skeleton
 
 _POLL_S = 0.1
+# Joints that are not seen are often written as zeros, upon each other.
+_SHORTEST_BONE = 1e-4
 
 
 class Window(NamedTuple):
@@ -32,7 +35,8 @@ class Window(NamedTuple):
 
   Attributes:
     start_s, end_s: where it lies.
-    joints: [T, 22, 3] metres, y up, 20 fps; None where there is no motion.
+    joints: [T, 22, 3] metres, y up, 20 fps; None where there is no motion, or
+      somebody is not seen all the time.
     frames: uint8 [I, H, W, 3], None where there is no video.
   """
 
@@ -48,7 +52,8 @@ def of_joints(
   """Windows of joints, each as soon as its last frame is there.
 
   Args:
-    pieces: [t, 22, 3] each, one behind the other, at 20 fps.
+    pieces: [t, 22, 3] each, one behind the other, at 20 fps; NaN where nobody
+      is seen.
     length_s: of a window; a shorter recording is one window.
     hop_s: from the start of one to the start of the next, a frame or more and
       not more than `length_s`.
@@ -59,13 +64,15 @@ def of_joints(
   # One more frame of joints than of features, which are steps between them.
   length, hop = _frames(length_s) + 1, _frames(hop_s)
   kept: collections.deque[np.ndarray] = collections.deque(maxlen=length)
-  have = end = 0
+  have = end = unseen = 0
   for piece in pieces:
     for frame_J3 in piece:
       kept.append(frame_J3)
       have += 1
+      if not np.isfinite(frame_J3).all():
+        unseen = have
       if have >= length and (have - length) % hop == 0:
-        yield _window(kept, have)
+        yield _window(kept, have, unseen)
         end = have
   if have > end:
     if have <= records.MIN_MOTION_FRAMES:
@@ -74,16 +81,19 @@ def of_joints(
         f'{records.MIN_MOTION_FRAMES / records.FPS:g} s, found {have} frames '
         f'at {records.FPS} fps; give a longer one.'
       )
-    yield _window(kept, have)
+    yield _window(kept, have, unseen)
 
 
 def _frames(seconds: float) -> int:
   return round(seconds * records.FPS)
 
 
-def _window(kept: Iterable[np.ndarray], end: int) -> Window:
-  joints = np.stack(list(kept))
-  start = end - len(joints)
+def _window(
+  kept: collections.deque[np.ndarray], end: int, unseen: int
+) -> Window:
+  """Of frames up to `end`; `unseen` is the last of them without a body."""
+  start = end - len(kept)
+  joints = np.stack(list(kept)) if unseen <= start else None
   return Window(start / records.FPS, (end - 1) / records.FPS, joints)
 
 
@@ -125,8 +135,8 @@ def of_video(
     if at_s < now_s - hop_s:
       raise ValueError(
         f'Expected frames in order of time, found one at {at_s:.1f} s behind '
-        f'one at {now_s:.1f} s, where the clock of the video begins anew; watch '
-        'what follows as a recording of its own.'
+        f'one at {now_s:.1f} s, where the clock of the video begins anew; '
+        'watch what follows as a recording of its own.'
       )
     now_s = at_s
     if begun and at_s < begun * step_s:
@@ -217,6 +227,9 @@ def joints_of(
 ) -> Iterator[np.ndarray]:
   """Joints [1, 22, 3] of each line, as soon as the line has its end.
 
+  One bad frame does not end a night: null, and joints that are missing or upon
+  each other, come as NaN, as nobody.
+
   Args:
     source: JSON, a frame a line. A last line without its end is left out.
     name: of the source, for errors.
@@ -239,18 +252,20 @@ def joints_of(
 
 def _frame(line: bytes, where: str) -> np.ndarray:
   shape = (skeleton.NUM_JOINTS, 3)
+  nobody_J3 = np.full(shape, np.nan)
   try:
-    frame_J3 = np.array(json.loads(line), np.float64)
+    found = json.loads(line)
+    frame_J3 = nobody_J3 if found is None else np.array(found, np.float64)
   except (ValueError, TypeError):
     frame_J3 = None
-  if (
-    frame_J3 is None
-    or frame_J3.shape != shape
-    or not np.isfinite(frame_J3).all()
-  ):
+  if frame_J3 is None or frame_J3.shape != shape:
     raise ValueError(
       f'{where}: expected a frame as JSON, {shape[0]} joints of three numbers '
-      f'[x, y, z] each, found {line[:40].decode(errors="replace")!r}; write '
-      'one frame a line.'
+      f'[x, y, z] each, or null, found '
+      f'{line[:40].decode(errors="replace")!r}; write one frame a line.'
     )
-  return frame_J3
+  if not np.isfinite(frame_J3).all():
+    return nobody_J3
+  bones_J3 = frame_J3[1:] - frame_J3[list(skeleton.PARENTS[1:])]
+  is_body = (np.linalg.norm(bones_J3, axis=-1) > _SHORTEST_BONE).all()
+  return frame_J3 if is_body else nobody_J3
