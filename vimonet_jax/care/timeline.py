@@ -6,7 +6,7 @@
     timeline.svg    confidences and events by time
 
 Each says that it is no medical device. In the tables that is the first line,
-which begins with #: pandas.read_csv(path, comment='#').
+which begins with #: pandas.read_csv(path, skiprows=1).
 """
 
 import csv
@@ -26,6 +26,8 @@ NOTICE = (
   'nobody may rely on it for the care or safety of a person.'
 )
 _COLUMNS = ('kind', 'start_s', 'end_s', 'confidence', 'alarm_s', 'source')
+
+_FORMULAS = ('=', '+', '-', '@', '\t', '\r')
 
 # --- The figure, in pixels ---
 _WIDTH, _LEFT, _RIGHT, _TOP, _LANE, _BOTTOM = 1100, 170, 60, 64, 62, 76
@@ -82,7 +84,7 @@ class Writer:
     self.confidences.append(confidences)
     self.answers.append(answer)
     shares = [f'{confidences[kind]:.4f}' for kind in self._sources]
-    answers = [answer] if self._question else []
+    answers = [_as_text(answer)] if self._question else []
     times = (f'{window.start_s:.2f}', f'{window.end_s:.2f}')
     self._windows.add([*times, *shares, *answers])
 
@@ -174,6 +176,11 @@ class _Table:
     self._file.close()
 
 
+def _as_text(answer: str) -> str:
+  """What no spreadsheet takes for a formula, whoever made a model say it."""
+  return f"'{answer}" if answer.startswith(_FORMULAS) else answer
+
+
 def clock(seconds: float) -> str:
   """`1:02:03`, with days where there are some."""
   minutes, second = divmod(int(seconds), 60)
@@ -209,11 +216,13 @@ def figure(
   parts = [
     f'<text x="16" y="28" class="title">Timeline of {clock(last_s - first_s)}'
     f'</text><text x="16" y="48" class="quiet">How sure of each kind of event, '
-    'by the time in the middle of a window; bars are events, with the time '
-    'and the number of them.</text>'
+    'by the time in the middle of a window; above a dashed line an event '
+    'begins. Bars are events, with the time and the number of them.</text>'
   ]
+  # Times with days need more room.
+  most = 12.5 if last_s < 86400 else 8.5
   tick_s = next(
-    (t for t in _TICKS_S if (last_s - first_s) / t <= 12.5), _TICKS_S[-1]
+    (t for t in _TICKS_S if (last_s - first_s) / t <= most), _TICKS_S[-1]
   )
   for tick in np.arange(np.ceil(first_s / tick_s) * tick_s, last_s + 1, tick_s):
     parts.append(
@@ -267,7 +276,7 @@ def _lane(kind, colour, top, threshold, middles, values, spans) -> str:
     f'<line x1="{_LEFT}" x2="{right}" y1="{base}" y2="{base}"/>',
     f'<polygon points="{area}" fill="{colour}" fill-opacity="0.3"/>',
     f'<line class="limit" x1="{_LEFT}" x2="{right}" y1="{y(threshold):.1f}" '
-    f'y2="{y(threshold):.1f}" stroke="{colour}"/>',
+    f'y2="{y(threshold):.1f}" style="stroke:{colour}"/>',
   ]
   written = -np.inf
   for start, end, one in spans:
@@ -276,7 +285,7 @@ def _lane(kind, colour, top, threshold, middles, values, spans) -> str:
       f'<rect x="{start:.1f}" y="{top + 12}" width="{max(end - start, 3):.1f}" '
       f'height="5" fill="{colour}"><title>{title}</title></rect>'
     )
-    if start > written + 48:
+    if start > written + (72 if one.start_s >= 86400 else 48):
       parts.append(
         f'<text x="{start:.1f}" y="{top + 9}" class="time" '
         f'style="fill:{colour}">{clock(one.start_s)}</text>'
