@@ -189,6 +189,8 @@ def test_a_video_alone_or_beside_the_motion(
     ({'recording': None}, 'found neither; name the recording'),
     ({'question': ' '}, 'found an empty --question'),
     ({'recording': 'x.jsonl', 'fps': 30.0}, 'found --fps=30; resample'),
+    ({'recording': 'x.jsonl', 'fps': -20.0}, 'found --fps=-20; resample'),
+    ({'settings': SETTINGS | {'follow_s': -1.0}}, 'follow_s of 0 or more'),
     ({'recording': 'x.bvh', 'settings': SETTINGS | {'follow_s': 1.0}},
      'found x.bvh and follow_s=1'),
     ({'recording': None, 'video': '.'}, 'found the folder .; make a video'),
@@ -213,6 +215,23 @@ def test_a_broken_line_is_named_and_what_was_seen_is_kept(
     watch(str(path), settings=SETTINGS | {'follow_s': 0.01})
   fields = json.loads((tmp_path / 'timeline' / 'timeline.json').read_text())
   assert fields['duration_s'] == 12.0
+
+
+@pytest.mark.parametrize(
+  ('turn', 'sentence'),
+  [
+    (lambda joints: 100 * joints, r'x.jsonl: expected legs of .* pass --unit'),
+    (lambda joints: joints * [1, -1, -1], 'found one that stands upside down'),
+    (lambda joints: joints * [-1, 1, 1], 'expected feet that point forward'),
+  ],
+)
+def test_joints_that_arrive_otherwise_are_not_watched_in_vain(
+  watch, fallen, tmp_path, turn, sentence
+):
+  with open(tmp_path / 'x.jsonl', 'wb') as file:
+    _write_lines(file, turn(fallen[0][:150]))
+  with pytest.raises(ValueError, match=sentence):
+    watch(str(tmp_path / 'x.jsonl'))
 
 
 def test_bad_frames_in_the_middle_do_not_end_a_watch(watch, fallen, tmp_path):

@@ -74,7 +74,7 @@ def run(
   follow_s = settings['follow_s']
   fields = {k: v for k, v in settings.items() if k != 'follow_s'}
   fitting = calibration.Settings(**fields)
-  _check(recording, video, output, question)
+  _check(recording, video, output, question, follow_s)
   if video:
     privacy.check('video', motion_only=motion_only)
   media = [
@@ -101,7 +101,7 @@ def run(
     )
 
 
-def _check(recording, video, output, question) -> None:
+def _check(recording, video, output, question, follow_s) -> None:
   if not recording and not video:
     raise ValueError(
       'Expected --input (a motion file, or - for a pipe), --video or both, '
@@ -110,6 +110,11 @@ def _check(recording, video, output, question) -> None:
   if not output:
     raise ValueError(
       'Expected --output, the folder of the timeline, found none; name one.'
+    )
+  if follow_s < 0:
+    raise ValueError(
+      f'Expected follow_s of 0 or more, found {follow_s:g}; correct '
+      '--config.monitor.'
     )
   if question is not None and not question.strip():
     raise ValueError(
@@ -145,6 +150,8 @@ def _windows(
   if recording:
     pieces = _joints(files, recording, follow_s, said)
     shown = windows.of_joints(pieces, **size)
+    if _arrives(recording):
+      shown = _of_a_body(shown, recording)
   if video:
     if os.path.isdir(video):
       raise ValueError(
@@ -167,9 +174,30 @@ def _windows(
   return shown
 
 
+def _arrives(recording: str) -> bool:
+  return recording == _PIPE or recording.endswith(_LINES)
+
+
+def _of_a_body(shown, recording: str) -> Iterator[windows.Window]:
+  """The windows; joints of the first body are looked at, as those of a file."""
+  is_known = False
+  for window in shown:
+    if not is_known and window.joints is not None:
+      try:
+        readers.check_stream(window.joints)
+      except ValueError as e:
+        raise ValueError(f'{_named(recording)}: {e}') from e
+      is_known = True
+    yield window
+
+
+def _named(recording: str) -> str:
+  return 'standard input' if recording == _PIPE else recording
+
+
 def _joints(files, recording: str, follow_s: float, said: dict[str, Any]):
   """Pieces of joints of a file or stream, at 20 fps."""
-  if recording != _PIPE and not recording.endswith(_LINES):
+  if not _arrives(recording):
     if follow_s:
       raise ValueError(
         f'Expected a recording that can grow, JSON lines in a {_LINES} file or '
@@ -177,15 +205,15 @@ def _joints(files, recording: str, follow_s: float, said: dict[str, Any]):
         'write lines, or set --config.monitor.follow_s=0.'
       )
     return [readers.read(recording, **said).joints]
-  fps = said['fps'] or records.FPS
-  if fps % records.FPS:
+  fps = records.FPS if said['fps'] is None else said['fps']
+  if fps <= 0 or fps % records.FPS:
     raise ValueError(
       f'Expected joints that arrive with a multiple of {records.FPS} frames '
       f'per second, found --fps={fps:g}; resample them.'
     )
   return windows.joints_of(
     _opened(files, recording, follow_s),
-    'standard input' if recording == _PIPE else recording,
+    _named(recording),
     up=said['up'] or 'y',
     unit=said['unit'] or 'm',
     every=int(fps // records.FPS),

@@ -298,6 +298,27 @@ def _decide_unit(source: _Source, unit: str | None) -> tuple[str, list[str]]:
   return stated, []
 
 
+def check_stream(joints_TJ3: np.ndarray) -> None:
+  """Looks at the beginning of joints that arrive, in metres and y up.
+
+  Raises:
+    ValueError: they are of another unit or order, or upside down.
+  """
+  leg_m = np.mean([_path_length(joints_TJ3, leg) for leg in _LEGS])
+  low, high = _HUMAN_LEG_M
+  if not low < leg_m < high:
+    raise ValueError(
+      f'expected legs of {low} to {high} m (hip to knee to ankle), found '
+      f'{leg_m:.3g} m; pass --unit, one of {", ".join(UNITS)}.'
+    )
+  _check_body(joints_TJ3)
+  if _standing_axis(joints_TJ3) == '-y':
+    raise ValueError(
+      'expected a body with y up, found one that stands upside down; negate y '
+      'and one other axis.'
+    )
+
+
 def _check_body(joints_TJ3: np.ndarray) -> None:
   """Joints that are no body: upon each other, in another order, mirrored."""
   parents = list(skeleton.PARENTS[1:])
