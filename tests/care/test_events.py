@@ -60,6 +60,9 @@ def test_found_events_are_compared_with_those_of_their_kind():
   # Who always cries wolf finds nothing.
   always = [events.Found('fall', 0.0, 90.0, 0.9, 6.0)]
   assert events.compare(always, true[1:]).is_true == [False]
+  # And an alarm before a fall was none of it.
+  early = [events.Found('fall', 33.0, 38.5, 0.9, 36.0)]
+  assert events.compare(early, true[1:2]) == ([None], [False])
 
 
 def test_windows_with_a_part_of_an_event_teach_nothing():

@@ -115,13 +115,14 @@ def compare(
 ) -> Compared:
   """Which events were found, and which findings are none.
 
-  An event is found by one of its kind that is at most two seconds away and did
-  not begin more than ten before it: who always cries wolf finds nothing.
+  An event is found by one of its kind that is at most two seconds away, did not
+  begin more than ten before it, and whose alarm did not come before it: who
+  always cries wolf finds nothing, and nobody sees what is to come.
   """
   latency_s = []
   for event in true:
     alarms = [x.alarm_s for x in found if _is_same(x, event)]
-    latency_s.append(max(0.0, min(alarms) - event.start_s) if alarms else None)
+    latency_s.append(min(alarms) - event.start_s if alarms else None)
   return Compared(
     latency_s, [any(_is_same(x, event) for event in true) for x in found]
   )
@@ -133,4 +134,5 @@ def _is_same(found: Found, event: recordings.Event) -> bool:
     and found.start_s <= event.end_s + _CLOSE_S
     and found.end_s >= event.start_s - _CLOSE_S
     and found.start_s >= event.start_s - _BEFORE_S
+    and found.alarm_s >= event.start_s
   )
