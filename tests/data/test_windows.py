@@ -179,6 +179,36 @@ def test_a_video_is_read_as_it_grows(tmp_path, name):
   assert read[-1][0] == pytest.approx(39 / films.FPS, abs=0.01)
 
 
+@pytest.mark.parametrize('least', [0, 50_000])
+def test_who_waits_for_a_video_can_be_stopped(tmp_path, least):
+  content = films.write(tmp_path / 'film.ts', 1, frames=200).read_bytes()
+
+  class Waiting:
+    """Somebody presses Ctrl-C when so much was read."""
+
+    place = 0
+
+    def read(self, size):
+      if self.place >= least:
+        raise KeyboardInterrupt
+      some = content[self.place : self.place + min(size, 8192)]
+      self.place += len(some)
+      return some
+
+  with pytest.raises(KeyboardInterrupt):
+    list(video_file.in_time(Waiting(), 'film.ts'))
+
+
+def test_a_video_that_is_begun_anew_is_said(tmp_path):
+  path = films.write(tmp_path / 'film.ts', 1, frames=100)
+  with open(path, 'rb', buffering=0) as file:
+    shown = video_file.in_time(windows.Growing(file, wait_s=9.0), 'film.ts')
+    next(shown)
+    path.write_bytes(b'')
+    with pytest.raises(ValueError, match='found one of 0 bytes'):
+      list(shown)
+
+
 def test_what_grows_and_is_no_video_is_said():
   source = windows.Growing(io.BytesIO(b'no video at all'), wait_s=0)
   with pytest.raises(video_file.VideoFileError, match='^x.ts: expected a'):

@@ -233,6 +233,35 @@ def in_time(source: Any, name: str) -> Iterator[tuple[float, np.ndarray]]:
     source: a path, or something with `read`, which may go on growing.
     name: of it, for errors.
   """
+  if isinstance(source, str | os.PathLike):
+    yield from _in_time(source, name)
+    return
+  heard = _Heard(source)
+  try:
+    yield from _in_time(heard, name)
+  except VideoFileError:  # It was cut off by who stopped it.
+    if not heard.is_stopped:
+      raise
+  if heard.is_stopped:
+    raise KeyboardInterrupt
+
+
+class _Heard:
+  """A source that a Ctrl-C ends: FFmpeg's callbacks would only print it."""
+
+  def __init__(self, source: Any):
+    self.is_stopped = False
+    self._source = source
+
+  def read(self, size: int) -> bytes:
+    try:
+      return self._source.read(size)
+    except KeyboardInterrupt:
+      self.is_stopped = True
+      return b''
+
+
+def _in_time(source: Any, name: str) -> Iterator[tuple[float, np.ndarray]]:
   with opened(source, name) as (container, stream):
     first_s = None
     for frame in container.decode(stream):
