@@ -186,17 +186,21 @@ def test_who_waits_for_a_video_can_be_stopped(tmp_path, least):
   class Waiting:
     """Somebody presses Ctrl-C when so much was read."""
 
-    place = 0
+    place = pressed = 0
 
     def read(self, size):
       if self.place >= least:
+        self.pressed += 1
         raise KeyboardInterrupt
       some = content[self.place : self.place + min(size, 8192)]
       self.place += len(some)
       return some
 
+  waiting = Waiting()
   with pytest.raises(KeyboardInterrupt):
-    list(video_file.in_time(Waiting(), 'film.ts'))
+    list(video_file.in_time(waiting, 'film.ts'))
+  # And nobody waits again for what is not wanted any more.
+  assert waiting.pressed == 1
 
 
 def test_a_video_that_is_begun_anew_is_said(tmp_path):

@@ -254,6 +254,8 @@ class _Heard:
     self._source = source
 
   def read(self, size: int) -> bytes:
+    if self.is_stopped:  # FFmpeg asks again, and would wait for more.
+      return b''
     try:
       return self._source.read(size)
     except KeyboardInterrupt:
