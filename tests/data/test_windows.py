@@ -213,6 +213,15 @@ def test_a_video_that_is_begun_anew_is_said(tmp_path):
       list(shown)
 
 
+def test_the_end_is_waited_for_once():
+  file = io.BytesIO(b'ab')
+  source = windows.Growing(file, wait_s=0)
+  assert [source.read(9), source.read(9)] == [b'ab', b'']
+  file.write(b'c')
+  file.seek(2)
+  assert source.read(9) == b''
+
+
 def test_what_grows_and_is_no_video_is_said():
   source = windows.Growing(io.BytesIO(b'no video at all'), wait_s=0)
   with pytest.raises(video_file.VideoFileError, match='^x.ts: expected a'):

@@ -193,6 +193,7 @@ class Growing:
   def __init__(self, file: IO[bytes], wait_s: float):
     self._file = file
     self._wait_s = wait_s
+    self._is_over = False
 
   def read(self, size: int) -> bytes:
     """At least a byte and at most `size`; none at the end.
@@ -200,10 +201,13 @@ class Growing:
     Raises:
       ValueError: the file has become shorter than what was read of it.
     """
+    if self._is_over:  # FFmpeg asks four times.
+      return b''
     until_s = time.monotonic() + self._wait_s
     while not (some := self._file.read(size)):
       self._check_length()
       if time.monotonic() >= until_s:
+        self._is_over = True
         return b''
       time.sleep(_POLL_S)
     return some
