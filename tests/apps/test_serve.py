@@ -528,7 +528,8 @@ def test_requests_are_written_down_without_what_was_shown(start, tmp_path):
     server = start(log=written, keys=frozenset([service.digest('one')]))
     client = server.client('one')
     found = _ask(client, [_part('motion', _motion(0), 'npy')])
-    list(_ask(client, QUESTION, stream=True))
+    others = {policy.HEADER: 'That of somebody else.'}
+    list(_ask(client, QUESTION, stream=True, extra_headers=others))
     with pytest.raises(openai.BadRequestError):
       _ask(client, [_part('video', b'no video', 'mp4')])
     with pytest.raises(openai.AuthenticationError):
@@ -539,6 +540,7 @@ def test_requests_are_written_down_without_what_was_shown(start, tmp_path):
   assert outcomes[1] in ('stop', 'length')
   assert outcomes[2:] == ['invalid_media', 'invalid_api_key']
   assert lines[0]['request'] == found.id
+  assert lines[1]['policy'] is None  # Nobody here has such a one.
   assert lines[0]['answer_characters'] == len(_text(found))
   (medium,) = lines[0]['media']
   assert medium['kind'] == 'motion'

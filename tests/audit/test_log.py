@@ -5,7 +5,7 @@ import os
 import pytest
 
 from vimonet_jax import locks
-from vimonet_jax.audit import log, verify
+from vimonet_jax.audit import log, provenance, verify
 
 ENTRY = {
   'request': 'r', 'api_key': 'a key', 'question': 'Where does he go?',
@@ -94,6 +94,11 @@ def test_what_nobody_touched_is_intact_over_several_runs(path, secret, capsys):
   assert numbers == [1, 2, 3, 4, 5, 6]
 
 
+_NO_NUMBER = '{"number": "2", "seal": "aa"}\n'
+_NO_SEAL = '{"number": 3, "seal": "\u00e9"}\n'
+_HALF = '{"number": 3, "question": "\\ud800", "seal": "aa"}\n'
+
+
 def _edited(lines):
   return [*lines[:2], lines[2].replace('"stop"', '"none"'), *lines[3:]]
 
@@ -109,6 +114,15 @@ def _edited(lines):
     (lambda x: [*x, x[-1]], 'line 6'),
     (lambda x: [*x[:2], 'So?\n', *x[2:]], 'line 3 is none of a log'),
     (lambda x: [*x[:2], '{"seal": 3}\n', *x[2:]], 'line 3 is none of a log'),
+    (lambda x: [*x[:2], _NO_NUMBER, *x[2:]], 'line 3 is none of a log'),
+    (lambda x: [*x[:2], _NO_SEAL, *x[2:]], 'line 3 is none of a log'),
+    (lambda x: [*x[:2], _HALF, *x[2:]], 'line 3 is none of a log'),
+    (lambda x: [*x[:2], '[' * 10**5 + '\n', *x[2:]], 'line 3 is none of a log'),
+    # Other readers take the first of two fields with the same name.
+    (
+      lambda x: [x[0].replace('"outcome"', '"outcome": "x", "outcome"'), *x[1:]],
+      'line 1 is none of a log',
+    ),
   ],
 )
 def test_what_was_done_to_lines_is_noticed(path, secret, change, sentence):
@@ -117,6 +131,13 @@ def test_what_was_done_to_lines_is_noticed(path, secret, change, sentence):
   verdict = log.verify(path, secret)
   assert not verdict.is_intact
   assert sentence in verdict.sentence
+
+
+def test_a_manifest_beside_a_log_does_not_vouch_for_its_lines(path, secret):
+  _write(path, secret, 3)
+  _put(path, _edited(_lines(path)))
+  provenance.write(path, {'what': 'a log'})
+  assert verify.run(path, secret_file=secret) == 1
 
 
 def test_who_has_no_secret_cannot_seal(path, secret, tmp_path):

@@ -279,7 +279,8 @@ class Service:
         kind='permission_error',
         code='policy_not_accepted',
       ) from error
-    visit.policy = accepted
+    if accepted == self._offer.policy.version:
+      visit.policy = accepted  # Anything else was not accepted, nor asked for.
     async with self._body(request) as body:
       visit.asked, key, visit.files = await self._parse(body)
       visit.given = await self._read(visit.asked, key)

@@ -165,8 +165,7 @@ class Log:
       number = self._number + 1
       line = {'number': number, 'time': _now(), **entry}
       seal = _sealed(self._keys, self._seal, line)
-      text = json.dumps({**line, 'seal': seal}, ensure_ascii=False)
-      _append(self._file, text.encode() + b'\n')
+      _append(self._file, _written({**line, 'seal': seal}))
       self._number, self._seal = number, seal
 
 
@@ -213,7 +212,7 @@ def verify(path: str, secret_file: str) -> provenance.Verdict:
       if entry is None:
         wrong.append(f'line {place} is none of a log')
         continue
-      found, there = entry.pop('seal'), entry.get('number')
+      found, there = entry.pop('seal'), entry['number']
       if not hmac.compare_digest(found, _sealed(keys, seal, entry)):
         is_next = there == number + 1
         what = f'line {place} changed'
@@ -272,13 +271,28 @@ def _sealed(keys: _Keys, before: str, line: Mapping[str, Any]) -> str:
   return hmac.digest(keys.seals, f'{before}\n{text}'.encode(), 'sha256').hex()
 
 
+def _written(entry: Mapping[str, Any]) -> bytes:
+  return json.dumps(entry, ensure_ascii=False).encode() + b'\n'
+
+
 def _parsed(line: bytes) -> dict[str, Any] | None:
-  """An entry; None where it is none."""
+  """An entry; None where the line is none, as `_written` writes it.
+
+  Seals cover what is parsed. Written otherwise, the same could be read as
+  something else: of a field that is there twice, others take the first.
+  """
   try:
     entry = json.loads(line)
-  except ValueError:  # Bytes that are no text, too.
+    is_written = _written(entry) == line
+  except (ValueError, RecursionError):  # Bytes that are no text, too.
     return None
-  is_entry = isinstance(entry, dict) and isinstance(entry.get('seal'), str)
+  is_entry = (
+    is_written
+    and isinstance(entry, dict)
+    and isinstance(entry.get('number'), int)
+    and isinstance(entry.get('seal'), str)
+    and entry['seal'].isascii()
+  )
   return entry if is_entry else None
 
 
@@ -295,15 +309,16 @@ def _end(file: int, path: str) -> tuple[int, str, bytes]:
     more = min(_BLOCK, size - len(tail))
     tail = os.pread(file, more, size - len(tail) - more) + tail
   *whole, torn = tail.split(b'\n')
-  entry = _parsed(whole[-1]) if whole else {'number': 0, 'seal': ''}
-  number = (entry or {}).get('number')
-  if not isinstance(number, int) or torn[: len(_START)] != _START[: len(torn)]:
+  entry = {'number': 0, 'seal': ''}
+  if whole:
+    entry = _parsed(whole[-1] + b'\n')
+  if not entry or torn[: len(_START)] != _START[: len(torn)]:
     last = torn or whole[-1]
     raise ValueError(
       f'Expected {path} to be an audit log, found {last[:40]!r} as its last '
       'line; choose another config.log.file.'
     )
-  return number, entry['seal'], torn
+  return entry['number'], entry['seal'], torn
 
 
 def _append(file: int, data: bytes) -> None:

@@ -37,7 +37,8 @@ def run(
       'found none; name it.'
     )
   has_manifest = os.path.exists(provenance.path(path))
-  if log.is_log(path) and not has_manifest:
+  if log.is_log(path) and (secret_file or not has_manifest):
+    # A manifest beside it, which anybody can write, is no word on its seals.
     verdicts = [log.verify(path, secret_file)]
   elif has_manifest or not (inside := list(_inside(path))):
     verdicts = [provenance.verify(path, public_key)]
