@@ -212,7 +212,7 @@ _TASKS: dict[str, Callable[[Command], list[Output]]] = {
   'report': _report,
   'show': _dataset,
   'assemble': _model,
-  'audit': _audit,
+  'audit': _all_of(_predictions, _audit),
   'study': _study,
   'answer': _answers,
   'monitor': _timeline,
