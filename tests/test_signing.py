@@ -97,6 +97,10 @@ def test_answers_that_grow_have_one_manifest_that_tells_of_the_last(
   (tmp_path / 'answers.jsonl').write_text(''.join(lines[:-1]))
   _do(command, work)
   assert not _read(command.output)['goes_on_from']['was_intact']
+  assert 'somebody had changed' in provenance.verify(command.output).sentence
+  # Going on once more does not hide it.
+  _do(command, work)
+  assert not _read(command.output)['goes_on_from']['was_intact']
 
 
 def _dataset(workdir):
@@ -157,6 +161,15 @@ def test_what_was_there_without_a_manifest_is_said_to_be_found(run, tmp_path):
   assert _read(folder) is None
   _do(run)
   assert _read(folder)['is_of_this_command'] is False
+
+
+@pytest.mark.parametrize('task', ['eval', 'audit'])
+def test_who_asks_more_says_what_answers_there_are_then(run, tmp_path, task):
+  workdir = tmp_path / 'work [1]'
+  _do(run, lambda: (_dataset(workdir), _scores(workdir)))
+  answers = workdir / 'predictions' / 'a.jsonl'
+  _do(run._replace(task=task), lambda: answers.write_text('{}\n{}\n'))
+  assert provenance.verify(str(answers)).is_intact
 
 
 @pytest.mark.parametrize('error', [ValueError, KeyboardInterrupt, SystemExit])

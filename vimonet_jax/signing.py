@@ -168,7 +168,9 @@ def _told(path: str) -> dict[str, Any] | None:
     return None
   found = {'manifest': provenance.digest(manifest), 'date': manifest['date']}
   if not os.path.isdir(path):  # Of a folder unchanged files keep their digests.
-    found['was_intact'] = provenance.verify(path).is_intact
+    before = manifest.get('goes_on_from', {})
+    was_intact = before.get('was_intact', True)  # Once changed, always changed.
+    found['was_intact'] = was_intact and provenance.verify(path).is_intact
   return found
 
 

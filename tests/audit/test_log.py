@@ -120,7 +120,7 @@ def _edited(lines):
     (lambda x: [*x[:2], '[' * 10**5 + '\n', *x[2:]], 'line 3 is none of a log'),
     # Other readers take the first of two fields with the same name.
     (
-      lambda x: [x[0].replace('"outcome"', '"outcome": "x", "outcome"'), *x[1:]],
+      lambda x: [x[0].replace('"stop"', '"x", "outcome": "stop"'), *x[1:]],
       'line 1 is none of a log',
     ),
   ],

@@ -297,3 +297,94 @@ def test_nothing_to_compare_with_is_one_sentence(file):
     verify.run(file)
   with pytest.raises(ValueError, match='Expected --input'):
     verify.run(None)
+
+
+@pytest.mark.parametrize(
+  'said',
+  [
+    {'covers': ['none']},  # Then the file would not be looked at.
+    {'files': {}},
+    {'date': '2026-11-30 12:00:00 UTC, signed by lab@example.org (SHA256:x)'},
+    {'made_from': [{}]},
+    {'made_from': 'abc'},
+    {'made_from': [{'path': 5, 'sha256': ''}]},
+    {'made_from': [{'path': 'a'}]},
+    {'what': '\ud800'},
+    {'chain': []},
+  ],
+)
+def test_a_stranger_s_manifest_has_the_form_of_one(file, said):
+  _edit(_write(file), lambda x: x['manifest'].update(said))
+  with pytest.raises(ValueError, match='expected a manifest .*, found'):
+    provenance.verify(file)
+
+
+def test_a_stranger_s_folder_says_what_it_covers_and_is_signed_with_text(
+  folder,
+):
+  place = _write(folder)
+  _edit(place, lambda x: x.update(signature=5))
+  with pytest.raises(ValueError, match='signature 5'):
+    provenance.verify(folder)
+  _write(folder)
+  _edit(place, lambda x: x['manifest'].pop('covers'))
+  with pytest.raises(ValueError, match="'covers'"):
+    provenance.verify(folder)
+
+
+@pytest.mark.parametrize('leads_to', ['.', '..', '/'])
+def test_a_link_to_a_folder_is_not_followed(folder, leads_to):
+  """Two that lead round have more paths than anybody can list."""
+  _write(folder)
+  for name in ('b', 'c'):
+    os.symlink(leads_to, f'{folder}/weights/{name}')
+  with pytest.raises(ValueError, match='weights/[bc], a link to a folder'):
+    provenance.verify(folder)
+  with pytest.raises(ValueError, match='weights/[bc], a link to a folder'):
+    _write(folder)
+
+
+def test_an_output_may_itself_be_a_link(folder, tmp_path):
+  os.symlink('model', tmp_path / 'linked')
+  _write(str(tmp_path / 'linked'))
+  assert provenance.verify(folder).is_intact
+
+
+def test_half_a_manifest_of_a_killed_process_is_no_change(folder):
+  _write(folder)
+  with open(f'{folder}/manifest.json.123.part', 'w') as f:
+    f.write('{')
+  assert provenance.verify(folder).is_intact
+  _write(folder)
+  assert 'manifest.json.123.part' not in provenance.read(folder)['files']
+
+
+def test_what_is_called_as_a_manifest_elsewhere_in_a_folder_is_a_file(folder):
+  _write(folder)
+  for name in ('weights/manifest.json', 'weights/a.manifest.json'):
+    open(f'{folder}/{name}', 'w').close()
+    assert f'{name} added' in provenance.verify(folder).sentence
+    os.remove(f'{folder}/{name}')
+
+
+def test_no_name_of_a_stranger_s_file_reaches_a_terminal_as_it_is(
+  folder, capsys
+):
+  _write(folder)
+  for name in (b'\x1b[2J', b'a\nmodel is as it was on', b'\xff'):
+    open(folder.encode() + b'/' + name, 'w').close()
+  assert verify.run(folder) == 1
+  out, err = capsys.readouterr()
+  assert (out, err.count('\n')) == ('', 1)
+  assert '\\x1b[2J, a\\nmodel is as it was on, \\udcff added' in err
+
+
+def test_it_is_said_what_a_manifest_covers(file, folder):
+  _write(file)
+  assert provenance.verify(file).sentence.endswith('; it, 1 file.')
+  _write(folder)
+  assert provenance.verify(folder).sentence.endswith('; it, 3 files.')
+  # Signed by whom one trusts, it would say nothing of a model beside it.
+  provenance.write(folder, {'what': 'features'}, covers=('config.json',))
+  sentence = provenance.verify(folder).sentence
+  assert sentence.endswith('; features, 1 file, and nothing of others there.')

@@ -32,7 +32,6 @@ the data. An input without a manifest has the digest of its file.
 import concurrent.futures
 import datetime
 import functools
-import glob
 import hashlib
 import importlib.metadata
 import json
@@ -57,6 +56,12 @@ _UNSIGNED = (
 _IN_CHAIN = (
   'what', 'is_of_this_command', 'date', 'weights', 'data', 'made_from',
 )  # fmt: skip
+# How patterns name files of a folder: one, all, or all of a folder in it.
+_TREE = '**/*'
+_PATTERN = re.compile(r'([^/*?\[]+/)?\*\*/\*|[^/*?\[]+')
+# Its manifest, and what is left of one where the process was killed.
+_OWN = re.compile(rf'{re.escape(NAME)}(\.\d+\.part)?')
+_DATE = re.compile(r'[\d-]+ [\d:]+ UTC')
 _READERS = 4  # Files whose digests are made at the same time.
 
 State = Mapping[str, tuple[int, int, int]]
@@ -211,7 +216,7 @@ def verify(output: str, public_key: str | None = None) -> Verdict:
       'from whom you trust.',
       inputs,
     )
-  at = f'{manifest["date"]}, {by}'
+  at = f'{manifest["date"]}, {by}; {_described(manifest)}'
   return Verdict(True, f'{output} is as it was on {at}.', inputs)
 
 
@@ -253,16 +258,38 @@ def commit() -> str | None:
 
 
 def _names(folder: str, covers: Sequence[str]) -> list[str]:
-  """Files of a folder that patterns name, without manifests."""
-  found = {
+  """Files of a folder that patterns name, without its manifest.
+
+  Raises:
+    ValueError: there is a link to a folder, which may lead out or round.
+  """
+  found = set()
+  for pattern in covers:
+    start, is_tree, _ = pattern.partition(_TREE)
+    if not is_tree:
+      found.add(pattern)
+      continue
+    top = os.path.join(folder, start)
+    if start and os.path.islink(top.rstrip('/')):
+      raise _is_link(folder, start)
+    for at, folders, files in os.walk(top):
+      inside = os.path.relpath(at, folder)
+      for name in folders:
+        if os.path.islink(os.path.join(at, name)):
+          raise _is_link(folder, os.path.join(inside, name))
+      found |= {os.path.normpath(os.path.join(inside, x)) for x in files}
+  return sorted(
     name.replace(os.sep, '/')
-    for pattern in covers
-    for name in glob.glob(
-      pattern, root_dir=folder, recursive=True, include_hidden=True
-    )
-    if os.path.isfile(os.path.join(folder, name)) and not is_manifest(name)
-  }
-  return sorted(found)
+    for name in found
+    if os.path.isfile(os.path.join(folder, name)) and not _OWN.fullmatch(name)
+  )
+
+
+def _is_link(folder: str, name: str) -> ValueError:
+  return ValueError(
+    f'Expected files and folders in {folder}, found {os.path.normpath(name)}, '
+    f'a link to a folder; put there what it leads to, or link all of {folder}.'
+  )
 
 
 def _digests(folder: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -308,23 +335,44 @@ def _fields(place: str) -> dict[str, Any] | None:
   try:
     with open(place, encoding='utf-8') as f:
       fields = json.load(f)
-    manifest = fields['manifest']
-    if manifest['format'] != _FORMAT:
-      raise ValueError(f'format {manifest["format"]!r}')
-    for x in manifest['files'].values():
-      x['bytes'], x['sha256']
-    for x in manifest.get('covers', ()):
-      if os.path.isabs(x) or os.pardir in x.split('/'):
-        raise ValueError(f'{x!r} outside of its folder')
-    fields['signature'], manifest['date'], manifest['chain']
+    _check_form(fields, is_folder=os.path.basename(place) == NAME)
   except FileNotFoundError:
     return None
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+  except (
+    ValueError, KeyError, TypeError, AttributeError, RecursionError,
+  ) as error:  # fmt: skip
     raise ValueError(
       f'{place}: expected a manifest ({_FORMAT}), found {error!r}; get it '
       'again, or remove it and repeat the command that made it.'
     ) from error
   return fields
+
+
+def _check_form(fields: Mapping[str, Any], *, is_folder: bool) -> None:
+  """Raises where it has none; who wrote it may be anybody."""
+  manifest, signed = fields['manifest'], fields['signature']
+  if manifest['format'] != _FORMAT:
+    raise ValueError(f'format {manifest["format"]!r}')
+  for x in manifest['files'].values():
+    x['bytes'], x['sha256']
+  if is_folder:
+    for x in manifest['covers']:
+      if os.path.isabs(x) or os.pardir in x.split('/'):
+        raise ValueError(f'{x!r} outside of its folder')
+      if not _PATTERN.fullmatch(x):
+        raise ValueError(f'{x!r} to name its files')
+  elif 'covers' in manifest or len(manifest['files']) != 1:
+    raise ValueError('that of a folder beside a file')
+  if not _DATE.fullmatch(manifest['date']):
+    raise ValueError(f'date {manifest["date"]!r}')
+  for x in manifest.get('made_from', ()):
+    if not isinstance(x['path'], str):
+      raise ValueError(f'path {x["path"]!r}')
+    x['sha256' if 'sha256' in x else 'manifest']
+  if not isinstance(signed, str | None):
+    raise ValueError(f'signature {signed!r}')
+  manifest['chain'].keys()
+  _canonical(manifest)  # Half of a pair in its text has no bytes to sign.
 
 
 def _read(place: str) -> dict[str, Any] | None:
@@ -363,6 +411,17 @@ def _changes(output: str, manifest: Mapping[str, Any]) -> list[str]:
     for kind, names in kinds.items()
     if names
   ]
+
+
+def _described(manifest: Mapping[str, Any]) -> str:
+  """What is as it was, and what of it is not said to be."""
+  number = len(manifest['files'])
+  said = f'{manifest.get("what", "it")}, {number} file{"s" * (number != 1)}'
+  if _TREE not in manifest.get('covers', (_TREE,)):
+    said += ', and nothing of others there'
+  if manifest.get('goes_on_from', {}).get('was_intact') is False:
+    said += '; it goes on from one that somebody had changed'
+  return said
 
 
 def _signer(

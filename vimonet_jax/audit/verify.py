@@ -48,15 +48,21 @@ def run(
     verdicts = [_verdict(x, public_key) for x in inside]
   for verdict in verdicts:
     stream = sys.stdout if verdict.is_intact else sys.stderr
-    print(verdict.sentence, *verdict.inputs, sep='\n  ', file=stream)
+    lines = map(_shown, (verdict.sentence, *verdict.inputs))
+    print(*lines, sep='\n  ', file=stream)
   return int(not all(verdict.is_intact for verdict in verdicts))
+
+
+def _shown(words: str) -> str:
+  """No name of a stranger's file starts a line or moves a terminal's cursor."""
+  return ''.join(x if x.isprintable() else ascii(x)[1:-1] for x in words)
 
 
 def _verdict(manifest: str, public_key: str | None) -> provenance.Verdict:
   """As provenance.verify, where one that is damaged does not hide others."""
   try:
     return provenance.verify(manifest, public_key)
-  except ValueError as error:
+  except (ValueError, OSError) as error:
     return provenance.Verdict(False, str(error))
 
 
