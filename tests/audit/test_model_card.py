@@ -92,6 +92,16 @@ def test_names_cannot_break_the_markdown_or_the_page():
   assert 'a\\|b (2)' in model_card.markdown(card)
   named = card._replace(name='<script>')
   assert '<script>' not in model_card.html(named)
+  assert model_card.markdown(named).startswith('# \\<script>\n')
+  with_lines = card._replace(
+    sections=[model_card.Section('x', ['a\n\n# b', model_card.Table(
+      ('c\nd',), [('e', 'f\n|g')]
+    )])]
+  )  # fmt: skip
+  text = model_card.markdown(with_lines)
+  assert 'a \\# b\n' in text
+  assert '|  | c d |\n' in text
+  assert '| e | f \\|g |\n' in text
 
 
 def test_both_forms_say_the_same(rows):

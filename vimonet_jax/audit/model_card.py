@@ -86,7 +86,7 @@ def make(
 
 def markdown(card: Card) -> str:
   """The card as a Markdown file."""
-  lines = [f'# {card.name}', '', card.told]
+  lines = [f'# {_plain(card.name)}', '', card.told]
   for section in card.sections:
     lines += ['', f'## {section.title}']
     for part in section.parts:
@@ -124,7 +124,8 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _plain(words: str) -> str:
-  """Nothing in it is taken for Markdown's or HTML's signs."""
+  """Nothing in it is taken for Markdown's or HTML's signs, or ends a line."""
+  words = ' '.join(words.split())
   for sign in '\\|*_`<[#':
     words = words.replace(sign, f'\\{sign}')
   return words
