@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
       'texts': False,
       'addresses': False,
     },
-    # Refuse video before anything of it is read.
+    # Refuse video that is given to ask about, before anything of it is read.
+    # Datasets, to train on or to evaluate with, keep theirs.
     'privacy': {'motion_only': False},
   })  # fmt: skip

@@ -1,8 +1,8 @@
 """Which media may be looked at: with `config.privacy.motion_only`, no video.
 
 Joints show how somebody moves, and pictures who that is and where. In this mode
-a video is refused by its name or its field, before a file is opened: no frame
-is decoded, kept or written.
+a video that somebody gives is refused by its name or its field, before a file
+is opened: no frame is decoded, kept or written. Datasets keep their videos.
 """
 
 KINDS = ('motion', 'video')
