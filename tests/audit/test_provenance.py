@@ -311,6 +311,7 @@ def test_nothing_to_compare_with_is_one_sentence(file):
     {'made_from': [{'path': 'a'}]},
     {'what': '\ud800'},
     {'chain': []},
+    {'goes_on_from': 'b7'},
   ],
 )
 def test_a_stranger_s_manifest_has_the_form_of_one(file, said):

@@ -371,7 +371,7 @@ def _check_form(fields: Mapping[str, Any], *, is_folder: bool) -> None:
     x['sha256' if 'sha256' in x else 'manifest']
   if not isinstance(signed, str | None):
     raise ValueError(f'signature {signed!r}')
-  manifest['chain'].keys()
+  manifest['chain'].keys(), manifest.get('goes_on_from', {}).keys()
   _canonical(manifest)  # Half of a pair in its text has no bytes to sign.
 
 
