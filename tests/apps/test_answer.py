@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from vimonet_jax import locks
 from vimonet_jax.apps import answer, inputs
 from vimonet_jax.data import records
 from vimonet_jax.infer import engine, generate
@@ -54,6 +55,14 @@ def ask(tiny_model, files, capsys):
     return list(records.read_json_lines(output)), code, capsys.readouterr().out
 
   return ask_once
+
+
+def test_one_process_writes_answers_at_a_time(ask, files):
+  """A second one would put its file in the place of what the first writes."""
+  lock = files / 'out' / 'answers.jsonl.lock'
+  with locks.held(str(lock), 'write'), pytest.raises(locks.HeldError):
+    ask()
+  assert not (files / 'out' / 'answers.jsonl').exists()
 
 
 def test_every_question_has_a_line_in_order(tiny_model, ask, files):

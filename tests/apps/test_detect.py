@@ -84,6 +84,7 @@ def test_one_word_says_nothing(tiny_model, tmp_path, capsys):
     ('a.jsonl', '{"error": "no"}\n', 'expected some text, found none'),
     ('a.jsonl', '{"id": "1"}\n', 'line 1: expected an answer of --task=answer'),
     ('a.jsonl', '[1]\n', 'line 1: expected an answer of --task=answer'),
+    ('a.jsonl', '{"answer": null}\n', 'line 1: expected an answer in words'),
     ('a.jsonl', 'walking\n', 'expected one JSON object a line'),
     ('text.txt', b'\xff\xfe\x00', 'expected text in UTF-8'),
   ],

@@ -225,6 +225,7 @@ def test_settings_come_from_the_configuration_and_the_secret_from_a_file(
   [
     ({'gamma': 0.0}, 'gamma between 0 and 1, found 0.0'),
     ({'gamma': 1.0}, 'gamma between 0 and 1, found 1.0'),
+    ({'gamma': 1 - 1e-12}, 'gamma between 0 and 1, found 0.999999999999'),
     ({'delta': 0.0}, 'delta above 0, found 0.0'),
     ({'delta': float('inf')}, 'delta above 0, found inf'),
   ],

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 
 import tqdm
 
-from vimonet_jax import fingerprint
+from vimonet_jax import fingerprint, locks
 from vimonet_jax.apps import inputs
 from vimonet_jax.audit import watermark
 from vimonet_jax.data import records
@@ -95,6 +95,7 @@ def run(
 
   Raises:
     ValueError: the questions are none, or the answers are those of others.
+      (locks.HeldError: another process is writing them.)
     OSError: a file cannot be read or written.
   """
   if not questions or not output:
@@ -106,42 +107,44 @@ def run(
   folder = os.path.join(workdir, 'model')
   bundle = model_folder.read(folder)
   marked = mark.name if mark else ''
-  kept = _kept(output, asked, marked)
-  left = [x for x in asked if x.fields['id'] not in kept]
-  if kept:
-    print(f'{output} has {len(kept)} of {len(asked)} answers.', flush=True)
-  failed = 0
-  if left:
-    ahead = _AHEAD * max_rows
-    asking = engine.Engine.load(folder, quantize=quantize)
-    read = functools.lru_cache(maxsize=4)(
-      functools.partial(
-        inputs.read, bundle.model.video, motion_only=motion_only
+  # Two would put their files in each other's place, and lose answers.
+  with locks.held(f'{os.path.abspath(output)}.lock', f'write to {output}'):
+    kept = _kept(output, asked, marked)
+    left = [x for x in asked if x.fields['id'] not in kept]
+    if kept:
+      print(f'{output} has {len(kept)} of {len(asked)} answers.', flush=True)
+    failed = 0
+    if left:
+      ahead = _AHEAD * max_rows
+      asking = engine.Engine.load(folder, quantize=quantize)
+      read = functools.lru_cache(maxsize=4)(
+        functools.partial(
+          inputs.read, bundle.model.video, motion_only=motion_only
+        )
       )
-    )
-    with (
-      open(output, 'a', encoding='utf-8') as f,
-      scheduler.Scheduler(
-        asking, max_rows=max_rows, max_waiting=ahead, logits_fn=mark
-      ) as together,
-    ):
-      submit = functools.partial(
-        _submit,
-        together,
-        read,
-        pathlib.Path(questions).parent,
-        generate.preset(sampling),
-        seed,
-      )
-      answers = _in_order(submit, left, ahead)
-      for line in tqdm.tqdm(answers, 'answer', len(left), unit='question'):
-        if marked:
-          line['watermark'] = marked
-        f.write(json.dumps(line, ensure_ascii=False) + '\n')
-        f.flush()
-        failed += 'error' in line
-  print(f'{len(asked) - failed} of {len(asked)} answered, in {output}.')
-  return 1 if failed else 0
+      with (
+        open(output, 'a', encoding='utf-8') as f,
+        scheduler.Scheduler(
+          asking, max_rows=max_rows, max_waiting=ahead, logits_fn=mark
+        ) as together,
+      ):
+        submit = functools.partial(
+          _submit,
+          together,
+          read,
+          pathlib.Path(questions).parent,
+          generate.preset(sampling),
+          seed,
+        )
+        answers = _in_order(submit, left, ahead)
+        for line in tqdm.tqdm(answers, 'answer', len(left), unit='question'):
+          if marked:
+            line['watermark'] = marked
+          f.write(json.dumps(line, ensure_ascii=False) + '\n')
+          f.flush()
+          failed += 'error' in line
+    print(f'{len(asked) - failed} of {len(asked)} answered, in {output}.')
+    return 1 if failed else 0
 
 
 def _in_order(submit, left: list[_Asked], ahead: int) -> Iterator[dict]:

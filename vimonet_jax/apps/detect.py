@@ -93,6 +93,11 @@ def _read(path: str) -> list[str]:
           f'{path}, line {number}: expected an answer of --task=answer, found '
           f'{str(line)[:60]!r}; give plain text another ending than .jsonl.'
         )
+      if not isinstance(line.get('answer', ''), str):
+        raise ValueError(
+          f'{path}, line {number}: expected an answer in words, found '
+          f'{str(line["answer"])[:60]!r}; correct or remove the line.'
+        )
     texts = [line['answer'] for line in lines if 'answer' in line]
   else:
     with open(path, 'rb') as f:

@@ -59,7 +59,7 @@ class Watermark:
   delta: float = 8.0
 
   def __post_init__(self):
-    if not 0 < self.gamma < 1:
+    if not 2**-32 <= self.gamma <= 1 - 2**-32:
       raise ValueError(
         f'Expected gamma between 0 and 1, found {self.gamma}; 0.25 and 0.5 are '
         'usual.'
