@@ -26,7 +26,8 @@ no spaces, as Python writes it. Without any code of ours:
 
 `made_from` has of each input its path, from the folder of the manifest, and the
 digest of its own manifest, and `chain` what that and all before it say: back to
-the data. An input without a manifest has the digest of its file.
+the data. What an output goes on from, such as half of the answers, is in it,
+too. An input without a manifest has the digest of its file.
 """
 
 import concurrent.futures
@@ -55,6 +56,7 @@ _UNSIGNED = (
 # Keys of an input's manifest that go into `chain`.
 _IN_CHAIN = (
   'what', 'is_of_this_command', 'date', 'weights', 'data', 'made_from',
+  'goes_on_from',
 )  # fmt: skip
 # How patterns name files of a folder: one, all, or all of a folder in it.
 _TREE = '**/*'
@@ -153,7 +155,8 @@ def write(
     'files': dict(sorted(files.items())),
     **({'covers': list(covers)} if os.path.isdir(output) else {}),
     'made_from': [_input(x, folder, made_from[x]) for x in made_from],
-    'chain': _chain(made_from),
+    # Of what it goes on from, too: a part of it is still of those inputs.
+    'chain': _chain([*made_from, *[output] * ('goes_on_from' in said)]),
     'software': software(),
     'commit': commit(),
     'date': _now(),
@@ -271,12 +274,12 @@ def _names(folder: str, covers: Sequence[str]) -> list[str]:
       continue
     top = os.path.join(folder, start)
     if start and os.path.islink(top.rstrip('/')):
-      raise _is_link(folder, start)
+      raise _link_found(folder, start)
     for at, folders, files in os.walk(top):
       inside = os.path.relpath(at, folder)
       for name in folders:
         if os.path.islink(os.path.join(at, name)):
-          raise _is_link(folder, os.path.join(inside, name))
+          raise _link_found(folder, os.path.join(inside, name))
       found |= {os.path.normpath(os.path.join(inside, x)) for x in files}
   return sorted(
     name.replace(os.sep, '/')
@@ -285,7 +288,7 @@ def _names(folder: str, covers: Sequence[str]) -> list[str]:
   )
 
 
-def _is_link(folder: str, name: str) -> ValueError:
+def _link_found(folder: str, name: str) -> ValueError:
   return ValueError(
     f'Expected files and folders in {folder}, found {os.path.normpath(name)}, '
     f'a link to a folder; put there what it leads to, or link all of {folder}.'
