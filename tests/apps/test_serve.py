@@ -23,7 +23,7 @@ import hostile
 import numpy as np
 import pytest
 
-from vimonet_jax.apps import inputs
+from vimonet_jax.apps import inputs, listening
 from vimonet_jax.audit import log, policy
 from vimonet_jax.data import records
 from vimonet_jax.infer import engine, generate, scheduler
@@ -629,11 +629,16 @@ def _who_never_reads(url):
 
 @pytest.mark.parametrize(
   'wrong',
-  [{'max_rows': 0}, {'max_rows': 8, 'max_waiting': 7}, {'port': 99999}],
+  [{'max_rows': 0}, {'max_rows': 8, 'max_waiting': 7}],
 )
 def test_settings_with_which_nobody_could_be_answered_are_refused(wrong):
   with pytest.raises(ValueError, match='Expected serve'):
     serve.Settings(**wrong)
+
+
+def test_a_port_that_there_is_not_is_refused():
+  with pytest.raises(ValueError, match='serve.port below 65536, found 99999'):
+    listening.listen('127.0.0.1', 99999, section='serve')
 
 
 def test_the_task_serves_and_stops_when_it_is_told(tiny_model):
