@@ -93,23 +93,26 @@ def run(config, workdir: str, *, sampling: str = 'greedy') -> int:
   settings = _settings(config)
   folder = os.path.join(workdir, 'model')
   bundle = model_folder.read(folder)
-  mark = watermark.from_config(config)
-  offer = service.Offer(
-    name=settings.name or os.path.basename(os.path.abspath(workdir)),
-    weights=fingerprint.of(weight_files.Lazy(model_folder.weights(folder))),
-    keys=api_keys(settings),
-    sampling=generate.preset(sampling),
-    policy=policy.read(config),
-    watermark=mark is not None,
-  )
+  name = settings.name or os.path.basename(os.path.abspath(workdir))
+  keys, preset = api_keys(settings), generate.preset(sampling)
+  mark, rules = watermark.from_config(config), policy.read(config)
   motion_only = privacy.is_motion_only(config)
   with contextlib.ExitStack() as open_:
     taken = open_.enter_context(
       listening.listen(settings.host, settings.port, section='serve')
     )
     if (written := log.of(config)) is not None:
-      offer = offer._replace(log=open_.enter_context(written))
-    print(f'Loading {offer.name} ...', flush=True)
+      open_.enter_context(written)
+    print(f'Loading {name} ...', flush=True)
+    offer = service.Offer(
+      name=name,
+      weights=fingerprint.of(weight_files.Lazy(model_folder.weights(folder))),
+      keys=keys,
+      sampling=preset,
+      policy=rules,
+      log=written,
+      watermark=mark is not None,
+    )
     asking = engine.Engine.load(
       folder, quantize=config.get('eval', {}).get('quantize', '')
     )
