@@ -174,17 +174,11 @@ def _line(asked: _Asked, submitted: concurrent.futures.Future) -> dict:
     line |= {
       'answer': end.text,
       'ended_by': end.reason,
-      'inputs': [
-        name
-        for name, x in (
-          ('motion', given.record.motion), ('video', given.record.frames)
-        )
-        if x is not None
-      ],
+      'inputs': list(given.record.clips),
       'prompt_tokens': end.prompt_tokens,
       'new_tokens': end.new_tokens,
       'notes': given.notes,
-    }  # fmt: skip
+    }
   return line | {'asked': asked.digest}
 
 

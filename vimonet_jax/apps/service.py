@@ -174,9 +174,7 @@ class _Visit:
   @property
   def about(self) -> dict[str, Any]:
     """What is told beyond OpenAI's shape."""
-    record = self.given.record
-    shown = {'motion': record.motion, 'video': record.frames}
-    media = [medium for medium, x in shown.items() if x is not None]
+    media = list(self.given.record.clips)
     return {'inputs': media, 'notes': [*self.asked.notes, *self.given.notes]}
 
 
@@ -443,8 +441,7 @@ class Service:
       ) from error
     except (scheduler.BusyError, scheduler.ClosedError) as error:
       raise _said(error) from error
-    record = given.record
-    clips = (x for x in (record.motion, record.frames) if x is not None)
+    clips = given.record.clips.values()
     self._kept[key] = _Read(given, sum(x.nbytes for x in clips))
     size = sum(x.size for x in self._kept.values())
     while size > _KEPT_BYTES:

@@ -111,6 +111,12 @@ class Record:
         'vimonet_jax.data.video.'
       )
 
+  @property
+  def clips(self) -> dict[str, np.ndarray]:
+    """What there is of `motion` and `video`, in the order of a bank."""
+    both = {'motion': self.motion, 'video': self.frames}
+    return {medium: x for medium, x in both.items() if x is not None}
+
 
 class CorruptError(ValueError):
   """A stored record that cannot be read, or is none.

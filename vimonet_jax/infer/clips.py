@@ -39,10 +39,7 @@ Banks = tuple[jax.Array, ...]
 
 def keys(record: records.Record) -> Keys:
   """Of a record's clips: the motion, then the video."""
-  shown = {'motion': record.motion, 'video': record.frames}
-  return tuple(
-    Key(medium, _digest(x)) for medium, x in shown.items() if x is not None
-  )
+  return tuple(Key(medium, _digest(x)) for medium, x in record.clips.items())
 
 
 class Clips:

@@ -217,8 +217,7 @@ class Engine:
 
   def check(self, record: records.Record) -> None:
     """Raises a ValueError if the model cannot read a record's media."""
-    has = {'motion': record.motion, 'video': record.frames}
-    shown = [medium for medium, x in has.items() if x is not None]
+    shown = record.clips
     if unread := [medium for medium in shown if medium not in self.media]:
       raise ValueError(
         f'Record {record.id}: expected only media that this model was trained '

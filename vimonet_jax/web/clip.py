@@ -56,8 +56,7 @@ NOTHING = Clip(records.Record('nothing', 'given', 'test'), {})
 
 def media(clip: Clip) -> tuple[str, ...]:
   """Those of MEDIA that a clip has."""
-  has = (clip.record.motion, clip.record.frames)
-  return tuple(m for m, x in zip(MEDIA, has, strict=True) if x is not None)
+  return tuple(clip.record.clips)
 
 
 def shown_to(record: records.Record, some: Sequence[str]) -> records.Record:
