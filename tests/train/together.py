@@ -142,6 +142,7 @@ def _fail():
 def unshared(root, process):
   """What is said of a folder that each process has for itself."""
   cluster.check_shared(str(root / 'shared'))
+  cluster.wait('the first process has removed what it had written')
   assert not list((root / 'shared').iterdir())
   cluster.STALE_S = 0.0
   try:
