@@ -16,19 +16,21 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import uvicorn
 
 from vimonet_jax.apps import listening, uploads
 from vimonet_jax.audit import policy as policies
 from vimonet_jax.audit import watermark
 from vimonet_jax.data import records
-from vimonet_jax.infer import engine, generate, model_folder, scheduler
+from vimonet_jax.infer import (
+  engine,
+  generate,
+  model_folder,
+  scheduler,
+  warming,
+)
 from vimonet_jax.web import clip as clips
-from vimonet_jax.web import handlers, page, site, talk
-
-# What is asked before anybody can, so that nobody waits for a compiler.
-_FIRST_QUESTION = 'What does the person do first?'
+from vimonet_jax.web import handlers, page, site
 
 
 def run(
@@ -95,15 +97,17 @@ def run(
           logits_fn=mark,
         )
       )
-      warming = threading.Thread(
-        target=_warm, args=(together, tower, media, how), daemon=True
+      warm = threading.Thread(
+        target=_warm,
+        args=(asked, together, media, how, settings['rows']),
+        daemon=True,
       )
       desk = site.Desk()
       does = handlers.Handlers(
         together,
         desk.take,
         policy,
-        is_warm=lambda: not warming.is_alive(),
+        is_warm=lambda: not warm.is_alive(),
         examples=clips.examples(held(), settings['examples'], media),
         sampling=how,
         seed=seed,
@@ -123,7 +127,7 @@ def run(
         password=password,
         hosts=hosts,
       )
-      warming.start()
+      warm.start()
       _serve(app, taken, has_password=bool(password))
   except KeyboardInterrupt:
     print('\nThe page is closed.')
@@ -168,32 +172,23 @@ def _password(path: str) -> str:
 
 
 def _warm(
+  asked: engine.Engine,
   together: scheduler.Scheduler,
-  tower: Any,
   media: Sequence[str],
-  how: generate.Sampling,
+  sampling: generate.Sampling,
+  max_rows: int,
 ) -> None:
-  """Compiles what first questions need: asked alone, and all inputs compared.
-
-  Meanwhile visitors are answered between two of these.
-  """
-  size = tower.image_size
-  frames = np.zeros((tower.frames, size, size, 3), np.uint8)
-  # Motions of all lengths are read in the rows of these.
-  for length in (records.MIN_MOTION_FRAMES, records.MAX_MOTION_FRAMES):
-    motion = np.zeros((length, 263), np.float32)
-    nothing = records.Record('', '', 'test', motion=motion, frames=frames)
-    visit = talk.Visit(clips.Clip(clips.shown_to(nothing, media), {}))
-    asked = [
-      scheduler.Question(talk.record(visit, inputs, _FIRST_QUESTION), how)
-      for inputs in talk.choices(visit, compare=True)
-    ]
-    for some in (*([x] for x in reversed(asked)), asked):
-      try:
-        for answer in [together.ask(x) for x in some]:
-          answer.result()
-      except scheduler.ClosedError:
-        return
+  """Compiles what a first visitor needs, who may compare all inputs."""
+  with contextlib.suppress(scheduler.ClosedError):
+    warming.warm(
+      asked,
+      together,
+      max_rows=max_rows,
+      media=media,
+      sampling=sampling,
+      tokens=sampling.max_new_tokens,
+      alike=1,
+    )
 
 
 def _serve(app: Callable, taken: socket.socket, *, has_password: bool) -> None:

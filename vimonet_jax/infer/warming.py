@@ -1,13 +1,21 @@
 """Compiles what questions take before somebody waits for an answer."""
 
+import dataclasses
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from vimonet_jax.data import records
 from vimonet_jax.infer import engine, generate, scheduler
-from vimonet_jax.models import vimonet
+from vimonet_jax.models import clip_video
+
+# The first token comes with its prompt, the second takes a step of its own.
+_TOKENS = 2
+# Visitors go first: where all places are taken, this waits, seconds.
+_AGAIN_S = 0.5
+_QUESTION = 'What does the person do first?'
 
 
 def warm(
@@ -17,10 +25,13 @@ def warm(
   max_rows: int,
   media: Sequence[str] | None = None,
   sampling: generate.Sampling = generate.GREEDY,
+  tokens: int = _TOKENS,
+  alike: int | None = None,
 ) -> None:
-  """Asks short questions about blank clips, of all kinds and in all numbers.
+  """Asks about blank clips, of all kinds and in all numbers, then all at once.
 
-  Longer ones, and longer answers, are compiled when they come.
+  Longer questions, and longer answers, are compiled when they come. Others may
+  ask meanwhile: they are answered between two of these.
 
   Args:
     asked: the model.
@@ -28,47 +39,69 @@ def warm(
     max_rows: what `together` was made with.
     media: that questions will be about; None for all that the model reads.
     sampling: how most answers will be drawn.
+    tokens: of an answer; more of them need longer slots.
+    alike: how many will ask the same kind of question at the same time; None
+      for `max_rows`.
+
+  Raises:
+    scheduler.ClosedError: it was closed meanwhile.
   """
-  for record in _blank(asked, asked.media if media is None else media):
-    question = scheduler.Question(record, sampling)
-    for rows in _sizes(asked, max_rows):
-      answers = together.ask_all([question] * rows)
-      for answer in answers:
-        next(iter(answer), '')
-      for answer in answers:
-        answer.cancel()
-        answer.result()
+  sampling = dataclasses.replace(sampling, max_new_tokens=tokens)
+  media = asked.media if media is None else media
+  sizes = _sizes(asked, max_rows, max_rows if alike is None else alike)
+  # Motions of all lengths are read in the rows of these.
+  lengths = (records.MIN_MOTION_FRAMES, asked.bundle.model.max_motion_frames)
+  for length in lengths if 'motion' in media else (0,):
+    all_kinds = [
+      scheduler.Question(record, sampling)
+      for record in _blank(asked.bundle.model.video, length, media)
+    ]
+    for question in all_kinds:
+      for rows in sizes:
+        _ask(together, [question] * rows)
+    # Side by side one has the slots that another one needs.
+    _ask(together, all_kinds)
+
+
+def _ask(
+  together: scheduler.Scheduler, some: Sequence[scheduler.Question]
+) -> None:
+  """Waits for the answers, and for places to wait in while others have them."""
+  while True:
+    try:
+      answers = together.ask_all(some)
+      break
+    except scheduler.BusyError:
+      if not together.load().waiting:
+        return  # There are never so many places.
+      time.sleep(_AGAIN_S)
+  for answer in answers:
+    answer.result()
 
 
 def _blank(
-  asked: engine.Engine, media: Sequence[str]
+  tower: clip_video.Config, length: int, media: Sequence[str]
 ) -> Iterator[records.Record]:
-  """A record with each combination of media."""
-  turns = (records.Turn('What?', ''),)
+  """A record with each combination of media, the fewest first."""
+  turns = (records.Turn(_QUESTION, ''),)
+  motion = np.zeros((length, 263), np.float32)
+  side = tower.image_size
+  frames = np.zeros((tower.frames, side, side, 3), np.uint8)
   for number in range(len(media) + 1):
     for some in itertools.combinations(media, number):
-      clips = {medium: _clip(asked.bundle.model, medium) for medium in some}
       yield records.Record(
         'blank',
         'given',
         'test',
-        motion=clips.get('motion'),
-        frames=clips.get('video'),
+        motion=motion if 'motion' in some else None,
+        frames=frames if 'video' in some else None,
         turns=turns,
       )
 
 
-def _clip(model: vimonet.Config, medium: str) -> np.ndarray:
-  if medium == 'motion':
-    return np.zeros((model.max_motion_frames, 263), np.float32)
-  tower = model.video
-  shape = (tower.frames, tower.image_size, tower.image_size, 3)
-  return np.zeros(shape, np.uint8)
-
-
-def _sizes(asked: engine.Engine, most: int) -> list[int]:
-  """The numbers of rows that batches can have."""
+def _sizes(asked: engine.Engine, most: int, alike: int) -> list[int]:
+  """The numbers of rows that batches of so many can have."""
   sizes = [asked.rows(1, most)]
-  while sizes[-1] < most and asked.rows(sizes[-1] + 1, most) > sizes[-1]:
+  while sizes[-1] < alike and asked.rows(sizes[-1] + 1, most) > sizes[-1]:
     sizes.append(asked.rows(sizes[-1] + 1, most))
   return sizes
