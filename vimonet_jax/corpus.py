@@ -189,12 +189,16 @@ def _write_card(data_dir: str, name: str, *, is_new: bool) -> None:
   print(card.write(data_dir, name, folder, survey=before), file=sys.stderr)
 
 
-def open_split(config, workdir: str, split: str) -> datasets.Source:
+def open_split(
+  config, workdir: str, split: str, hidden: Sequence[str] = ()
+) -> datasets.Source:
   """The records of a split, which `build` made, whatever became of its sources.
 
-  A dataset is called as config.data.name is.
+  A dataset is called as config.data.name is; for `hidden` see datasets.Source.
   """
-  return datasets.open(_folder(workdir), split, name=config.data.name)
+  return datasets.open(
+    _folder(workdir), split, name=config.data.name, hidden=hidden
+  )
 
 
 def _folder(workdir: str) -> str:

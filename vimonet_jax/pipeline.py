@@ -469,12 +469,17 @@ def show_record(
   return 0
 
 
-def held_out(config, workdir: str) -> Sequence[records.Record]:
-  """Records that no stage has trained on; none where no dataset is there."""
+def held_out(
+  config, workdir: str, hidden: Sequence[str] = ()
+) -> Sequence[records.Record]:
+  """Records that no stage has trained on; none where no dataset is there.
+
+  Of a dataset, arrays that are `hidden` are not decoded.
+  """
   if config.data.name == 'synthetic':
     return _made(config, 'test')
   try:
-    return corpora.open_split(config, workdir, 'test')
+    return corpora.open_split(config, workdir, 'test', hidden)
   except FileNotFoundError:
     return ()
 

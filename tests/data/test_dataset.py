@@ -76,3 +76,20 @@ def test_reading_needs_neither_tensorflow_nor_the_world(built):
   )
   out = subprocess.check_output([sys.executable, '-c', code], text=True)
   assert out.strip() == '[]'
+
+
+def test_what_is_hidden_is_never_decoded(built, monkeypatch):
+  assert any(x.frames is not None for x in dataset.open(built, 'train'))
+  decode = tfds.features.Tensor.decode_example_np
+
+  def check(self, data):
+    assert self.np_dtype != 'uint8', 'a frame is decoded'
+    return decode(self, data)
+
+  monkeypatch.setattr(tfds.features.Tensor, 'decode_example_np', check)
+  opened = dataset.open(built, 'train', hidden=['frames'])
+  hidden = list(pickle.loads(pickle.dumps(opened)))
+  assert all(x.frames is None for x in hidden)
+  assert any(x.motion is not None for x in hidden)
+  with pytest.raises(ValueError, match='a frame is decoded'):
+    list(dataset.open(built, 'train'))

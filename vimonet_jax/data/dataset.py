@@ -7,6 +7,7 @@ Reading needs neither the builder nor what it made the records of.
 import collections.abc
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,9 +40,17 @@ class Source(collections.abc.Sequence):
   no TensorFlow. Its arrays are read-only.
   """
 
-  def __init__(self, path: str, split: str):
+  def __init__(self, path: str, split: str, hidden: Sequence[str] = ()):
+    """Opens a split.
+
+    Args:
+      path: of the dataset.
+      split: its name, or a part of it.
+      hidden: keys of `ARRAYS` that stay bytes, and are in no record.
+    """
     self._path = path
     self._split = split
+    self._hidden = tuple(hidden)
     builder = describe(path)
     name = split.partition('[')[0]
     if name not in builder.info.splits:
@@ -50,7 +59,8 @@ class Source(collections.abc.Sequence):
         f'found {split!r}.'
       )
     _check_files(builder.info.splits[name], path)
-    self._examples = builder.as_data_source(split)
+    skipped = dict.fromkeys(self._hidden, tfds.decode.SkipDecoding())
+    self._examples = builder.as_data_source(split, decoders=skipped)
 
   def __len__(self) -> int:
     return len(self._examples)
@@ -88,26 +98,33 @@ class Source(collections.abc.Sequence):
   def _read(self, number: int) -> records.Record:
     """Tries again once: what is damaged is so every time it is read."""
     try:
-      return _to_record(self._examples[number])
+      return _to_record(self._examples[number], self._hidden)
     except _NotItsFault:
       raise
     except Exception:  # As above.
-      return _to_record(self._examples[number])
+      return _to_record(self._examples[number], self._hidden)
 
   def __repr__(self) -> str:
     return f'Source({self._path!r}, {self._split!r})'
 
   def __reduce__(self):
-    return Source, (self._path, self._split)
+    return Source, (self._path, self._split, self._hidden)
 
 
-def open(data_dir: str, split: str, *, name: str | None = None) -> Source:
+def open(
+  data_dir: str,
+  split: str,
+  *,
+  name: str | None = None,
+  hidden: Sequence[str] = (),
+) -> Source:
   """Records of a split of a dataset that `build` made.
 
   Args:
     data_dir: as given to `build`.
     split: `train`, `val` or `test`, or a part as TFDS writes it: `val[:100]`.
     name: of the config; needed where the folder holds several.
+    hidden: see Source.
 
   Raises:
     FileNotFoundError: there is no such dataset.
@@ -126,7 +143,7 @@ def open(data_dir: str, split: str, *, name: str | None = None) -> Source:
       f'Expected one dataset in {data_dir}, found {", ".join(names)}; choose '
       'with name=.'
     )
-  return Source(os.fspath(folder(data_dir, names[0])), split)
+  return Source(os.fspath(folder(data_dir, names[0])), split, hidden)
 
 
 def describe(path: str) -> tfds.core.DatasetBuilder:
@@ -166,9 +183,13 @@ def folder(data_dir: str, name: str) -> epath.Path:
   return epath.Path(data_dir) / 'vimos' / name / VERSION
 
 
-def _to_record(example: dict[str, Any]) -> records.Record:
+def _to_record(
+  example: dict[str, Any], hidden: Sequence[str]
+) -> records.Record:
   fields = {key: example[key].decode() or None for key in TEXTS}
   for key in ARRAYS:
+    if key in hidden:
+      continue
     fields[key] = example[key] if example[f'has_{key}'] else None
     if example[key].dtype != ARRAYS[key]:
       raise ValueError(
