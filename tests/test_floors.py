@@ -78,9 +78,9 @@ FLOORS = (
   ),
   (
     'apps.inputs apps.confined apps.uploads apps.listening apps.show apps.chat '
-    'apps.answer apps.detect apps.features web.clip web.talk web.transcript '
-    'web.handlers web.page web.site apps.demo apps.completions apps.service '
-    'apps.serve apps.monitor',
+    'apps.answer apps.detect apps.features apps.completions web.clip web.noted '
+    'web.talk web.transcript web.handlers web.page web.site apps.demo '
+    'apps.service apps.serve apps.monitor',
   ),
   (
     'base claim named_sources corpus importing outcome exporting suite '

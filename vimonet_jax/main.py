@@ -210,19 +210,22 @@ def _show(config, workdir: str) -> int:
 def _demo(config, workdir: str) -> int:
   from vimonet_jax import compiled, pipeline
   from vimonet_jax.apps import demo
-  from vimonet_jax.audit import policy, privacy, watermark
+  from vimonet_jax.audit import log, policy, privacy, watermark
 
   compiled.keep(workdir)
+  motion_only = privacy.is_motion_only(config)
+  hidden = ['frames'] if motion_only else []
   return demo.run(
     workdir,
     config.demo.to_dict(),
-    held=lambda: pipeline.held_out(config, workdir),
+    held=lambda: pipeline.held_out(config, workdir, hidden),
     policy=policy.read(config),
-    motion_only=privacy.is_motion_only(config),
+    motion_only=motion_only,
     sampling=_SAMPLING.value,
     seed=config.seed,
     quantize=config.get('eval', {}).get('quantize', ''),
     mark=watermark.from_config(config),
+    log=lambda: log.of(config),
   )
 
 

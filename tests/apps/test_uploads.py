@@ -142,6 +142,49 @@ def test_frames_that_come_at_any_time_are_read(reading):
   assert reading.read(video=film).record.frames.shape == (8, 8, 8, 3)
 
 
+def _pair(shared_data):
+  folder = shared_data / 'mocap/raw'
+  return {
+    'motion': uploads.File('05_01.AMC', (folder / '05_01.amc').read_bytes()),
+    'body': uploads.File('mine.asf', (folder / '05.asf').read_bytes()),
+  }
+
+
+def test_angles_are_read_with_their_body(reading, shared_data, temporary):
+  given = reading.read(**_pair(shared_data))
+  path = shared_data / 'mocap/raw/05_01.amc'
+  wanted = inputs.read(hostile.TOWER, motion=str(path))
+  np.testing.assert_array_equal(given.record.motion, wanted.record.motion)
+  assert 'the only one' not in ' '.join(given.notes)
+  assert _files(temporary) == []
+
+
+@pytest.mark.parametrize(
+  ('changes', 'gist'),
+  [
+    ({'body': None}, 'found .amc; convert it'),
+    ({'motion': None}, 'found .asf; give both together'),
+    ({'body': ('x.bvh', b'x')}, 'found .amc and .bvh; give both'),
+    ({'motion': ('x.bvh', b'x')}, 'found .bvh and .asf; give both'),
+    ({'body': ('x.asf', b'')}, 'found an empty file; send it again'),
+    ({'body': ('x.asf', bytes(4 << 20))}, 'bytes together, found'),
+    ({'body': ('x.asf', b':units\nlength 1\n')}, 'truncated, fetch it again'),
+    ({'body': ('x.asf', bytes(99))}, 'xpected'),
+    ({'motion': ('x.amc', b'1\nroot nan\n')}, 'xpected'),
+  ],
+)
+def test_a_body_and_angles_that_are_none_are_refused(
+  reading, good, expected, shared_data, temporary, changes, gist
+):
+  changes = {k: x and uploads.File(*x) for k, x in changes.items()}
+  with pytest.raises(uploads.RefusedError, match=gist) as error:
+    reading.read(**(_pair(shared_data) | changes))
+  assert str(error.value).endswith('.')
+  assert str(temporary) not in str(error.value)
+  _check(reading.read(**good), expected)
+  assert _files(temporary) == []
+
+
 def test_a_medium_that_is_not_asked_for_is_not_looked_at(good):
   closed = uploads.Uploads(hostile.TOWER, hostile.LIMITS, media=('motion',))
   with pytest.raises(uploads.RefusedError, match='found a video, which is not'):

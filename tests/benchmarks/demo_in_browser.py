@@ -110,7 +110,7 @@ class _Visitor:
     page.goto(self._url)
     page.wait_for_selector('.examples button')
     self._look(f'opened in {time.monotonic() - start:.1f} s')
-    self._ask('What is this?', expect='.toast-body, [data-testid=toast-body]')
+    self._ask('What is this?', expect='#told .failed:not(:empty)')
     page.click('.examples button:has(small:text-is("motion"))')
     page.wait_for_selector('.view.motion')
     self._play()
@@ -165,7 +165,7 @@ class _Visitor:
       page.click(f'.pick[data-kind={kind}]')
     chooser.value.set_files(path)
     if fails:
-      page.wait_for_selector('.status.failed')
+      page.wait_for_selector('.stage .failed:not(:empty)')
     else:
       page.wait_for_selector(f'.chip:has-text("{pathlib.Path(path).name}")')
       page.wait_for_selector(f'.view.{kind}')

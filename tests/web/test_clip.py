@@ -23,7 +23,8 @@ def _record(index=0):
 def _clip(*media, index=0, is_example=False):
   record = clips.shown_to(_record(index), media)
   names = {medium: f'{index}.{medium}' for medium in media}
-  return clips.Clip(record, names, (f'note {index}',), is_example=is_example)
+  notes = {medium: [f'{medium} {index}'] for medium in media}
+  return clips.Clip(record, names, notes, is_example=is_example)
 
 
 def test_what_is_shown_is_what_the_model_reads():
@@ -80,13 +81,15 @@ def test_a_file_is_added_to_a_clip_or_takes_the_place_of_its_like():
   assert clips.media(both) == BOTH
   assert both.record.motion is motion.record.motion
   assert both.names == {'motion': '0.motion', 'video': '1.video'}
-  assert both.notes == ('note 1',)
+  assert clips.as_shown(both)['notes'] == ['motion 0', 'video 1']
   other = clips.joined(both, _clip('motion', index=2))
+  assert clips.as_shown(other)['notes'] == ['motion 2', 'video 1']
   assert len(other.record.motion) == len(_record(2).motion)
   assert other.record.frames is video.record.frames
   left = clips.without(other, 'motion')
   assert clips.media(left) == ('video',)
   assert list(left.names) == ['video']
+  assert clips.as_shown(left)['notes'] == ['video 1']
 
 
 def test_nothing_of_an_example_stays_beside_a_file():

@@ -20,11 +20,12 @@ import httpx
 import uvicorn
 
 from vimonet_jax.apps import uploads
+from vimonet_jax.audit import log as logs
 from vimonet_jax.audit import policy as policies
 from vimonet_jax.infer import engine, generate, scheduler
 from vimonet_jax.synthetic import world
 from vimonet_jax.web import clip as clips
-from vimonet_jax.web import handlers, page, site
+from vimonet_jax.web import handlers, noted, page, site
 
 POLICY = policies.Policy('Be kind.', 'v1', required=False)
 LIMITS = uploads.Limits(max_motion_bytes=1 << 20, max_video_bytes=1 << 16)
@@ -156,12 +157,13 @@ def test_a_file_becomes_a_clip_that_is_asked_about(plain):
   )
   ticket = reply.json()['ticket']
   done = _call(client, 'given', [], session='a1', told={'ticket': ticket})[-1]
-  shown, question, log = done['output']['data']
+  shown, question, log, told = done['output']['data']
   assert shown['names'] == {'motion': 'w.npy'}
   joints = np.frombuffer(base64.b64decode(shown['motion']['joints']), '<f4')
   assert len(joints) == len(_record().motion) * 66
   assert 'Ask about' in log
-  messages = _call(client, 'submit', ['What?', True, False], session='a1')
+  assert told == handlers.QUIET
+  messages = _call(client, 'submit', ['What?', True, False, 5], session='a1')
   pages = [str(m['output']) for m in messages if 'output' in m]
   assert messages[-1]['success']
   assert 'Motion only' in ''.join(pages)
@@ -170,15 +172,62 @@ def test_a_file_becomes_a_clip_that_is_asked_about(plain):
   assert all(said.end for said in turn.answers)
   # A ticket is worth something once.
   again = _call(client, 'given', [], session='a2', told={'ticket': ticket})[-1]
-  assert not again['success']
-  assert 'give it again' in str(again['output'])
+  assert again['success']
+  assert 'give it again' in again['output']['data'][0]['wrong']
+
+
+def test_a_body_comes_behind_its_motion(plain, shared_data):
+  folder = shared_data / 'mocap/raw'
+  angles = (folder / '05_01.amc').read_bytes()
+  body = (folder / '05.asf').read_bytes()
+  query = {'kind': 'motion', 'name': '05_01.amc', 'body': '05.asf'}
+  told = {'body_bytes': len(body)}
+  reply = plain[0].post('/clip', params=query | told, content=angles + body)
+  assert 'ticket' in reply.json(), reply.text
+  for wrong in ('', '-1', 'many', str(len(angles + body) + 1)):
+    told = {'body_bytes': wrong}
+    reply = plain[0].post('/clip', params=query | told, content=angles + body)
+    assert reply.status_code == 400
+    assert 'say how long the last one is' in reply.json()['error']
+
+
+def test_questions_are_written_down_as_a_server_does(made, tmp_path):
+  secret = tmp_path / 'secret'
+  secret.write_bytes(bytes(range(32)))
+  path, visitor = tmp_path / 'log', types.SimpleNamespace(
+    session_hash='h1', client=types.SimpleNamespace(host='10.0.0.1')
+  )  # fmt: skip
+
+  async def ask(does, question):
+    return [x async for x in does.ask(question, True, True, 5, visitor)]
+
+  with logs.Log(str(path), str(secret), texts=True, addresses=True) as log:
+    does = handlers.Handlers(
+      made[0],
+      site.Desk().take,
+      POLICY,
+      examples=[clips.Clip(_record(), {}, is_example=True)],
+      sampling=generate.Sampling(max_new_tokens=8),
+      book=noted.Book(log, 'weights'),
+    )
+    asyncio.run(ask(does, 'What?'))
+    does.choose(types.SimpleNamespace(number=0), visitor)
+    asyncio.run(ask(does, 'What?'))
+  refused, answered = map(json.loads, path.read_text().splitlines())
+  assert refused['outcome'] == 'refused'
+  assert answered['outcome'] in ('stop', 'length')
+  assert answered['question'] == 'What?'
+  assert [x['kind'] for x in answered['media']] == ['motion']
+  (turn,) = does.visits.of('h1').turns
+  assert answered['answer'] == '\n'.join(x.text for x in turn.answers)
+  assert (answered['address'], answered['policy']) == ('10.0.0.1', 'v1')
 
 
 def test_visitors_do_not_hear_each_other(plain):
   client, visits = plain
   for session in ('b1', 'b2'):
     _call(client, 'example', [], session=session, told={'number': 0})
-  _call(client, 'submit', ['What?', False, False], session='b1')
+  _call(client, 'submit', ['What?', False, False, 5], session='b1')
   assert len(visits.of('b1').turns) == 1
   assert visits.of('b2').turns == []
 
@@ -195,7 +244,8 @@ def test_the_next_question_can_be_typed_while_an_answer_is_written(made):
   does.choose(types.SimpleNamespace(number=0), visitor)
 
   async def lines():
-    return [x async for _, x in does.ask('What?', False, False, visitor)]
+    asked = does.ask('What?', False, False, 5, visitor)
+    return [x async for _, x, _ in asked]
 
   first, *later = asyncio.run(lines())
   assert first == ''
@@ -217,29 +267,44 @@ def test_an_open_page_finds_that_the_server_was_started_again(plain):
 
 
 @pytest.mark.parametrize(
-  ('question', 'session', 'sentence'),
+  ('question', 'letters', 'session', 'sentence'),
   [
-    ('What?', 'c1', 'pick an example, or give a file'),
-    ('  ', 'c2', 'found none; write one'),
-    ('x' * 2001, 'c3', 'found 2001; ask in fewer words'),
+    # Of an open page whose server was started again, too.
+    ('What?', 5, 'c1', 'pick an example, or give a file'),
+    ('  ', 2, 'c2', 'found none; write one'),
+    ('x' * 2001, None, 'c3', 'found 2001; ask in fewer words'),
+    # Of more the page sends the beginning, and how many there are.
+    ('x' * 2001, 3_000_000, 'c4', 'found 3000000; ask in fewer words'),
   ],
 )
 def test_a_question_that_cannot_be_answered_says_why(
-  plain, question, session, sentence
+  plain, question, letters, session, sentence
 ):
-  done = _call(plain[0], 'submit', [question, False, False], session=session)
-  assert not done[-1]['success']
-  assert sentence in done[-1]['output']['error']
+  asked = [question, False, False, letters]
+  *_, done = _call(plain[0], 'submit', asked, session=session)
+  assert done['success']
+  assert sentence in _wrong(done)
+
+
+def _wrong(done):
+  """What is said beside a question."""
+  return done['output']['data'][2]['wrong']
+
+
+def test_a_visit_begins_anew_where_the_server_knows_nothing_of_it(plain):
+  client, _ = plain
+  for event, told in (('removed', {'medium': 'motion'}), ('click', None)):
+    done = _call(client, event, [], session=f'g-{event}', told=told)[-1]
+    assert done['success'], done
 
 
 def test_a_policy_has_to_be_accepted_where_it_is_required(opened):
   client, _ = opened(policy=POLICY._replace(required=True))
   _call(client, 'example', [], session='d1', told={'number': 0})
-  done = _call(client, 'submit', ['What?', False, False], session='d1')[-1]
-  assert 'tick its box' in done['output']['error']
-  assert _call(client, 'submit', ['What?', False, True], session='d1')[-1][
-    'success'
-  ]
+  done = _call(client, 'submit', ['What?', False, False, 5], session='d1')[-1]
+  assert 'tick its box' in _wrong(done)
+  done = _call(client, 'submit', ['What?', False, True, 5], session='d1')[-1]
+  assert 'tick its box' not in str(done['output'])
 
 
 def test_who_closes_the_page_is_forgotten(plain):

@@ -71,3 +71,13 @@ def test_compared_answers_stand_side_by_side_under_their_inputs():
   assert 'several n4' in page
   alone = transcript.conversation([talk.Turn('What?', answers[:1])])
   assert '<h3>' not in alone
+
+
+def test_answers_are_read_out_once_all_are_whole():
+  both = [_said(inputs=()), _said(end=None, text='He wa')]
+  assert transcript.aloud(talk.Turn('What?', both)) == ''
+  both[1] = _said(end=None, error='Expected less.')
+  assert transcript.aloud(talk.Turn('What?', both)) == (
+    'Text only: He <b>waves</b>. Motion only: Expected less.'
+  )
+  assert transcript.aloud(talk.Turn('What?', [_said()])) == 'He <b>waves</b>.'

@@ -18,7 +18,9 @@ from typing import Any
 
 import uvicorn
 
+from vimonet_jax import fingerprint, weight_files
 from vimonet_jax.apps import listening, uploads
+from vimonet_jax.audit import log as logs
 from vimonet_jax.audit import policy as policies
 from vimonet_jax.audit import watermark
 from vimonet_jax.data import records
@@ -30,7 +32,7 @@ from vimonet_jax.infer import (
   warming,
 )
 from vimonet_jax.web import clip as clips
-from vimonet_jax.web import handlers, page, site
+from vimonet_jax.web import handlers, noted, page, site
 
 
 def run(
@@ -44,6 +46,7 @@ def run(
   seed: int = 0,
   quantize: str = '',
   mark: watermark.Watermark | None = None,
+  log: Callable[[], logs.Log | None] = lambda: None,
 ) -> int:
   """Serves the page until somebody stops it.
 
@@ -57,6 +60,7 @@ def run(
     seed: of the draws.
     quantize: the decoder's kernels, for less memory; see engine.Engine.load.
     mark: that answers carry.
+    log: opens what questions are written down in; None: nowhere.
 
   Returns:
     0, after a Ctrl-C.
@@ -86,6 +90,7 @@ def run(
       taken = ends.enter_context(
         listening.listen(settings['host'], settings['port'], section='demo')
       )
+      book = _book(log(), ends, folder, is_marked=mark is not None)
       asked = engine.Engine.load(folder, quantize=quantize)
       media = [x for x in asked.media if x == 'motion' or not motion_only]
       reading = ends.enter_context(uploads.Uploads(tower, limits, media))
@@ -111,6 +116,7 @@ def run(
         examples=clips.examples(held(), settings['examples'], media),
         sampling=how,
         seed=seed,
+        book=book,
       )
       blocks = page.build(
         does,
@@ -126,6 +132,7 @@ def run(
         media=media,
         password=password,
         hosts=hosts,
+        log=book and book.log,
       )
       warm.start()
       _serve(app, taken, has_password=bool(password))
@@ -169,6 +176,21 @@ def _password(path: str) -> str:
       'there, or leave config.demo.password_file out.'
     )
   return found
+
+
+def _book(
+  log: logs.Log | None,
+  ends: contextlib.ExitStack,
+  folder: str,
+  *,
+  is_marked: bool,
+) -> noted.Book | None:
+  """Where questions about a model are written down, until `ends`."""
+  if log is None:
+    return None
+  ends.enter_context(log)
+  weights = weight_files.Lazy(model_folder.weights(folder))
+  return noted.Book(log, fingerprint.of(weights), is_marked)
 
 
 def _warm(

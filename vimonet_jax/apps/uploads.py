@@ -43,8 +43,9 @@ from vimonet_jax.data import video as videos
 from vimonet_jax.infer import scheduler
 from vimonet_jax.models import clip_video
 
-# An .amc is none of them: it means nothing without the .asf beside it.
 ENDINGS = {'motion': ('.bvh', '.npy', '.npz'), 'video': videos.VIDEOS}
+# The angles of a body, which mean nothing without the file of that body.
+ANGLES, BODY = '.amc', '.asf'
 
 _START_S = 60.0
 # What a process may say besides arrays, and how much of it people are shown.
@@ -186,6 +187,7 @@ class Uploads:
     *,
     motion: File | None = None,
     video: File | None = None,
+    body: File | None = None,
     fps: float | None = None,
     up: str | None = None,
     unit: str | None = None,
@@ -196,8 +198,9 @@ class Uploads:
     one before has died.
 
     Args:
-      motion: .bvh, .npy or .npz.
+      motion: .bvh, .npy or .npz, or .amc with `body`.
       video: one of data.video.VIDEOS.
+      body: .asf, of the .amc.
       fps, up, unit: of the motion file, where it does not say.
 
     Raises:
@@ -208,16 +211,21 @@ class Uploads:
     """
     sent = {'motion': motion, 'video': video}
     sent = {medium: file for medium, file in sent.items() if file is not None}
+    if body is not None:
+      self._check_body(motion, body)
     names = {
-      medium: medium + self._ending(medium, file)
+      medium: medium + self._ending(medium, file, has_body=body is not None)
       for medium, file in sent.items()
     }
     if not sent:
       return inputs.Given(records.Record('nothing', 'given', 'test'), [])
     said = {'fps': fps, 'up': up, 'unit': unit}
+    placed = [(names[medium], file) for medium, file in sent.items()]
+    if body is not None:  # Where the reader of the .amc looks for it.
+      placed.append((f'motion{BODY}', body))
     process = self._take()
     try:
-      with _placed(process.folder, names, sent):
+      with _placed(process.folder, placed):
         return self._ask(process, names | said, set(sent))
     except BaseException as error:
       # Whoever comes next must not be told what somebody else has asked for.
@@ -227,15 +235,39 @@ class Uploads:
     finally:
       self._idle.put(process)
 
-  def _ending(self, medium: str, file: File) -> str:
+  def _check_body(self, motion: File | None, body: File) -> None:
+    """Refuses one that is none, or has no motion."""
+    endings = [_ending_of(x) for x in (motion, body) if x is not None]
+    if endings != [ANGLES, BODY]:
+      raise RefusedError(
+        _shown(
+          f'Expected an {ANGLES} and the {BODY} of its body, found '
+          f'{" and ".join(x[:12] or "no ending" for x in endings)}; give both '
+          'together, or another motion alone.'
+        )
+      )
+    size = len(motion.data) + len(body.data)
+    most = self._limits.max_motion_bytes
+    if not body.data:
+      raise RefusedError(
+        f'Expected a body in the {BODY}, found an empty file; send it again.'
+      )
+    if size > most:
+      raise RefusedError(
+        f'Expected an {ANGLES} and its {BODY} of at most {most} bytes '
+        f'together, found {size}; cut the motion to the part to ask about.'
+      )
+
+  def _ending(self, medium: str, file: File, *, has_body: bool) -> str:
     """Of its name; raises what can be told without reading."""
     if medium not in self._media:
       raise RefusedError(
         f'Expected {" or ".join(self._media)}, found a {medium}, which is not '
         'read here; leave it out.'
       )
-    ending = os.path.splitext(file.name)[1].lower()
-    if ending not in ENDINGS[medium]:
+    ending = _ending_of(file)
+    is_angles = medium == 'motion' and has_body and ending == ANGLES
+    if ending not in ENDINGS[medium] and not is_angles:
       raise RefusedError(
         _shown(
           f'Expected a {medium} called {", ".join(ENDINGS[medium])}, found '
@@ -389,6 +421,10 @@ class Uploads:
       self._stop(self._idle.get())
 
 
+def _ending_of(file: File) -> str:
+  return os.path.splitext(file.name)[1].lower()
+
+
 def _environment() -> dict[str, str]:
   """Where Python finds things, and none of the keys that ours may have."""
   kept = ('PATH', 'LD_LIBRARY_PATH', 'LANG')
@@ -440,12 +476,12 @@ def _shown(sentence: str) -> str:
 
 @contextlib.contextmanager
 def _placed(
-  folder: str, names: Mapping[str, str], files: Mapping[str, File]
+  folder: str, files: Sequence[tuple[str, File]]
 ) -> Iterator[None]:
   """Puts files where their process finds them, for that long."""
-  paths = [os.path.join(folder, names[medium]) for medium in files]
+  paths = [os.path.join(folder, name) for name, _ in files]
   try:
-    for path, file in zip(paths, files.values(), strict=True):
+    for path, (_, file) in zip(paths, files, strict=True):
       with open(path, 'xb') as f:
         f.write(file.data)
     yield

@@ -6,7 +6,7 @@ the frames that its video tower gets, not the files that they were made of.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,14 +39,16 @@ class Clip(NamedTuple):
   Attributes:
     record: of what the model reads; its turns do not count.
     names: medium -> what the visitor calls it.
-    notes: what was converted or left out of the files.
+    notes: medium -> what was converted or left out of its file.
+    digests: medium -> how an audit log tells its file from others.
     question: one to begin with; '' where nobody proposes one.
     is_example: whether it comes with the page.
   """
 
   record: records.Record
   names: dict[str, str]
-  notes: tuple[str, ...] = ()
+  notes: Mapping[str, Sequence[str]] = {}
+  digests: Mapping[str, str] = {}
   question: str = ''
   is_example: bool = False
 
@@ -83,15 +85,21 @@ def joined(clip: Clip, given: Clip) -> Clip:
   record = records.Record(
     'given', 'given', 'test', motion=motion, frames=frames
   )
-  return Clip(record, {**clip.names, **given.names}, given.notes)
+  return Clip(
+    record,
+    {**clip.names, **given.names},
+    {**clip.notes, **given.notes},
+    {**clip.digests, **given.digests},
+  )
 
 
 def without(clip: Clip, medium: str) -> Clip:
   """A clip whose visitor takes something back."""
   left = [m for m in media(clip) if m != medium]
   names = {m: name for m, name in clip.names.items() if m != medium}
+  notes = {m: some for m, some in clip.notes.items() if m != medium}
   record = shown_to(clip.record, left)
-  return clip._replace(record=record, names=names, notes=(), question='')
+  return clip._replace(record=record, names=names, notes=notes, question='')
 
 
 def examples(
@@ -141,7 +149,7 @@ def as_shown(clip: Clip) -> dict[str, Any]:
   """
   shown: dict[str, Any] = {
     'names': clip.names,
-    'notes': list(clip.notes),
+    'notes': [note for some in clip.notes.values() for note in some],
     'question': clip.question,
     'seconds': 0.0,
   }

@@ -6,6 +6,7 @@ name of the browser's session, and goes when the page is closed.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import gradio as gr
 from vimonet_jax.audit import policy as policies
 from vimonet_jax.infer import generate, scheduler
 from vimonet_jax.web import clip as clips
-from vimonet_jax.web import talk, transcript
+from vimonet_jax.web import noted, talk, transcript
 
 MOST_LETTERS = 2000
 HINT = (
@@ -26,8 +27,8 @@ _WARMING = (
   '<p class="hint">The model was started just now: until it is warm, answers '
   'take longer.</p>'
 )
-# What is wrong covers a part of the page for so long.
-_ERROR_S = 5
+# Nothing is wrong, and nothing to be read out.
+QUIET = {'wrong': '', 'aloud': ''}
 # Visits that are remembered; the one that was quiet for longest is forgotten.
 _MOST_VISITS = 200
 
@@ -61,8 +62,9 @@ class Handlers:
   """One for each thing that can be done; what they give is shown.
 
   Of two kinds: clips come and go (give, remove, choose, begin_anew), which
-  gives the left side, a question to begin with and an empty conversation; and
-  questions are asked about them (ask, stop).
+  gives the left side, a question to begin with, an empty conversation and
+  nothing beside the question; and questions are asked about them (ask, stop).
+  What is wrong is said on the side where somebody did it.
 
   Attributes:
     together: who answers.
@@ -73,6 +75,7 @@ class Handlers:
     examples: clips to begin with.
     sampling: how answers are drawn.
     seed: of the draws.
+    book: where questions are written down; None: nowhere.
     visits: who asks.
   """
 
@@ -83,17 +86,18 @@ class Handlers:
   examples: Sequence[clips.Clip] = ()
   sampling: generate.Sampling = generate.GREEDY
   seed: int = 0
+  book: noted.Book | None = None
   visits: Visits = dataclasses.field(default_factory=Visits)
 
   def give(self, event: gr.EventData, request: gr.Request):
     """A file was read."""
+    visit = self._visit(request)
     try:
       given = self.take(str(event.ticket))
     except KeyError:
-      raise gr.Error(
-        'Expected a file that was just read, found none; give it again.'
-      ) from None
-    visit = self._visit(request)
+      return _refuse(
+        visit, 'Expected a file that was just read, found none; give it again.'
+      )
     return _begin(visit, clips.joined(visit.clip, given))
 
   def remove(self, event: gr.EventData, request: gr.Request):
@@ -105,8 +109,10 @@ class Handlers:
     """An example is picked."""
     number = event.number
     if not isinstance(number, int) or not 0 <= number < len(self.examples):
-      raise gr.Error(
-        f'Expected one of {len(self.examples)} examples, found another.'
+      return _refuse(
+        self._visit(request),
+        f'Expected one of {len(self.examples)} examples, found another; reload '
+        'the page.',
       )
     return _begin(self._visit(request), self.examples[number])
 
@@ -116,19 +122,33 @@ class Handlers:
     return _begin(visit, visit.clip)
 
   async def ask(
-    self, question: str, compare: bool, agrees: bool, request: gr.Request
-  ) -> AsyncIterator[tuple[str, str]]:
-    """The conversation as it grows, and an empty line for the next question."""
+    self,
+    question: str,
+    compare: bool,
+    agrees: bool,
+    letters: int,
+    request: gr.Request,
+  ) -> AsyncIterator[tuple[str, str, dict[str, str]]]:
+    """The conversation as it grows, and an empty line for the next question.
+
+    Beside it what is wrong, or the answers once all of them are whole.
+    """
     visit = self._visit(request)
     question = question.strip()
+    accepted = self.policy.version if agrees else None
+    note = functools.partial(
+      self._note, visit.clip, question, accepted, request
+    )
     try:
-      policies.check(self.policy, self.policy.version if agrees else None)
-      _check(visit, question)
+      policies.check(self.policy, accepted)
+      _check(visit, question, max(len(question), int(letters or 0)))
     except ValueError as error:
-      raise gr.Error(
-        str(error), duration=_ERROR_S, print_exception=False
-      ) from None
-    turns, line = visit.turns, ''
+      note('refused')
+      # Emptied first: the same words again would not be heard again.
+      yield gr.skip(), gr.skip(), QUIET
+      yield gr.skip(), gr.skip(), QUIET | {'wrong': str(error)}
+      return
+    turns, turn, line = visit.turns, None, ''
     steps = talk.ask(
       self.together,
       visit,
@@ -141,11 +161,14 @@ class Handlers:
       async for _ in steps:
         if visit.turns is not turns:
           return  # Another clip was chosen meanwhile.
+        turn = turn or turns[-1]  # Others may be asked meanwhile.
         said = transcript.conversation(turns)
-        yield said + ('' if self.is_warm() else _WARMING), line
+        said += '' if self.is_warm() else _WARMING
+        yield said, line, QUIET | {'aloud': transcript.aloud(turn)}
         line = gr.skip()  # The next question may be in it by now.
     finally:
       await steps.aclose()
+      note(*_came_to(turn))
 
   def stop(self, request: gr.Request) -> None:
     """Answers end where they are."""
@@ -155,24 +178,66 @@ class Handlers:
     """The page was closed."""
     self.visits.end(request.session_hash)
 
+  def _note(
+    self,
+    clip: clips.Clip,
+    question: str,
+    accepted: str | None,
+    request: gr.Request,
+    outcome: str,
+    ends: Sequence[scheduler.End] = (),
+  ) -> None:
+    if self.book is None:
+      return
+    client = request.client
+    self.book.note(
+      clip,
+      question,
+      outcome,
+      policy=accepted,
+      address=client.host if client else None,
+      ends=ends,
+    )
+
   def _visit(self, request: gr.Request) -> talk.Visit:
     return self.visits.of(request.session_hash)
 
 
+def _came_to(
+  turn: talk.Turn | None,
+) -> tuple[str, list[scheduler.End]]:
+  """An outcome in a word, and the ends of the answers that have one."""
+  answers = turn.answers if turn else []
+  ends = [said.end for said in answers if said.end]
+  if any(said.error for said in answers):
+    return 'failed', ends
+  if not answers or len(ends) < len(answers):
+    return 'gone', ends
+  return ends[0].reason, ends
+
+
 def _begin(
   visit: talk.Visit, clip: clips.Clip
-) -> tuple[dict[str, Any], str, str]:
+) -> tuple[dict[str, Any], str, str, dict[str, str]]:
   visit.begin(clip)
-  return clips.as_shown(clip), clip.question, HINT
+  return clips.as_shown(clip), clip.question, HINT, QUIET
 
 
-def _check(visit: talk.Visit, question: str) -> None:
+def _refuse(
+  visit: talk.Visit, why: str
+) -> tuple[dict[str, Any], Any, Any, Any]:
+  """All stays as it was."""
+  shown = clips.as_shown(visit.clip) | {'wrong': why}
+  return shown, gr.skip(), gr.skip(), gr.skip()
+
+
+def _check(visit: talk.Visit, question: str, letters: int) -> None:
   if not question:
     raise ValueError('Expected a question, found none; write one.')
-  if len(question) > MOST_LETTERS:
+  if letters > MOST_LETTERS:
     raise ValueError(
       f'Expected at most {MOST_LETTERS} letters of a question, found '
-      f'{len(question)}; ask in fewer words.'
+      f'{letters}; ask in fewer words.'
     )
   if not clips.media(visit.clip):
     raise ValueError(

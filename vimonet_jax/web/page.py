@@ -16,12 +16,22 @@ from collections.abc import Mapping, Sequence
 import gradio as gr
 
 from vimonet_jax import page as parts
+from vimonet_jax.apps import uploads
 from vimonet_jax.web import clip as clips
 from vimonet_jax.web import handlers, talk
 
 _FOLDER = pathlib.Path(__file__).parent
 # None of them is for others than the page; its own signs say what it does.
 _OWN = {'api_visibility': 'private', 'show_progress': 'hidden'}
+
+
+# Of what is longer than a question may be its length is sent, not all of it: a
+# request that is longer than site.py lets in would end without a sentence.
+_COUNTED = f"""(question, ...others) => {{
+  const letters = Array.from(question);
+  const sent = letters.slice(0, {handlers.MOST_LETTERS + 1}).join('');
+  return [sent, ...others.slice(0, -1), letters.length];
+}}"""
 
 
 def build(
@@ -43,6 +53,7 @@ def build(
     title='ViMoNet', analytics_enabled=False, fill_width=True
   ) as blocks:
     _html(f'<h1>ViMoNet</h1><p>{parts.escape(about)}</p>', 'head')
+    _live('server')
     with gr.Row(elem_id='sides'):
       stage = _stage(does.examples, endings, most_bytes)
       with gr.Column(elem_id='chat'):
@@ -51,11 +62,13 @@ def build(
           label='Question',
           show_label=False,
           placeholder='Ask a question',
-          max_length=handlers.MOST_LETTERS,
           max_lines=4,
           submit_btn='Ask',
           elem_id='question',
         )
+        told = _live('told', handlers.QUIET)
+        # Of the question, as the page counts them.
+        letters = gr.Number(0, visible=False)
         with gr.Row(elem_id='switches'):
           compare = gr.Checkbox(
             label='Compare', elem_id='compare', container=False
@@ -64,7 +77,7 @@ def build(
           anew = gr.Button('Start over', size='sm', scale=0, min_width=90)
     with gr.Column(elem_id='policy'):
       agrees = _policy(does)
-    shown = [stage, question, log]
+    shown = [stage, question, log, told]
     # Two files that are dropped together are read one after the other.
     stage.given(
       does.give,
@@ -79,8 +92,9 @@ def build(
     anew.click(does.begin_anew, None, shown, **_OWN)
     question.submit(
       does.ask,
-      [question, compare, agrees],
-      [log, question],
+      [question, compare, agrees, letters],
+      [log, question, told],
+      js=_COUNTED,
       concurrency_limit=None,
       **_OWN,
     )
@@ -105,6 +119,7 @@ def _stage(
     elem_id='stage',
     endings={medium: list(some) for medium, some in endings.items()},
     most_bytes=dict(most_bytes),
+    pair=[uploads.ANGLES, uploads.BODY],
     examples=[
       {'kind': talk.names(clips.media(clip)), 'question': clip.question}
       for clip in examples
@@ -123,6 +138,17 @@ def _policy(does: handlers.Handlers) -> gr.Checkbox:
     label='I have read the usage policy and agree to it.',
     visible=does.policy.required,
     container=False,
+  )
+
+
+def _live(name: str, value: Mapping[str, str] | None = None) -> gr.HTML:
+  """A part that a script of its own fills."""
+  return gr.HTML(
+    value,
+    html_template=_read(f'{name}.html'),
+    js_on_load=_read(f'{name}.js'),
+    apply_default_css=False,
+    elem_id=name,
   )
 
 

@@ -5,6 +5,8 @@ way, onto the disk and back by a path: they come as the body of a request here,
 are read, and wait in memory under a ticket that the page takes to its visit.
 
     POST /clip?kind=motion&name=walk.bvh   bytes -> {"ticket": "..."}
+
+An .amc comes with the .asf of its body behind it: `body=07.asf&body_bytes=900`.
 """
 
 import asyncio
@@ -20,6 +22,7 @@ import fastapi
 import gradio as gr
 
 from vimonet_jax.apps import uploads
+from vimonet_jax.audit import log as logs
 from vimonet_jax.infer import scheduler
 from vimonet_jax.web import clip as clips
 from vimonet_jax.web import page
@@ -87,6 +90,7 @@ def build(
   media: Sequence[str],
   password: str = '',
   hosts: Sequence[str] = ('*',),
+  log: logs.Log | None = None,
 ) -> Callable:
   """The page and its files as an ASGI application.
 
@@ -99,6 +103,7 @@ def build(
     password: which browsers ask for; '' for none.
     hosts: names by which browsers may know it, without ports. Where there is no
       password, somebody's page could lead them here under a name of its own.
+    log: where files get a digest from; None: nowhere.
   """
   max_bytes = most_bytes(limits, media)
   inside = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -109,7 +114,7 @@ def build(
     query = request.query_params
     try:
       async with places:
-        clip = await _read(reading, request, query, max_bytes)
+        clip = await _read(reading, request, query, max_bytes, log)
     except (
       ValueError, TimeoutError, scheduler.BusyError, scheduler.ClosedError
     ) as error:  # fmt: skip
@@ -133,7 +138,7 @@ def build(
   return _guarded(inside, password, max(max_bytes.values()), hosts)
 
 
-async def _read(reading, request, query, max_bytes) -> clips.Clip:
+async def _read(reading, request, query, max_bytes, log) -> clips.Clip:
   kind, name = query.get('kind', ''), query.get('name', '')[-200:]
   if kind not in max_bytes:
     raise ValueError(
@@ -147,14 +152,39 @@ async def _read(reading, request, query, max_bytes) -> clips.Clip:
       f'Expected frames a second, found {query["fps"][:40]!r}; write a number.'
     ) from None
   data = await _body(request, name, max_bytes[kind])
+  files = _files(kind, name, data, query)
   given = await asyncio.to_thread(
     reading.read,
-    **{kind: uploads.File(name, data)},
+    **files,
     fps=fps,
     up=query.get('up') or None,
     unit=query.get('unit') or None,
   )
-  return clips.Clip(given.record, {kind: name}, tuple(given.notes))
+  digests = {kind: log.keyed(files[kind].data)} if log else {}
+  return clips.Clip(
+    given.record, {kind: name}, {kind: given.notes}, digests=digests
+  )
+
+
+def _files(
+  kind: str, name: str, data: bytes, query: Mapping[str, str]
+) -> dict[str, uploads.File]:
+  """One, or a motion and the body behind it."""
+  body = query.get('body', '')[-200:]
+  if not body:
+    return {kind: uploads.File(name, data)}
+  told = query.get('body_bytes', '')
+  size = int(told) if told.isdecimal() and len(told) < 12 else -1
+  if not 0 <= size <= len(data):
+    raise ValueError(
+      f'Expected {name} and {body} in one, found body_bytes of '
+      f'{told[:12] or "nothing"}; say how long the last one is.'
+    )
+  end = len(data) - size
+  return {
+    kind: uploads.File(name, data[:end]),
+    'body': uploads.File(body, data[end:]),
+  }
 
 
 async def _body(request, name: str, most: int) -> bytes:

@@ -20,6 +20,7 @@ const speed = find('.speed');
 const follow = find('.follow input');
 const again = find('.again');
 const status = find('.status');
+const failed = find('.failed');
 const file = find('input[type=file]');
 
 // --- What is shown -----------------------------------------------------------
@@ -33,8 +34,16 @@ let drawn = ''; // what it showed
 const START = {turn: 0.52, lift: 0.28, near: 1};
 const camera = {...START, follows: true};
 
-function show({motion, frames: pictures = [], seconds, names, notes}) {
+function show({
+  motion,
+  frames: pictures = [],
+  seconds,
+  names,
+  notes,
+  wrong = '',
+}) {
   stop();
+  if (wrong) say(wrong, true);
   const body = motion ? decode(motion) : null;
   const T = body ? body.T : pictures.length;
   clip = T ? {body, pictures, T, seconds} : null;
@@ -54,12 +63,20 @@ function show({motion, frames: pictures = [], seconds, names, notes}) {
     ...Object.entries(names).map(chip),
     ...notes.map(note),
   );
+  const what = [
+    body && `a motion of ${seconds.toFixed(1)} seconds`,
+    pictures.length && `a video of ${pictures.length} frames`,
+  ].filter(Boolean);
+  const shown = `Shown: ${what.join(' and ') || 'nothing'}.`;
+  find('.stage').setAttribute('aria-label', shown);
+  // Who opens the page need not hear that it is empty.
+  if (clip || find('.shown').textContent) find('.shown').textContent = shown;
   if (!clip) return;
   time.max = T - 1;
   canvas.setAttribute(
     'aria-label',
-    `A moving body, ${seconds.toFixed(1)} seconds. Space plays, arrow keys ` +
-      'go through time, with shift they turn the view, plus and minus zoom.',
+    `A motion of ${seconds.toFixed(1)} seconds. Space plays, arrow keys go ` +
+      'through time, with shift they turn the view, plus and minus zoom.',
   );
   Object.assign(camera, START);
   draw();
@@ -270,11 +287,12 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
 
 // --- Files -------------------------------------------------------------------
 
-let given = null; // the last motion file, to be read again
+let given = null; // the last motion, to be read again: a file, and its body
 
-async function give(one, kind) {
+// `body` is of an .amc alone; a request holds both, one behind the other.
+async function give(one, kind, body = null) {
   const most = props.most_bytes[kind];
-  if (one.size > most) {
+  if (one.size + (body?.size ?? 0) > most) {
     // Nobody waits for it to be sent and refused.
     const megabytes = (most / 2 ** 20).toFixed(0);
     const sentence =
@@ -282,15 +300,20 @@ async function give(one, kind) {
     return say(sentence, true);
   }
   say(`Reading ${one.name} …`);
-  if (kind === 'motion') given = one;
+  if (kind === 'motion') given = [one, body];
   again.disabled = !given;
   const query = new URLSearchParams({kind, name: one.name});
   for (const field of element.querySelectorAll('.said [name]')) {
     if (kind === 'motion' && field.value) query.set(field.name, field.value);
   }
+  if (body) {
+    query.set('body', body.name);
+    query.set('body_bytes', body.size);
+  }
+  const sent = body ? new Blob([one, body]) : one;
   let said;
   try {
-    const reply = await fetch(`clip?${query}`, {method: 'POST', body: one});
+    const reply = await fetch(`clip?${query}`, {method: 'POST', body: sent});
     const is_json = reply.headers.get('content-type')?.includes('json');
     said = is_json ? await reply.json() : {error: await reply.text()};
   } catch (error) {
@@ -310,29 +333,49 @@ async function give(one, kind) {
 }
 
 function say(text, is_error = false) {
-  status.textContent = text;
-  status.classList.toggle('failed', is_error);
+  status.textContent = is_error ? '' : text;
+  failed.textContent = is_error ? text : '';
 }
 
 const ending = (name) => name.slice(name.lastIndexOf('.')).toLowerCase();
 const kind_of = (name) =>
   props.endings.video?.includes(ending(name)) ? 'video' : 'motion';
 
+async function give_all(files, kind = null) {
+  const [angles, of_body] = props.pair;
+  const has = (wanted) => files.filter((one) => ending(one.name) === wanted);
+  const [motions, bodies] = [has(angles), has(of_body)];
+  const is_pair = motions.length === 1 && bodies.length === 1;
+  if (motions.length + bodies.length && !is_pair)
+    return say(
+      `Expected an ${angles} and the ${of_body} of its body, found ` +
+        `${motions.length} and ${bodies.length}; choose or drop the two together.`,
+      true,
+    );
+  for (const one of files) {
+    if (bodies.includes(one)) continue;
+    const body = motions.includes(one) ? bodies[0] : null;
+    await give(one, kind ?? kind_of(one.name), body);
+  }
+}
+
 for (const button of element.querySelectorAll('.pick')) {
   const kind = button.dataset.kind;
   button.hidden = !(kind in props.endings);
   button.addEventListener('click', () => {
     file.dataset.kind = kind;
-    file.accept = props.endings[kind].join();
+    const pair = kind === 'motion' ? props.pair : [];
+    file.accept = [...props.endings[kind], ...pair].join();
+    file.multiple = kind === 'motion';
     file.click();
   });
 }
 find('.give details').hidden = !('motion' in props.endings);
 file.addEventListener('change', async () => {
-  for (const one of file.files) await give(one, file.dataset.kind);
+  await give_all([...file.files], file.dataset.kind);
   file.value = '';
 });
-again.addEventListener('click', () => give(given, 'motion'));
+again.addEventListener('click', () => give(given[0], 'motion', given[1]));
 element.addEventListener('dragover', (event) => {
   event.preventDefault();
   view.classList.add('over');
@@ -343,8 +386,7 @@ element.addEventListener('dragleave', (event) => {
 element.addEventListener('drop', async (event) => {
   event.preventDefault();
   view.classList.remove('over');
-  for (const one of event.dataTransfer.files)
-    await give(one, kind_of(one.name));
+  await give_all([...event.dataTransfer.files]);
 });
 
 // --- Examples ----------------------------------------------------------------

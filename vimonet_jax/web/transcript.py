@@ -13,6 +13,7 @@ _HEADS = {
   (): 'Text only', ('motion',): 'Motion only', ('video',): 'Video only',
   ('motion', 'video'): 'Both',
 }  # fmt: skip
+_CARET = '<span class="caret" aria-hidden="true"></span>'
 
 
 def conversation(turns: Sequence[talk.Turn]) -> str:
@@ -35,11 +36,22 @@ def _answer(said: talk.Said, has_head: bool) -> str:
   if said.error:
     body = f'<p class="failed">{page.escape(said.error)}</p>'
   else:
-    caret = '<span class="caret"></span>' if said.is_open else ''
+    caret = _CARET if said.is_open else ''
     body = f'<p class="said">{page.escape(said.text)}{caret}</p>'
   return (
     f'<section class="answer">{head}{body}'
     f'<p class="how">{page.escape(how(said, has_head))}</p></section>'
+  )
+
+
+def aloud(turn: talk.Turn) -> str:
+  """Its answers as plain text, to be read out; '' while one is on its way."""
+  if any(said.is_open for said in turn.answers):
+    return ''
+  several = len(turn.answers) > 1
+  return ' '.join(
+    (f'{_HEADS[said.inputs]}: ' if several else '') + (said.error or said.text)
+    for said in turn.answers
   )
 
 
