@@ -4,9 +4,10 @@
     python tests/benchmarks/demo_in_browser.py --workdir=workdir/tiny \\
       --motion=walk.bvh --video=walk.mp4 --output=shots
 
-An example, a motion file and a video, played, asked about twice each, and
-compared, on a desk and on a phone, in light and dark. It fails on a request to
-anywhere else, on an error in the browser, and on an answer that does not come.
+An example, a motion file and a video, played, asked about twice each, stopped,
+and compared, on a desk and on a phone, in light and dark. It fails on a request
+to anywhere else, on an error in the browser, and on an answer that does not
+come. One answer is written at a time, so that one that is not stopped is in the way.
 Pictures of each step are for somebody to look at. `--browser` is a Chromium or
 Chrome to use in place of Playwright's own.
 """
@@ -24,6 +25,20 @@ from playwright import sync_api
 ROOT = pathlib.Path(__file__).parents[2]
 # Width, height, and whether it is a phone.
 SCREENS = {'desk': (1280, 800, False), 'phone': (390, 844, True)}
+# How often an answer may be over before somebody can stop it.
+_TRIES = 5
+# Stops an answer as soon as there is something of it.
+_STOP = """() => {
+  const log = document.querySelector('#log');
+  const stop = [...document.querySelectorAll('#switches button')].find(
+    (button) => button.textContent.trim() === 'Stop');
+  new MutationObserver((_, watching) => {
+    const said = [...log.querySelectorAll('.said:has(.caret)')].pop();
+    if (!said?.textContent) return;
+    watching.disconnect();
+    stop.click();
+  }).observe(log, {childList: true, subtree: true, characterData: true});
+}"""
 # What a first answer may take, its program being compiled.
 _PATIENCE_S = 180.0
 
@@ -71,6 +86,7 @@ def _started(args: argparse.Namespace) -> tuple[subprocess.Popen, str]:
     [
       sys.executable, '-m', 'vimonet_jax.main', f'--config={args.config}',
       '--task=demo', f'--workdir={args.workdir}', '--config.demo.port=0',
+      '--config.demo.rows=1',
     ],
     cwd=ROOT,
     stdout=subprocess.PIPE,
@@ -111,6 +127,8 @@ class _Visitor:
     page.wait_for_selector('.examples button')
     self._look(f'opened in {time.monotonic() - start:.1f} s')
     self._ask('What is this?', expect='#told .failed:not(:empty)')
+    self._ask('x' * 3_000_000, expect='#told .failed:text("found 3000000")')
+    self._look('too long')
     page.click('.examples button:has(small:text-is("motion"))')
     page.wait_for_selector('.view.motion')
     self._play()
@@ -122,6 +140,7 @@ class _Visitor:
       self._ask('What does the person do first?')
       self._ask('And then?')
       self._look(kind)
+    self._stop()
     page.check('#compare input')
     for question in ('Where is this, and what is done first?', 'Who is it?'):
       self._ask(question, answers=4)
@@ -131,6 +150,7 @@ class _Visitor:
     page.click('.chip button >> nth=0')
     page.wait_for_selector('.view.video:not(.motion)')
     self._look('one is taken back')
+    self._start_again()
 
   def _play(self) -> None:
     """With hands and with keys; what is drawn has to change."""
@@ -158,6 +178,29 @@ class _Visitor:
     if canvas.evaluate('x => x.toDataURL()') == drawn:
       self._fail('pulling the body turns nothing')
     self._look('turned')
+
+  def _stop(self) -> None:
+    """In the middle of an answer: it ends there, and the next one comes."""
+    page = self._page
+    for _ in range(_TRIES):
+      before = page.locator('.turn').count()
+      page.evaluate(_STOP)
+      self._ask('What does the person do from the beginning to the end?')
+      if 'stopped' in page.locator('.how').nth(before).text_content():
+        self._look('stopped')
+        return self._ask('And before that?')
+    self._fail(f'each of {_TRIES} answers was over before it was stopped')
+
+  def _start_again(self) -> None:
+    """The server says that it is another one; the page has to tell."""
+    page, where = self._page, '**/gradio_api/app_id'
+    page.route(where, lambda route: route.fulfill(json={'app_id': 1}))
+    page.wait_for_selector('.notice button')
+    self._look('another server')
+    page.unroute(where)
+    page.click('.notice button')
+    page.wait_for_selector('.view .empty:visible')
+    page.wait_for_selector('.notice', state='hidden')
 
   def _give(self, kind: str, path: str, *, fails: bool = False) -> None:
     page = self._page
@@ -193,6 +236,10 @@ class _Visitor:
     for line in turn.locator('.how').all_text_contents():
       if 'tokens read in' not in line:
         self._fail(f'{question} ended with {line!r}')
+    aloud = page.locator('#told .aloud').text_content()
+    said = turn.locator('.said').all_text_contents()
+    if not all(text in aloud for text in said):
+      self._fail(f'{question} is read out as {aloud!r}, found {said}')
 
   def _look(self, what: str) -> None:
     """A picture, and whether all fits in the width."""

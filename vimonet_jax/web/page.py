@@ -163,6 +163,11 @@ def theme() -> gr.themes.Base:
     neutral_hue='stone',
     font=('system-ui', '-apple-system', 'Segoe UI', 'Roboto', 'sans-serif'),
     font_mono=('ui-monospace', 'monospace'),
+  ).set(
+    # Gradio's own grey has a contrast of 2.5 on white; 4.5 are needed.
+    body_text_color_subdued='*neutral_500',
+    input_placeholder_color='*neutral_500',
+    input_placeholder_color_dark='*neutral_400',
   )
 
 

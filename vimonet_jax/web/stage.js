@@ -186,7 +186,7 @@ function show_frame(t) {
   const i = Math.round(share * (clip.pictures.length - 1));
   if (frames.children[i].hasAttribute('aria-current')) return;
   now.src = clip.pictures[i];
-  now.alt = `Frame ${i + 1} of ${clip.pictures.length}`;
+  now.alt = `Frame ${i + 1} of ${clip.pictures.length} of the video`;
   [...frames.children].forEach((item, k) => {
     if (k === i) item.setAttribute('aria-current', 'true');
     else item.removeAttribute('aria-current');
