@@ -7,7 +7,8 @@
 An example, a motion file and a video, played, asked about twice each, stopped,
 and compared, on a desk and on a phone, in light and dark. It fails on a request
 to anywhere else, on an error in the browser, and on an answer that does not
-come. One answer is written at a time, so that one that is not stopped is in the way.
+come. One answer is written at a time, so that one that is not stopped is in the
+way.
 Pictures of each step are for somebody to look at. `--browser` is a Chromium or
 Chrome to use in place of Playwright's own.
 """
