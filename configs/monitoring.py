@@ -9,7 +9,7 @@ import ml_collections
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """Fitted anew for other values of all but follow_s."""
+  """Fitted anew for other values of all but follow_s and begun_at."""
   return ml_collections.ConfigDict({
     # Seconds that a window shows, and from its start to that of the next. With
     # 4 and 1 falls in 6 h of validation raised the alarm after 1.5 s instead of
@@ -17,8 +17,12 @@ def get_config() -> ml_collections.ConfigDict:
     # as long (tiny preset, 2026-11-30).
     'window_s': 6.0,
     'hop_s': 2.0,
-    # How long a file that grows may have nothing new; 0: it does not grow.
+    # How long a file that grows, or a pipe, may have nothing new; 0: it does
+    # not grow, and a pipe is waited for until its end.
     'follow_s': 0.0,
+    # When the recording began, 2026-11-30T22:00:00+01:00; where it is empty,
+    # that of what arrives is seen, and that of other files is not known.
+    'begun_at': '',
     # Detectors are fitted on one synthetic recording and get their thresholds
     # on another: hours of each, events of each kind an hour there, false alarms
     # of each kind an hour that a threshold may have, and the seed of both.

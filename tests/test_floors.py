@@ -27,7 +27,7 @@ FLOORS = (
     'synthetic.asked_of_video synthetic.asked_of_both synthetic.contrasts '
     'synthetic.questions synthetic.world synthetic.people '
     'data.tokenizer data.text data.video_file data.video data.windows '
-    'data.captions '
+    'data.long_motion data.captions '
     'data.motion_files data.found data.survey data.clips data.kin data.sources '
     'data.conversations data.caption_folders data.qa_layouts data.qa_files '
     'data.attached data.amass_files data.amass data.motionx_files data.motionx '
@@ -69,7 +69,7 @@ FLOORS = (
     'audit.signature audit.provenance audit.policy audit.privacy audit.log '
     'audit.verify audit.compared audit.chance audit.bias audit.wording '
     'audit.attributes audit.bias_page care.geometry care.evidence care.events '
-    'care.detectors care.calibration care.timeline '
+    'care.detectors care.calibration care.figure care.timeline '
     'plan.chips plan.flops plan.traffic '
     'plan.cost plan.search plan.words report card audit.model_card',
     'parity.work_folder parity.jax_side parity.torch_networks '
@@ -80,7 +80,7 @@ FLOORS = (
     'apps.inputs apps.confined apps.uploads apps.listening apps.show apps.chat '
     'apps.answer apps.detect apps.features apps.completions web.clip web.noted '
     'web.talk web.transcript web.handlers web.page web.site apps.demo '
-    'apps.service apps.serve apps.monitor',
+    'apps.service apps.serve apps.given apps.monitor',
   ),
   (
     'base claim named_sources corpus importing outcome exporting suite '

@@ -151,7 +151,7 @@ def _timeline(command: Command) -> list[Output]:
   return [
     Output('a timeline of a recording', _in(folder, name), inputs)
     for folder in [command.output] * bool(command.output)
-    for name in ('timeline.*', 'windows.csv')
+    for name in ('timeline.*', 'windows.csv', 'alarms.csv')
   ]
 
 

@@ -1,6 +1,8 @@
 import csv
+import datetime
 import json
 import os
+import signal
 import threading
 import time
 import types
@@ -10,13 +12,14 @@ import films
 import numpy as np
 import pytest
 
-from vimonet_jax.apps import monitor
+from vimonet_jax import locks
+from vimonet_jax.apps import given, monitor
 from vimonet_jax.audit import privacy
 from vimonet_jax.care import calibration, detectors, evidence, timeline
 from vimonet_jax.synthetic import recordings
 
 SETTINGS = {
-  'window_s': 6.0, 'hop_s': 2.0, 'follow_s': 0.0, 'hours': 0.3,
+  'window_s': 6.0, 'hop_s': 2.0, 'follow_s': 0.0, 'begun_at': '', 'hours': 0.3,
   'per_hour': 60.0, 'false_per_hour': 0.5, 'seed': 0,
 }  # fmt: skip
 # What a fall is to these needs no model: a drop to the floor of 1.3 m/s.
@@ -52,10 +55,26 @@ def watch(tiny_model, tmp_path, monkeypatch, capsys):
   return run
 
 
+@pytest.fixture
+def unasked(monkeypatch):
+  """The model says nothing, which falls that are measured do not need."""
+  monkeypatch.setattr(
+    evidence.Teller,
+    '_ask',
+    lambda self, shown: [[-9.0] * len(evidence.VERBS)] * len(shown),
+  )
+
+
 def _rows(path):
   with open(path, newline='', encoding='utf-8') as f:
     assert timeline.NOTICE in next(f)
     return list(csv.DictReader(f))
+
+
+def _around_a_fall(fallen):
+  joints, falls = fallen
+  start, end = round(20 * falls[0].start_s), round(20 * falls[0].end_s)
+  return joints[max(start - 200, 0) : end + 200]
 
 
 def _write_lines(file, joints):
@@ -90,13 +109,21 @@ def test_a_fall_in_a_file_is_on_the_timeline(watch, fallen, tmp_path):
   assert 'answer' not in shown[0]
 
 
+@pytest.mark.usefixtures('unasked')
 def test_what_arrives_gives_the_events_of_the_file(
   watch, fallen, tmp_path, monkeypatch
 ):
-  joints, _ = fallen
+  joints = _around_a_fall(fallen)
   np.save(tmp_path / 'day.npy', np.round(joints, 6))
-  folder, *_ = watch(str(tmp_path / 'day.npy'), fps=20.0)
-  wanted = _rows(folder / 'timeline.csv')
+  folder, *_ = watch(
+    str(tmp_path / 'day.npy'),
+    fps=20.0,
+    up='y',
+    settings=SETTINGS | {'begun_at': '2026-11-30T23:59:59+01:00'},
+  )
+  (wanted,) = _rows(folder / 'timeline.csv')
+  assert wanted['clock'].startswith('2026-12-01T00:00:')
+  assert wanted['clock'].endswith('+01:00')
 
   path = tmp_path / 'grows.jsonl'
   path.touch()
@@ -109,11 +136,29 @@ def test_what_arrives_gives_the_events_of_the_file(
         time.sleep(0.05)
 
   growing = threading.Thread(target=grow)
-  growing.start()
-  folder, code, _ = watch(str(path), settings=SETTINGS | {'follow_s': 5.0})
+  before = datetime.datetime.now().astimezone()
+  arriving = given._arriving
+
+  def opened(*args):
+    source = arriving(*args)
+    growing.start()  # A file that has begun before does not say when.
+    return source
+
+  with monkeypatch.context() as patched:
+    patched.setattr(given, '_arriving', opened)
+    folder, code, out = watch(str(path), settings=SETTINGS | {'follow_s': 5.0})
   growing.join()
   assert code == 0
-  assert _rows(folder / 'timeline.csv') == wanted
+  assert 'The earlier watch' in out
+  (row,) = _rows(folder / 'timeline.csv')
+  assert row | {'clock': ''} == wanted | {'clock': ''}
+  at = datetime.datetime.fromisoformat(row['clock'])
+  since_s = (at - before).total_seconds() - float(row['start_s'])
+  assert -1 <= since_s < 600
+  fields = json.loads((folder / 'timeline.json').read_text())
+  assert fields['begun_at']
+  (alarm,) = _rows(folder / 'alarms.csv')
+  assert alarm['clock'][11:19] in out
 
   end, begin = os.pipe()
   with open(end, 'rb') as pipe:
@@ -128,29 +173,94 @@ def test_what_arrives_gives_the_events_of_the_file(
     folder, code, _ = watch('-')
     feeding.join()
   assert code == 0
-  assert _rows(folder / 'timeline.csv') == wanted
+  (row,) = _rows(folder / 'timeline.csv')
+  assert row | {'clock': ''} == wanted | {'clock': ''}
+  # Of each of the three watches all is there.
+  assert len(list(folder.glob('**/timeline.csv'))) == 3
 
 
-def test_stopped_it_leaves_whole_files(watch, fallen, tmp_path, monkeypatch):
+@pytest.mark.usefixtures('unasked')
+def test_a_video_that_is_late_does_not_hold_up_who_writes_joints(
+  watch, fallen, tmp_path, monkeypatch
+):
+  joints = fallen[0][:500]
+  content = films.write(tmp_path / 'day.ts', 1, frames=30 * 12).read_bytes()
+  late = tmp_path / 'late.ts'
+  late.write_bytes(content[:4000])
+  end, begin = os.pipe()
+  has_fed = []
+
+  def feed():
+    with open(begin, 'wb') as file:
+      _write_lines(file, joints)
+      file.flush()
+      has_fed.append(True)
+      # Frames go on when all joints are there, and joints do not end.
+      with open(late, 'ab') as film:
+        film.write(content[4000:])
+      done.wait(60)
+
+  done = threading.Event()
+  feeding = threading.Thread(target=feed, daemon=True)
+  with open(end, 'rb') as pipe:
+    monkeypatch.setattr('sys.stdin', pipe)
+    feeding.start()
+    folder, code, out = watch(
+      '-', video=str(late), settings=SETTINGS | {'follow_s': 4.0}
+    )
+  done.set()
+  feeding.join()
+  assert code == 0
+  assert has_fed
+  assert len(_rows(folder / 'windows.csv')) >= 4
+  assert 'The video has ended at' in out
+
+
+@pytest.mark.usefixtures('unasked')
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_leaves_whole_files(
+  watch, fallen, tmp_path, monkeypatch, number
+):
   joints, falls = fallen
   np.save(tmp_path / 'day.npy', joints)
-  given = monitor._windows
+  opened = given.opened
 
   def stopped(*args):
-    for window in given(*args):
-      if window.start_s > falls[0].end_s - 2:
-        raise KeyboardInterrupt
-      yield window
+    found = opened(*args)
 
-  monkeypatch.setattr(monitor, '_windows', stopped)
+    def shown():
+      for window in found.shown:
+        if window.start_s > falls[0].end_s - 2:
+          os.kill(os.getpid(), number)
+          time.sleep(60)
+        yield window
+
+    return found._replace(shown=shown())
+
+  monkeypatch.setattr(given, 'opened', stopped)
   monkeypatch.setattr(calibration, 'GROUP', 1)
   folder, code, out = watch(str(tmp_path / 'day.npy'), fps=20.0)
-  assert code == 130
+  assert code == 128 + number
   assert 'Stopped after' in out
   # The fall that went on is told, too.
   assert len(_rows(folder / 'timeline.csv')) == 1
   assert json.loads((folder / 'timeline.json').read_text())['events']
   ET.parse(folder / 'timeline.svg')
+
+
+@pytest.mark.usefixtures('unasked')
+def test_the_same_finished_recording_is_written_again(watch, fallen, tmp_path):
+  np.save(tmp_path / 'day.npy', fallen[0][:250])
+  for _ in range(2):
+    folder, code, out = watch(str(tmp_path / 'day.npy'), fps=20.0)
+    assert code == 0
+    assert 'earlier watch' not in out
+  assert len(_rows(folder / 'windows.csv')) == 5
+  with (
+    locks.held(str(folder / 'watch.lock'), 'write'),
+    pytest.raises(ValueError, match='Expected nobody else to write to'),
+  ):
+    watch(str(tmp_path / 'day.npy'), fps=20.0)
 
 
 def test_each_window_is_asked_what_one_wants_to_know(watch, fallen, tmp_path):
@@ -191,6 +301,8 @@ def test_a_video_alone_or_beside_the_motion(
     ({'recording': 'x.jsonl', 'fps': 30.0}, 'found --fps=30; resample'),
     ({'recording': 'x.jsonl', 'fps': -20.0}, 'found --fps=-20; resample'),
     ({'settings': SETTINGS | {'follow_s': -1.0}}, 'follow_s of 0 or more'),
+    ({'settings': SETTINGS | {'begun_at': '2026-11-30T22:00:00'}},
+     "with its offset, such as .* found '2026-11-30T22:00:00'; correct"),
     ({'recording': 'x.bvh', 'settings': SETTINGS | {'follow_s': 1.0}},
      'found x.bvh and follow_s=1'),
     ({'recording': None, 'video': '.'}, 'found the folder .; make a video'),
@@ -204,6 +316,7 @@ def test_what_cannot_be_watched_is_said(watch, said, sentence):
     watch(**({'recording': 'x.npy'} | said))
 
 
+@pytest.mark.usefixtures('unasked')
 def test_a_broken_line_is_named_and_what_was_seen_is_kept(
   watch, fallen, tmp_path
 ):
@@ -234,6 +347,7 @@ def test_joints_that_arrive_otherwise_are_not_watched_in_vain(
     watch(str(tmp_path / 'x.jsonl'))
 
 
+@pytest.mark.usefixtures('unasked')
 def test_bad_frames_in_the_middle_do_not_end_a_watch(watch, fallen, tmp_path):
   joints, falls = fallen
   path = tmp_path / 'x.jsonl'
@@ -278,7 +392,7 @@ def test_detectors_are_fitted_once_and_kept_beside_the_model(
   monkeypatch.setattr(evidence.Teller, '_ask', told)
   monkeypatch.setattr(calibration, 'fit', counted)
   (tmp_path / 'model').symlink_to(f'{tiny_model.workdir}/model')
-  fields = {k: v for k, v in SETTINGS.items() if k != 'follow_s'}
+  fields = {k: SETTINGS[k] for k in SETTINGS if k not in monitor._OF_INPUTS}
   settings = calibration.Settings(**fields)
 
   def ready(settings=settings):
@@ -298,6 +412,6 @@ def test_detectors_are_fitted_once_and_kept_beside_the_model(
 
 
 def test_with_motion_alone_no_video_is_opened(watch, monkeypatch):
-  monkeypatch.setattr(monitor.video_file, 'opened', None)
+  monkeypatch.setattr(given.video_file, 'opened', None)
   with pytest.raises(privacy.RefusedError, match='found video'):
     watch(None, video='day.mp4', motion_only=True)

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import threading
 
 import films
@@ -220,6 +221,55 @@ def test_the_end_is_waited_for_once():
   file.write(b'c')
   file.seek(2)
   assert source.read(9) == b''
+
+
+def test_who_writes_into_a_pipe_never_waits_for_who_reads():
+  end, begin = os.pipe()
+  file = open(end, 'rb', buffering=0)  # noqa: SIM115
+  source = windows.Piped(file, wait_s=9.0)
+  assert source.begun_at is None
+  # A pipe has room for 64 KiB.
+  text = _lines(_joints(600))
+  assert len(text) > 2**18
+
+  def write():
+    with open(begin, 'wb') as file:
+      file.write(text)
+
+  writing = threading.Thread(target=write, daemon=True)
+  writing.start()
+  writing.join(timeout=30)
+  assert not writing.is_alive()
+  assert source.begun_at.tzinfo
+  read = np.concatenate(list(windows.joints_of(source, '-')))
+  assert len(read) == 600
+  assert source.is_over
+
+
+def test_a_pipe_that_stalls_is_over_where_that_is_wanted():
+  end, begin = os.pipe()
+  file = open(end, 'rb', buffering=0)  # noqa: SIM115
+  source = windows.Piped(file, wait_s=0.2)
+  os.write(begin, b'ab')
+  assert source.read(1) == b'a'
+  assert source.has_more
+  assert source.read(9) == b'b'
+  assert source.read(9) == b''
+  assert source.is_over
+  os.close(begin)
+
+
+def test_a_file_began_with_its_first_bytes_unless_they_were_there(tmp_path):
+  path = tmp_path / 'joints.jsonl'
+  for before, is_known in (b'', True), (b'[]', False):
+    path.write_bytes(before)
+    with open(path, 'rb', buffering=0) as file:
+      source = windows.Growing(file, wait_s=0)
+      with open(path, 'ab') as grown:
+        grown.write(b'a')
+      assert source.begun_at is None
+      source.read(99)
+      assert (source.begun_at is not None) == is_known
 
 
 def test_what_grows_and_is_no_video_is_said():

@@ -3,37 +3,43 @@
     python -m vimonet_jax.main --config=configs/tiny.py --task=monitor \\
         --input=day.npy --output=DIR
 
-The recording is a motion file (--input), a video (--video), or both, and is
-looked at in overlapping windows. What arrives while it is recorded is read as
-
-    --input=-                joints from a pipe, a JSON line each (data/windows)
-    --input=x.jsonl          the same from a file, with
-    --config.monitor.follow_s=60   one that may go on growing for so long
-    --video=x.ts             a video likewise, as MPEG-TS or Matroska
-
-Alarms are printed as they come; DIR gets the files of `care/timeline.py`. The
-first time, detectors are fitted on synthetic recordings and kept beside the
-model (`care/calibration.py`). With --question each window is asked it, too.
+The recording is a motion file (--input), a video (--video), or both, or arrives
+while it is recorded (`apps/given.py`), and is looked at in overlapping windows.
+Alarms are printed as they come; DIR gets the files of `care/timeline.py`, and
+an earlier watch in it is put aside. The first time, detectors are fitted on
+synthetic recordings and kept beside the model (`care/calibration.py`). With
+--question each window is asked it, too.
 """
 
 import contextlib
 import dataclasses
+import datetime
 import itertools
 import os
-import sys
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from vimonet_jax import locks
+from vimonet_jax.apps import given, listening
 from vimonet_jax.audit import privacy
-from vimonet_jax.care import calibration, detectors, events, evidence, timeline
-from vimonet_jax.data import records, video_file, windows
-from vimonet_jax.data import video as videos
+from vimonet_jax.care import (
+  calibration,
+  detectors,
+  events,
+  evidence,
+  figure,
+  timeline,
+)
+from vimonet_jax.data import records, windows
 from vimonet_jax.infer import engine
-from vimonet_jax.motion import readers
 
-_PIPE, _LINES = '-', '.jsonl'
 _MAX_NEW_TOKENS = 32
+# Of the settings, what is not about detectors.
+_OF_INPUTS = ('follow_s', 'begun_at')
+# Frames that arrive so much behind the clock have lost some before them.
+_LATE_S = 60.0
 
 
 def run(
@@ -58,21 +64,22 @@ def run(
     output: the folder of the timeline.
     video: of the same time, or alone.
     question: for each window.
-    settings: `follow_s`, and the fields of calibration.Settings.
+    settings: `follow_s`, `begun_at`, and the fields of calibration.Settings.
     fps, up, unit: of the motion, where it does not say; a stream is taken for
       20 fps, y up and metres.
     quantize: the decoder's kernels, for less memory; see engine.Engine.load.
     motion_only: refuse a video before it is opened.
 
   Returns:
-    0, or 130 where it was stopped; the files are whole in either case.
+    0, or 128 and the signal that stopped it; the files are whole in either
+    case.
 
   Raises:
     ValueError: what is given is not what it should be; says what to do.
     OSError: a file cannot be read or written.
   """
-  follow_s = settings['follow_s']
-  fields = {k: v for k, v in settings.items() if k != 'follow_s'}
+  follow_s, begun_at = settings['follow_s'], _begun(settings['begun_at'])
+  fields = {k: v for k, v in settings.items() if k not in _OF_INPUTS}
   fitting = calibration.Settings(**fields)
   _check(recording, video, output, question, follow_s)
   if video:
@@ -84,10 +91,20 @@ def run(
   _check_media(asking, media)
   said = {'fps': fps, 'up': up, 'unit': unit}
   with contextlib.ExitStack() as files:
-    shown = _windows(files, recording, video, fitting, follow_s, said, asking)
+    shown = given.opened(
+      files, recording, video, fitting, follow_s, said, asking
+    )
+    lock = os.path.join(output, 'watch.lock')
+    files.enter_context(locks.held(lock, f'write to {output}'))
     # Behind what is read, which may be a wrong path.
     found = calibration.ready(workdir, asking, media, fitting)
-    is_live = recording == _PIPE or follow_s > 0
+    is_live = recording == given.PIPE or follow_s > 0
+    about = {
+      'motion': recording, 'video': video, 'workdir': workdir,
+      'is_live': is_live,
+    }  # fmt: skip
+    if aside := timeline.keep(output, about):
+      print(f'The earlier watch in {output} is kept in {aside}.')
     return _watch(
       asking,
       shown,
@@ -96,9 +113,23 @@ def run(
       output,
       question or '',
       fitting,
-      group=1 if is_live else calibration.GROUP,
-      about={'motion': recording, 'video': video, 'workdir': workdir},
+      begun_at=begun_at,
+      about=about,
     )
+
+
+def _begun(said: str) -> datetime.datetime | None:
+  if not said:
+    return None
+  at = None
+  with contextlib.suppress(ValueError):
+    at = datetime.datetime.fromisoformat(said)
+  if at is None or at.tzinfo is None:
+    raise ValueError(
+      'Expected begun_at with its offset, such as 2026-11-30T22:00:00+01:00, '
+      f'found {said!r}; correct --config.monitor.'
+    )
+  return at
 
 
 def _check(recording, video, output, question, follow_s) -> None:
@@ -132,121 +163,30 @@ def _check_media(asking: engine.Engine, media: Sequence[str]) -> None:
     )
 
 
-# --- What is read ------------------------------------------------------------
-
-
-def _windows(
-  files: contextlib.ExitStack,
-  recording: str | None,
-  video: str | None,
-  fitting: calibration.Settings,
-  follow_s: float,
-  said: dict[str, Any],
-  asking: engine.Engine,
-) -> Iterator[windows.Window]:
-  """Windows of all that is given, each as soon as it is whole."""
-  size = {'length_s': fitting.window_s, 'hop_s': fitting.hop_s}
-  shown = None
-  if recording:
-    pieces = _joints(files, recording, follow_s, said)
-    shown = windows.of_joints(pieces, **size)
-    if _arrives(recording):
-      shown = _of_a_body(shown, recording)
-  if video:
-    if os.path.isdir(video):
-      raise ValueError(
-        'Expected --video to be a video, whose frames say when they are '
-        f'shown, found the folder {video}; make a video of its images.'
-      )
-    if follow_s:
-      source = _opened(files, video, follow_s)
-    else:
-      source = video
-      videos.read_head(video)  # Says what is wrong before anything is fitted.
-    tower = asking.bundle.model.video
-    filmed = windows.of_video(
-      video_file.in_time(source, video),
-      count=tower.frames,
-      size=tower.image_size,
-      **size,
-    )
-    shown = windows.together(shown, filmed) if recording else filmed
-  return shown
-
-
-def _arrives(recording: str) -> bool:
-  return recording == _PIPE or recording.endswith(_LINES)
-
-
-def _of_a_body(shown, recording: str) -> Iterator[windows.Window]:
-  """The windows; joints of the first body are looked at, as those of a file."""
-  is_known = False
-  for window in shown:
-    if not is_known and window.joints is not None:
-      try:
-        readers.check_stream(window.joints)
-      except ValueError as e:
-        raise ValueError(f'{_named(recording)}: {e}') from e
-      is_known = True
-    yield window
-
-
-def _named(recording: str) -> str:
-  return 'standard input' if recording == _PIPE else recording
-
-
-def _joints(files, recording: str, follow_s: float, said: dict[str, Any]):
-  """Pieces of joints of a file or stream, at 20 fps."""
-  if not _arrives(recording):
-    if follow_s:
-      raise ValueError(
-        f'Expected a recording that can grow, JSON lines in a {_LINES} file or '
-        f'{_PIPE} for a pipe, found {recording} and follow_s={follow_s:g}; '
-        'write lines, or set --config.monitor.follow_s=0.'
-      )
-    return [readers.read(recording, **said).joints]
-  fps = records.FPS if said['fps'] is None else said['fps']
-  if fps <= 0 or fps % records.FPS:
-    raise ValueError(
-      f'Expected joints that arrive with a multiple of {records.FPS} frames '
-      f'per second, found --fps={fps:g}; resample them.'
-    )
-  return windows.joints_of(
-    _opened(files, recording, follow_s),
-    _named(recording),
-    up=said['up'] or 'y',
-    unit=said['unit'] or 'm',
-    every=int(fps // records.FPS),
-  )
-
-
-def _opened(files, path: str, follow_s: float) -> windows.Growing:
-  # Without a buffer: what has come is there, and nothing waits for more.
-  where = os.dup(sys.stdin.fileno()) if path == _PIPE else path
-  file = files.enter_context(open(where, 'rb', buffering=0))  # noqa: SIM115
-  return windows.Growing(file, follow_s)
-
-
 # --- What is made of it ------------------------------------------------------
 
 
 def _watch(
   asking: engine.Engine,
-  shown: Iterator[windows.Window],
+  watched: given.Given,
   found: dict[str, detectors.Detector],
   media: Sequence[str],
   output: str,
   question: str,
   fitting: calibration.Settings,
   *,
-  group: int,
+  begun_at: datetime.datetime | None,
   about: dict[str, Any],
 ) -> int:
   """Writes the timeline; gives the exit code."""
   thresholds = {kind: x.threshold for kind, x in found.items()}
   writer = timeline.Writer(
-    output, {kind: calibration.source(kind, media) for kind in found}, question
+    output,
+    {kind: calibration.source(kind, media) for kind in found},
+    question,
+    is_live=about['is_live'],
   )
+  writer.begun_at = begun_at
   print(timeline.NOTICE, flush=True)
   teller = evidence.Teller(asking, media)
   judge = detectors.Judge(found)
@@ -254,44 +194,108 @@ def _watch(
     kind: events.Watch(kind, threshold, fitting.hop_s)
     for kind, threshold in thresholds.items()
   }
-  code, asked_s = 0, 0.0
-  try:
-    for some in windows.groups(shown, group):
-      begun_s = time.perf_counter()
-      is_seen = ['motion' not in media or x.joints is not None for x in some]
-      seen = list(itertools.compress(some, is_seen))
-      learnt = zip(
-        teller.tell(seen), _answers(asking, seen, question), strict=True
-      )
-      asked_s += time.perf_counter() - begun_s
-      for window, is_known in zip(some, is_seen, strict=True):
-        if not is_known:
-          _miss(window, writer)
-          continue
-        signs, answer = next(learnt)
-        sure = judge.judge(window, signs)
-        writer.add_window(window, sure, answer)
-        _see(watches, window, sure, writer)
-  except KeyboardInterrupt:
-    code = 130
-  finally:
-    for watch in watches.values():
-      if over := watch.close():
-        writer.add_event(over)
-    about |= {
-      'settings': dataclasses.asdict(fitting),
-      'thresholds': thresholds,
-      'asked_s': round(asked_s, 3),
-    }
-    writer.close(about)
+  group = 1 if about['is_live'] else calibration.GROUP
+  asked_s, late_s = 0.0, 0.0
+  with _stopped_by(signal.SIGTERM) as signals:
+    try:
+      for some in windows.groups(watched.shown, group):
+        if not begun_at:
+          writer.begun_at = _begun_of(watched.arriving)
+          late_s = _late_s(watched.arriving, writer, some[-1], late_s)
+        begun_s = time.perf_counter()
+        is_seen = ['motion' not in media or x.joints is not None for x in some]
+        seen = list(itertools.compress(some, is_seen))
+        learnt = zip(
+          teller.tell(seen), _answers(asking, seen, question), strict=True
+        )
+        asked_s += time.perf_counter() - begun_s
+        for window, is_known in zip(some, is_seen, strict=True):
+          if not is_known:
+            _miss(window, writer)
+            continue
+          signs, answer = next(learnt)
+          sure = judge.judge(window, signs)
+          writer.add_window(window, sure, answer)
+          _see(watches, window, sure, writer)
+    except KeyboardInterrupt:
+      signals = signals or [signal.SIGINT]
+    finally:
+      # Who stops it twice does not stop this.
+      with listening.unheard(signal.SIGINT, signal.SIGTERM):
+        for watch in watches.values():
+          if over := watch.close():
+            writer.add_event(over)
+        about |= {
+          'settings': dataclasses.asdict(fitting),
+          'thresholds': thresholds,
+          'asked_s': round(asked_s, 3),
+          'late_s': round(late_s, 3),
+        }
+        writer.close(about)
   end_s = writer.end_s
-  stopped = 'Stopped after' if code else 'Watched'
+  if not signals:
+    _say_who_ended(watched.arriving, end_s)
+  stopped = 'Stopped after' if signals else 'Watched'
   times = f', {end_s / asked_s:.0f} times as fast as it was' if asked_s else ''
   print(
-    f'{stopped} {timeline.clock(end_s)}{times}: {len(writer.found)} events, in '
+    f'{stopped} {figure.elapsed(end_s)}{times}: {len(writer.found)} events, in '
     f'{output}.'
   )
-  return code
+  return 128 + signals[0] if signals else 0
+
+
+@contextlib.contextmanager
+def _stopped_by(number: int) -> Iterator[list[int]]:
+  """A signal stops as a Ctrl-C does; gives those that came."""
+  came: list[int] = []
+
+  def stop(number, frame):
+    del frame
+    came.append(number)
+    raise KeyboardInterrupt
+
+  before = signal.signal(number, stop)
+  try:
+    yield came
+  finally:
+    signal.signal(number, before)
+
+
+def _begun_of(arriving) -> datetime.datetime | None:
+  """When what arrives began; None where that was before, or nothing does."""
+  times = [source.begun_at for source in arriving.values()]
+  return min(times) if times and all(times) else None
+
+
+def _late_s(arriving, writer: timeline.Writer, window, late_s) -> float:
+  """How much too early times of day are at the most; prints it where it grows.
+
+  Frames are counted, so those that were left out are missing in each later
+  time. What is there and not read yet, is only late.
+  """
+  at = writer.at(window.end_s)
+  if at is None or any(source.has_more for source in arriving.values()):
+    return late_s
+  now_s = (datetime.datetime.now(at.tzinfo) - at).total_seconds()
+  if now_s > late_s + _LATE_S:
+    print(
+      f'{_clock(writer, window.end_s)}  frames come {figure.elapsed(now_s)} '
+      'later than those before them; if some were left out, times of day are '
+      'too early by as much from here on',
+      flush=True,
+    )
+    return now_s
+  return late_s
+
+
+def _say_who_ended(arriving, end_s: float) -> None:
+  over = [name for name, source in arriving.items() if source.is_over]
+  if len(over) == 1 < len(arriving):
+    (other,) = arriving.keys() - over
+    print(
+      f'The {over[0]} has ended at {figure.elapsed(end_s)}, and with it the '
+      f'watch, which needs both; of the {other} more may come.'
+    )
 
 
 def _answers(asking, shown, question: str) -> list[str]:
@@ -312,8 +316,8 @@ def _miss(window, writer: timeline.Writer) -> None:
   """Notes that nobody is seen, and prints it where that is new."""
   if writer.add_unseen(window):
     print(
-      f'{timeline.clock(window.end_s)}  nobody is seen for some time between '
-      f'{timeline.clock(window.start_s)} and {timeline.clock(window.end_s)}',
+      f'{_clock(writer, window.end_s)}  nobody is seen for some time between '
+      f'{figure.elapsed(window.start_s)} and {figure.elapsed(window.end_s)}',
       flush=True,
     )
 
@@ -326,9 +330,16 @@ def _see(watches, window, sure, writer: timeline.Writer) -> None:
       writer.add_event(over)
       before = None
     if watch.found and not before:
+      writer.add_alarm(kind, window, sure[kind])
       print(
-        f'{timeline.clock(window.end_s)}  {kind}, {sure[kind]:.0%} sure, '
-        f'between {timeline.clock(window.start_s)} and '
-        f'{timeline.clock(window.end_s)}',
+        f'{_clock(writer, window.end_s)}  {kind}, {sure[kind]:.0%} sure, '
+        f'between {figure.elapsed(window.start_s)} and '
+        f'{figure.elapsed(window.end_s)}',
         flush=True,
       )
+
+
+def _clock(writer: timeline.Writer, seconds: float) -> str:
+  """The time of day, where it is known, and that of the recording."""
+  at = writer.at(seconds)
+  return (f'{at:%H:%M:%S}  ' if at else '') + figure.elapsed(seconds)

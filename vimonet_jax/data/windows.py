@@ -13,9 +13,11 @@ null where nobody is seen.
 """
 
 import collections
+import datetime
 import itertools
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import IO, NamedTuple
@@ -26,6 +28,8 @@ from vimonet_jax.data import records, video
 from vimonet_jax.motion import readers, skeleton
 
 _POLL_S = 0.1
+# What a pipe gives and nobody has asked for yet: most of an hour of lines.
+_MOST_WAITING = 2**26
 # Joints that are not seen are often written as zeros, upon each other.
 _SHORTEST_BONE = 1e-4
 
@@ -183,17 +187,23 @@ def groups(shown: Iterable[Window], size: int) -> Iterator[list[Window]]:
 
 
 class Growing:
-  """Bytes of a file that grows, for whoever reads a pipe.
+  """Bytes of a file that grows.
 
   `read` waits for more, and gives nothing once none has come for a while. It
   cannot go back, so a video has to be in a form that needs no going back, such
   as MPEG-TS or Matroska.
+
+  Attributes:
+    begun_at: when the first bytes came; None where some were there before.
+    is_over: nothing more will be read.
   """
 
   def __init__(self, file: IO[bytes], wait_s: float):
+    self.begun_at: datetime.datetime | None = None
+    self.is_over = False
     self._file = file
     self._wait_s = wait_s
-    self._is_over = False
+    self._is_begun = self.has_more
 
   def read(self, size: int) -> bytes:
     """At least a byte and at most `size`; none at the end.
@@ -201,33 +211,110 @@ class Growing:
     Raises:
       ValueError: the file has become shorter than what was read of it.
     """
-    if self._is_over:  # FFmpeg asks four times.
+    if self.is_over:  # FFmpeg asks four times.
       return b''
     until_s = time.monotonic() + self._wait_s
     while not (some := self._file.read(size)):
       self._check_length()
       if time.monotonic() >= until_s:
-        self._is_over = True
+        self.is_over = True
         return b''
       time.sleep(_POLL_S)
+    if not self._is_begun:
+      self._is_begun, self.begun_at = True, _now()
     return some
+
+  @property
+  def has_more(self) -> bool:
+    """Whether more has come than was read."""
+    return self._file.seekable() and self._left() > 0
+
+  def _left(self) -> int:
+    """Bytes to the end, fewer than 0 where it has become shorter."""
+    read = self._file.tell()
+    length = self._file.seek(0, os.SEEK_END)
+    self._file.seek(read)
+    return length - read
 
   def _check_length(self) -> None:
     """At the end of what there is, where nothing more would ever come."""
     if not self._file.seekable():
       return
-    read = self._file.tell()
-    length = self._file.seek(0, os.SEEK_END)
-    if length < read:
+    read, left = self._file.tell(), self._left()
+    if left < 0:
       raise ValueError(
-        f'Expected a file that grows, found one of {length} bytes of which '
-        f'{read} were read; it was begun anew, so watch it as another.'
+        f'Expected a file that grows, found one of {read + left} bytes of '
+        f'which {read} were read; it was begun anew, so watch it as another.'
       )
-    self._file.seek(read)
+
+
+class Piped:
+  """Bytes of a pipe, taken from it as they come.
+
+  Who writes into a pipe waits as long as nobody reads it, and whoever records
+  would lose frames while a video is late, or detectors are fitted.
+
+  Attributes:
+    begun_at: when the first bytes came.
+    is_over: nothing more will be read.
+  """
+
+  def __init__(self, file: IO[bytes], wait_s: float):
+    """Begins to read, in a thread, until the pipe's end.
+
+    Args:
+      file: raw, and used by nobody else.
+      wait_s: how long nothing may come before that is the end; 0: for ever.
+    """
+    self.begun_at: datetime.datetime | None = None
+    self.is_over = False
+    self._wait_s = wait_s
+    self._is_closed = False
+    self._waiting = bytearray()
+    self._changed = threading.Condition()
+    threading.Thread(target=self._take, args=(file,), daemon=True).start()
+
+  def _take(self, file: IO[bytes]) -> None:
+    with file:
+      while some := file.read(1 << 16):
+        with self._changed:
+          self.begun_at = self.begun_at or _now()
+          self._changed.wait_for(lambda: len(self._waiting) < _MOST_WAITING)
+          self._waiting += some
+          self._changed.notify_all()
+    with self._changed:
+      self._is_closed = True
+      self._changed.notify_all()
+
+  def read(self, size: int) -> bytes:
+    """At least a byte and at most `size`; none at the end."""
+    with self._changed:
+      self._changed.wait_for(
+        lambda: self._waiting or self._is_closed, self._wait_s or None
+      )
+      some = bytes(self._waiting[:size])
+      del self._waiting[:size]
+      self._changed.notify_all()
+    self.is_over = not some
+    return some
+
+  @property
+  def has_more(self) -> bool:
+    """Whether more has come than was read."""
+    return bool(self._waiting)
+
+
+def _now() -> datetime.datetime:
+  return datetime.datetime.now().astimezone()
 
 
 def joints_of(
-  source: Growing, name: str, *, up: str = 'y', unit: str = 'm', every: int = 1
+  source: Growing | Piped,
+  name: str,
+  *,
+  up: str = 'y',
+  unit: str = 'm',
+  every: int = 1,
 ) -> Iterator[np.ndarray]:
   """Joints [1, 22, 3] of each line, as soon as the line has its end.
 

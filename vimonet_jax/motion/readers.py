@@ -146,13 +146,18 @@ def resample(joints_TJ3: np.ndarray, fps: float) -> np.ndarray:
   Returns:
     [T', ...] with T' = 1 + floor((T - 1) * 20 / fps).
   """
-  step = max(round(fps / FPS), 1)
-  if abs(fps / FPS / step - 1) <= _FPS_TOLERANCE:
+  if step := thinned(fps):
     return joints_TJ3[::step]
   num_frames = int((len(joints_TJ3) - 1) * FPS / fps + 1e-6) + 1
   times = np.arange(len(joints_TJ3)) / fps
   spline = interpolate.CubicSpline(times, joints_TJ3, axis=0)
   return spline(np.arange(num_frames) / FPS)
+
+
+def thinned(fps: float) -> int:
+  """Of how many frames one is taken; 0 where they are interpolated."""
+  step = max(round(fps / FPS), 1)
+  return step if abs(fps / FPS / step - 1) <= _FPS_TOLERANCE else 0
 
 
 def is_mirrored(joints_TJ3: np.ndarray) -> bool:
@@ -298,6 +303,43 @@ def _decide_unit(source: _Source, unit: str | None) -> tuple[str, list[str]]:
   return stated, []
 
 
+def settle(
+  joints_TJ3: np.ndarray,
+  *,
+  fps: float | None,
+  up: str | None,
+  unit: str | None,
+) -> tuple[float, np.ndarray]:
+  """What `read` would make of a recording, from frames all over it.
+
+  Returns:
+    its frames per second, and what joints [..., 3] are multiplied with to be
+    in metres with y up.
+
+  Raises:
+    ValueError: as `read`, without the path.
+  """
+  _check_flag('up', up, TO_Y_UP)
+  _check_flag('unit', unit, UNITS)
+  source = _Source(joints_TJ3.astype(np.float64))
+  fps = _decide_fps(source, fps)
+  _check_frames(source, fps)
+  unit, _ = _decide_unit(source, unit)
+  joints_TJ3 = source.joints_TJ3 * _METRES[unit]
+  _check_body(joints_TJ3)
+  up, _ = _decide_up(source, joints_TJ3, up)
+  return fps, TO_Y_UP[up].T * _METRES[unit]
+
+
+def check_piece(joints_TJ3: np.ndarray, begun_s: float) -> None:
+  """Looks at each frame of a piece, which begins so late; raises ValueError."""
+  try:
+    _check_bones(joints_TJ3)
+    _check_speed(joints_TJ3)
+  except ValueError as e:
+    raise ValueError(f'from {begun_s:.0f} s on, {e}') from e
+
+
 def check_stream(joints_TJ3: np.ndarray) -> None:
   """Looks at the beginning of joints that arrive, in metres and y up.
 
@@ -321,16 +363,7 @@ def check_stream(joints_TJ3: np.ndarray) -> None:
 
 def _check_body(joints_TJ3: np.ndarray) -> None:
   """Joints that are no body: upon each other, in another order, mirrored."""
-  parents = list(skeleton.PARENTS[1:])
-  bones_TJ3 = joints_TJ3[:, 1:] - joints_TJ3[:, parents]
-  empty_TJ = np.linalg.norm(bones_TJ3, axis=-1) < _SHORTEST_BONE_M
-  if empty_TJ.any():
-    frame, bone = np.argwhere(empty_TJ)[0]
-    raise ValueError(
-      f'expected joints apart from each other, found '
-      f'{skeleton.NAMES[bone + 1]} upon {skeleton.NAMES[parents[bone]]} in '
-      f'frame {frame}; mend the joint, or cut off frames that are empty.'
-    )
+  _check_bones(joints_TJ3)
   left, right = (_path_length(joints_TJ3, leg) for leg in _LEGS)
   trunk = _path_length(joints_TJ3, _TRUNK)
   ratios = (left / right, _LEFT_PER_RIGHT), (trunk / left, _TRUNK_PER_LEG)
@@ -345,6 +378,20 @@ def _check_body(joints_TJ3: np.ndarray) -> None:
       'expected feet that point forward, found them pointing backward, which '
       'exchanges left and right; negate one axis, or exchange the left and '
       'right joints.'
+    )
+
+
+def _check_bones(joints_TJ3: np.ndarray) -> None:
+  """Joints upon each other in some frame."""
+  parents = list(skeleton.PARENTS[1:])
+  bones_TJ3 = joints_TJ3[:, 1:] - joints_TJ3[:, parents]
+  empty_TJ = np.linalg.norm(bones_TJ3, axis=-1) < _SHORTEST_BONE_M
+  if empty_TJ.any():
+    frame, bone = np.argwhere(empty_TJ)[0]
+    raise ValueError(
+      f'expected joints apart from each other, found '
+      f'{skeleton.NAMES[bone + 1]} upon {skeleton.NAMES[parents[bone]]} in '
+      f'frame {frame}; mend the joint, or cut off frames that are empty.'
     )
 
 
