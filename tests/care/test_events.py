@@ -128,7 +128,7 @@ def test_lying_still_knows_whether_somebody_fell():
 
   def told(x, lying_s):
     return {
-      'x': x, 'lying_s': lying_s, 'lying still': min(lying_s / 15, 1.0)
+      'x': x, 'down_s': lying_s, 'lying still': min(lying_s / 15, 1.0)
     }  # fmt: skip
 
   judge = detectors.Judge({'fall': fall})
@@ -137,7 +137,7 @@ def test_lying_still_knows_whether_somebody_fell():
     # Falls at 6 s, and then lies.
     signs = told(5.0 if i in (1, 2) else -5.0, max(0.0, window.end_s - 8.0))
     judge.judge(window, signs)
-    fell.append(signs['lying after a fall'])
+    fell.append(signs['lying since a fall'])
   assert fell == sorted(fell)
   assert fell[0] < 0.01
   assert fell[-1] > 0.99
@@ -147,4 +147,4 @@ def test_lying_still_knows_whether_somebody_fell():
     signs = told(5.0 if i in (1, 2) else -5.0, max(0.0, window.end_s - 30.0))
     rested.judge(window, signs)
   assert signs['lying still'] == 1.0
-  assert signs['lying after a fall'] < 0.01
+  assert signs['lying since a fall'] < 0.01

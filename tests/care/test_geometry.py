@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vimonet_jax.care import detectors, geometry
+from vimonet_jax.care import detectors, evidence, geometry
 from vimonet_jax.data import windows
 from vimonet_jax.synthetic import body, gestures, mishaps, recordings
 
@@ -52,6 +52,47 @@ def test_lying_still_is_counted_over_windows_and_ends_with_a_move(drawn):
   assert rising == sorted(rising)
   standing = _measured(np.repeat(up[-1:], 400, 0))
   assert all(row['lying still'] == 0 for row in standing)
+
+
+@pytest.mark.parametrize('direction', ['left', 'forward', 'backward'])
+def test_who_fell_and_moves_their_arms_still_lies_after_a_fall(
+  drawn, monkeypatch, direction
+):
+  monkeypatch.setattr(
+    evidence.Teller, '_ask', lambda self, shown: [[]] * len(shown)
+  )
+  monkeypatch.setattr(evidence, 'VERBS', ())
+  fall = gestures.fall(*drawn, direction)
+  lying = np.repeat(fall[-1:], 900, 0)
+  # Five seconds after it, for three.
+  waving = np.sin(np.linspace(0, 6 * np.pi, 60))
+  for arm in body.ARMS:
+    lying[100:160, arm.start] += 60 * waving
+  drop = detectors.Detector(('drop to the floor',), (1.3,), (0.1,), (1,), 0.0)
+
+  def told(rows):
+    teller = evidence.Teller(None, ('motion',))
+    judge = detectors.Judge({'fall': drop})
+    rows = np.concatenate([np.repeat(rows[:1], 80, 0), rows])
+    made = windows.of_joints([body.to_joints(rows)], length_s=6, hop_s=2)
+    for window in made:
+      (signs,) = teller.tell([window])
+      judge.judge(window, signs)
+      yield signs
+
+  seen = list(told(np.concatenate([fall, lying])))
+  still = [x['lying still'] for x in seen]
+  # They were seen to move, which is why they did not lie still any more.
+  assert any(b < a for a, b in zip(still, still[1:], strict=False))
+  assert seen[-1]['lying still'] == 1.0
+  assert seen[-1][evidence.FELL] > 0.9
+  # Who has got up since, and lies down, has not fallen.
+  rest = gestures.lie(*drawn)
+  up = np.repeat(drawn[0].standing[None], 200, 0)
+  rows = [fall, lying[:200], up, rest, np.repeat(rest[-1:], 500, 0)]
+  seen = list(told(np.concatenate(rows)))
+  assert seen[-1]['lying still'] == 1.0
+  assert seen[-1][evidence.FELL] < 0.3
 
 
 def test_heights_are_above_the_floor_that_was_touched(drawn):

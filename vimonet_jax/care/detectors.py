@@ -20,8 +20,8 @@ from vimonet_jax.synthetic import recordings
 # A window shows an event where it has half of it, or is half of it; one that
 # has less is neither used as one with nor as one without.
 _SHOWN = 0.5
-# How long somebody may have been lying where nobody measures it.
-_LYING_S = 20.0
+# How long somebody may have been down where nobody measures it.
+_DOWN_S = 20.0
 # Of validation recordings 1 left more false alarms, with as many events found.
 _RIDGE, _ITERATIONS = 10.0, 40
 
@@ -95,10 +95,11 @@ class Judge:
   def _lies_after_a_fall(self, window, told) -> float:
     """How sure it is of the fall that brought somebody down who lies still.
 
-    It counts the more the longer they lie, and in full after 15 s. Where nobody
-    measures that, it is how sure it was of a fall lately.
+    It counts the more the longer they lie still, and in full after 15 s; who
+    moves and stays down has not got up since. Where nobody measures that, it is
+    how sure it was of a fall lately.
     """
-    since_s = window.end_s - told.get('lying_s', _LYING_S)
+    since_s = window.end_s - told.get('down_s', _DOWN_S)
     while self._falls and self._falls[0][0] < since_s - 1:
       self._falls.popleft()
     highest = max((sure for _, sure in self._falls), default=0.0)

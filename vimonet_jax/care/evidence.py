@@ -25,7 +25,7 @@ QUESTIONS = {
 _VERBS = tuple(language.phrase(verb) for verb in language.GERUNDS)
 VERBS = tuple(f'{name}: {verb}' for name in QUESTIONS for verb in _VERBS)
 # What `detectors.Judge` adds.
-FELL = 'lying after a fall'
+FELL = 'lying since a fall'
 # Below this mean speed of all joints nobody moves, m/s; standing people sway
 # with 0.01 to 0.03.
 _STILL_M_S = 0.06
@@ -59,7 +59,7 @@ class Teller:
       told.append({})
       if self._geometry:
         told[-1] |= self._geometry.measure(window)
-        told[-1]['lying_s'] = self._geometry.lying_s
+        told[-1]['down_s'] = self._geometry.down_s
     moving = [i for i, x in enumerate(told) if x.get('speed', 1.0) > _STILL_M_S]
     log_probs_WV = self._ask([shown[i] for i in moving])
     for i, log_probs_V in zip(moving, log_probs_WV, strict=True):

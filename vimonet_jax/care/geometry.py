@@ -36,13 +36,15 @@ class Geometry:
 
   Attributes:
     lying_s: how long somebody has been lying still at the end of the last one.
+    down_s: how long they have been down, whether they moved there or not.
   """
 
   def __init__(self):
-    self.lying_s = 0.0
+    self.lying_s = self.down_s = 0.0
     self._before: collections.deque[_Before] = collections.deque()
     self._now_s = 0.0
     self._lying_since_s: float | None = None
+    self._down_since_s: float | None = None
 
   def measure(self, window: windows.Window) -> dict[str, float]:
     """Name -> value.
@@ -70,7 +72,14 @@ class Geometry:
       self._before.popleft()
     height_T = joints[:, 0, 1] - min(x.floor_m for x in self._before)
     seat, floor = _drops(height_T)
-    self.lying_s = self._lying_for_s(window, height_T, speed_T)
+    is_up_T = height_T[1:] > _LYING_M
+    is_awake_T = is_up_T | (speed_T > _STILL_M_S)
+    self._down_since_s = _since_s(window, is_up_T, self._down_since_s)
+    self._lying_since_s = _since_s(window, is_awake_T, self._lying_since_s)
+    self.down_s, self.lying_s = (
+      0.0 if since_s is None else window.end_s - since_s
+      for since_s in (self._down_since_s, self._lying_since_s)
+    )
     return {
       'speed': float(speed_T.mean()),
       'hard seat': seat,
@@ -78,18 +87,6 @@ class Geometry:
       'lying still': min(self.lying_s / _LONG_S, 1.0),
       'to and fro': self._to_and_fro(window.end_s),
     }
-
-  def _lying_for_s(self, window, height_T, speed_T) -> float:
-    is_up_T = (height_T[1:] > _LYING_M) | (speed_T > _STILL_M_S)
-    if is_up_T.all():
-      self._lying_since_s = None
-      return 0.0
-    if is_up_T.any():
-      last = len(is_up_T) - int(is_up_T[::-1].argmax())
-      self._lying_since_s = window.start_s + last / records.FPS
-    elif self._lying_since_s is None:
-      self._lying_since_s = window.start_s
-    return window.end_s - self._lying_since_s
 
   def _to_and_fro(self, now_s: float) -> float:
     minute = [x for x in self._before if x.end_s > now_s - _PATH_S]
@@ -103,6 +100,22 @@ class Geometry:
     apart_m = np.linalg.norm(places_T2[-1] - places_T2[0])
     share = is_moving_T.sum() / (_PATH_S * records.FPS)
     return float(share * (1 - apart_m / walked_m))
+
+
+def _since_s(
+  window: windows.Window, is_over_T: np.ndarray, since_s: float | None
+) -> float | None:
+  """Since when something has gone on that frames end; None where it does not.
+
+  Args:
+    since_s: the same for the window before.
+  """
+  if is_over_T.all():
+    return None
+  if is_over_T.any():
+    last = len(is_over_T) - int(is_over_T[::-1].argmax())
+    return window.start_s + last / records.FPS
+  return window.start_s if since_s is None else since_s
 
 
 def _drops(height_T: np.ndarray) -> tuple[float, float]:
