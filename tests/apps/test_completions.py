@@ -1,6 +1,7 @@
 """Bodies of requests, the good ones and the others, and bodies of answers."""
 
 import base64
+import dataclasses
 
 import pytest
 
@@ -71,15 +72,81 @@ def test_without_a_seed_every_request_draws_anew():
   assert len({_read(_body()).seeds for _ in range(5)}) == 5
 
 
-def test_fields_that_would_change_nothing_are_let_through():
-  fields = {
-    'user': 'me', 'presence_penalty': 0, 'logprobs': False, 'tools': [],
-    'response_format': {'type': 'text'}, 'logit_bias': None,
-    'stream': True, 'stream_options': {'include_usage': True},
-  }  # fmt: skip
-  asked = _read(_body(**fields))
-  assert asked.is_streamed
-  assert asked.includes_usage
+# What clients send along that is fine, since it changes nothing here.
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'user': 'me'},
+    {'store': True, 'metadata': {'a': 'b'}},
+    {'service_tier': 'auto', 'safety_identifier': 'x'},
+    {'prompt_cache_key': 'x', 'prompt_cache_retention': '24h'},
+    {'presence_penalty': 0, 'frequency_penalty': 0.0},
+    {'min_p': 0.0, 'repetition_penalty': 1.0},
+    {'logprobs': False, 'top_logprobs': None},
+    {'logit_bias': {}},
+    {'tools': [], 'tool_choice': 'none', 'parallel_tool_calls': True},
+    {'functions': [], 'function_call': 'auto'},
+    {'response_format': {'type': 'text'}, 'modalities': ['text']},
+    {'reasoning_effort': 'none', 'verbosity': 'medium'},
+    {'seed': None, 'stop': None, 'n': None, 'max_tokens': None},
+    {'stop': []},
+    {'stream_options': None, 'stream': None},
+    {'stream_options': {'include_usage': None, 'include_obfuscation': False}},
+  ],
+  ids=lambda fields: ' '.join(fields),
+)
+def test_fields_that_would_change_nothing_are_let_through(fields):
+  asked = _read(_body(seed=3) | fields)
+  plain = _read(_body(seed=3))
+  seeds = asked.seeds if 'seed' in fields else plain.seeds
+  assert asked == dataclasses.replace(plain, seeds=seeds)
+
+
+# And what means something.
+@pytest.mark.parametrize(
+  ('fields', 'wanted'),
+  [
+    ({'stream': True}, {'is_streamed': True}),
+    (
+      {'stream': True, 'stream_options': {'include_usage': True}},
+      {'is_streamed': True, 'includes_usage': True},
+    ),
+    ({'stream': True, 'n': 2}, {'is_streamed': True, 'seeds': (3, 4)}),
+    ({'stop': ['a', 'b', 'c', 'd']}, {'stop': ('a', 'b', 'c', 'd')}),
+    (
+      {'max_completion_tokens': 5, 'max_tokens': 9},
+      {'sampling': generate.Sampling(max_new_tokens=5)},
+    ),
+    # Of the draw only the best token is left.
+    ({'top_p': 0, 'temperature': 1}, {'sampling': generate.GREEDY}),
+    ({'seed': -1}, {'seeds': (-1,)}),
+  ],
+)
+def test_fields_that_mean_something_are_kept(fields, wanted):
+  plain = _read(_body(seed=3))
+  assert _read(_body(seed=3) | fields) == dataclasses.replace(plain, **wanted)
+
+
+def test_what_one_side_says_in_a_row_is_one_message():
+  """As of clients that send a clip and a question about it apart."""
+  body = _body()
+  body['messages'] = [
+    {'role': 'user', 'content': [MOTION]},
+    {'role': 'user', 'content': [_text('Where'), VIDEO], 'name': 'me'},
+    {'role': 'user', 'content': 'to?'},
+    {'role': 'assistant', 'content': 'To the'},
+    {'role': 'assistant', 'content': 'left.', 'refusal': None},
+    {'role': 'user', 'content': 'And then?'},
+  ]
+  asked = _read(body)
+  assert asked.turns == (
+    records.Turn('Where\nto?', 'To the\nleft.'), records.Turn('And then?', ''),
+  )  # fmt: skip
+  assert asked.motion.name == 'motion.bvh'
+  assert asked.video.name == 'video.mp4'
+  body['messages'][2]['content'] = [MOTION]
+  with pytest.raises(completions.RequestError, match='one motion in a conv'):
+    _read(body)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +164,11 @@ def test_fields_that_would_change_nothing_are_let_through():
     (_body(n=True), 'Expected n as a whole number, found True'),
     (_body(temperature=3), 'Expected temperature from 0 to 2, found 3'),
     (_body(temperature=float('nan')), 'Expected temperature as a number'),
-    (_body(top_p=0), 'Expected top_p from 0 to 1, found 0'),
+    (_body(top_p=1.5), 'Expected top_p from 0 to 1, found 1.5'),
+    (_body(presence_penalty=1), 'leave it out, or send 0.'),
+    (_body(response_format={'type': 'json_object'}), 'send {"type": "text"}.'),
+    (_body(logprobs=True), "found 'logprobs', which is not done here"),
+    (_body(best_of=2), "found 'best_of', which is not done here; leave it"),
     (_body(max_tokens=0), 'Expected max_tokens from 1 '),
     (_body(max_tokens='9'), "Expected max_tokens as a whole number, found '9'"),
     (_body(seed=0.5), 'Expected seed as a whole number'),
@@ -105,17 +176,21 @@ def test_fields_that_would_change_nothing_are_let_through():
     (_body(stop=['a'] * 17), 'at most 16'),
     (_body(stream='yes'), 'Expected stream as true or false'),
     (_body(stream_options=[]), 'Expected stream_options as an object'),
-    (_body('A?', 'B.'), 'first and the last of the user, found 2'),
-    ({'model': 'tiny', 'messages': []}, 'found 0 of them'),
-    ({'model': 'tiny', 'messages': ['A?']}, 'message 0 to be of the user'),
-    (_body(' '), 'Expected words in message 0, found none'),
+    (_body('A?', 'B.'), 'the last of the user, found user assistant.'),
+    ({'model': 'tiny', 'messages': []}, 'the last of the user, found none'),
+    ({'model': 'tiny', 'messages': ['A?']}, 'message 0 to be of user or assis'),
+    (
+      {'model': 'tiny', 'messages': [{'role': 'tool', 'content': 'A'}]},
+      "message 0 to be of .* found 'tool'",
+    ),
+    (_body(' '), 'Expected words of the user, found none'),
     (_body(7), 'content of message 0 as text or a list of parts, found 7'),
-    (_body([{'type': 'image_url'}]), "video or video_url, found 'image_url'"),
+    (_body([{'type': 'image_url'}]), "found 'image_url'; send the video"),
     (_body(['A?']), 'Expected parts of message 0'),
     (_body([{'type': 'text'}]), 'Expected text as text, found None'),
-    (_body([MOTION]), 'Expected words in message 0'),
+    (_body([MOTION]), 'Expected words of the user'),
     (_body([_text(), MOTION, MOTION]), 'one motion in a conversation'),
-    (_body('A?', 'B.', [_text(), VIDEO]), 'found one in message 2; begin a'),
+    (_body('A?', 'B.', [_text(), VIDEO]), 'found one behind it; begin a'),
     (_body([_text(), {'type': 'motion'}]), 'Expected motion as an object'),
     (
       _body([_text(), {'type': 'motion', 'motion': {'format': 'bvh'}}]),
@@ -135,6 +210,9 @@ def test_other_requests_are_refused_in_a_sentence(body, said):
   with pytest.raises(completions.RequestError, match=said) as raised:
     _read(body)
   assert 400 <= raised.value.status < 500
+  error = raised.value.body()['error']
+  assert error.keys() == {'message', 'type', 'param', 'code'}
+  assert error['type'] == 'invalid_request_error'
   assert '\n' not in str(raised.value)
   assert len(str(raised.value)) < 300
 
@@ -151,7 +229,7 @@ def test_no_url_is_opened(url):
 
 def test_only_a_question_needs_words():
   assert _read(_body('A?', '', 'B?')).turns[0] == records.Turn('A?', '')
-  with pytest.raises(completions.RequestError, match='words in message 2'):
+  with pytest.raises(completions.RequestError, match='Expected words'):
     _read(_body('A?', '', ''))
 
 
@@ -166,7 +244,9 @@ def test_a_system_message_has_no_place(role):
   assert asked.turns == _read(_body()).turns
   (note,) = asked.notes
   assert f'{role} message was left out' in note
-  body['messages'][0]['content'] = ' '
+  body['messages'].append({'role': role, 'content': 'Be brief.'})
+  assert _read(body, system_messages=completions.LEAVE_OUT).notes == (note,)
+  body['messages'] = [{'role': role, 'content': ' '}, *_body()['messages']]
   assert not _read(body).notes
 
 

@@ -9,7 +9,9 @@
 
 A motion can also have `fps`, `up` and `unit`, where its file does not say. A
 video can come as `video_url` with a `data:` URL as well; no other is opened.
-What a client asks for and nobody here does is refused, not passed over.
+Messages that follow each other from the same side are one, a line each, as of
+clients that send a clip and a question about it apart. What a client asks for
+and nobody here does is refused, not passed over.
 
 Nothing here knows of HTTP: `read` makes a request of a JSON body, the others
 make bodies of answers.
@@ -18,11 +20,13 @@ make bodies of answers.
 import base64
 import binascii
 import dataclasses
+import itertools
+import json
 import secrets
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from vimonet_jax.apps import uploads
 from vimonet_jax.data import records
@@ -41,7 +45,7 @@ _FIELDS = (
 # Fields that change nothing, and values with which others do not.
 _OF_NO_EFFECT = (
   'user', 'metadata', 'store', 'safety_identifier', 'prompt_cache_key',
-  'service_tier',
+  'prompt_cache_retention', 'service_tier',
 )  # fmt: skip
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
   'frequency_penalty': (0,),
@@ -52,9 +56,18 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
   'tools': ([],),
   'tool_choice': ('none', 'auto'),
   'parallel_tool_calls': (True, False),
+  'functions': ([],),
+  'function_call': ('none', 'auto'),
+  'reasoning_effort': ('none',),
+  'verbosity': ('medium',),
   'response_format': ({'type': 'text'},),
   'modalities': (['text'],),
+  # Not OpenAI's, but sent by clients of other servers with their defaults.
+  'min_p': (0,),
+  'repetition_penalty': (1,),
 }
+_SYSTEM = ('system', 'developer')
+_ROLES = ('user', 'assistant', *_SYSTEM)
 _SAID_OF_A_MOTION = {'fps': (int, float), 'up': str, 'unit': str}
 
 
@@ -153,7 +166,11 @@ def read(
       code='model_not_found',
     )
   messages, notes = _without_system(
-    _get(body, 'messages', list, []), system_messages
+    [
+      _message(fields, f'message {i}')
+      for i, fields in enumerate(_get(body, 'messages', list, []))
+    ],
+    system_messages,
   )
   turns, motion, video, said = _conversation(messages)
   number = _get(body, 'n', int, 1)
@@ -182,18 +199,23 @@ def _check_fields(body: Mapping[str, Any]) -> None:
   for name, value in body.items():
     if name in _FIELDS or name in _OF_NO_EFFECT:
       continue
-    if value not in _NEUTRAL.get(name, ()):
-      raise RequestError(
-        f'Expected fields {", ".join(_FIELDS)}, found {name[:40]!r}, which is '
-        'not done here; leave it out.',
-        param=name[:40],
-        code='unsupported_parameter',
-      )
+    neutral = _NEUTRAL.get(name, ())
+    if value in neutral:
+      continue
+    found = f'found {name[:40]!r}, which is not done here; leave it out'
+    if neutral:
+      found = f'{found}, or send {" or ".join(json.dumps(x) for x in neutral)}'
+    raise RequestError(
+      f'Expected fields {", ".join(_FIELDS)}, {found}.',
+      param=name[:40],
+      code='unsupported_parameter',
+    )
 
 
 def _get(fields: Mapping[str, Any], name: str, kind: Any, default: Any) -> Any:
   """A field of a kind; a bool is no number, and a number is finite."""
-  value = fields.get(name, default)
+  value = fields.get(name)
+  value = default if value is None else value
   is_number = kind in (int, float, (int, float))
   is_kind = isinstance(value, kind) and not (
     is_number and isinstance(value, bool)
@@ -239,13 +261,14 @@ def _sampling(
     ('top_k', 0, 2**31 - 1),
     ('max_new_tokens', 1, 2**31 - 1),
   ):
-    is_in = low <= fields[name] <= high and (name, fields[name]) != ('top_p', 0)
-    if not is_in:
+    if not low <= fields[name] <= high:
       asked = 'max_tokens' if name == 'max_new_tokens' else name
       raise RequestError(
         f'Expected {asked} from {low} to {high}, found {_shown(fields[name])}.',
         param=asked,
       )
+  if not fields['top_p']:  # Only the best token stays in the draw.
+    fields |= {'temperature': 0, 'top_p': 1}
   return generate.Sampling(**fields)
 
 
@@ -269,64 +292,96 @@ def _stop(value: Any) -> tuple[str, ...]:
 # --- Messages ----------------------------------------------------------------
 
 
-def _without_system(
-  messages: Sequence[Any], rule: str
-) -> tuple[Sequence[Any], tuple[str, ...]]:
-  """Messages without one of the system before them, and a note of that."""
-  first = messages[0] if messages else None
-  role = first.get('role') if isinstance(first, dict) else None
-  if role not in ('system', 'developer'):
-    return messages, ()
-  text, files = _content(first.get('content'), 'message 0')
-  if not text.strip() and not files:
-    return messages[1:], ()
-  if rule == LEAVE_OUT:
-    return messages[1:], (
-      f'The {role} message was left out: the model was trained with its own.',
-    )
-  raise RequestError(
-    f'Expected messages of user and assistant, found one of the {role}; the '
-    'model was trained without any, or with its own: leave it out, or let the '
-    'server do so with --config.serve.system_messages=leave_out.',
-    param='messages',
-    code='unsupported_system_message',
-  )
+class _Message(NamedTuple):
+  """What was said at once.
+
+  Attributes:
+    role: whose it is.
+    text: its words.
+    files: by medium, and what was said of each.
+  """
+
+  role: str
+  text: str
+  files: dict[str, tuple[uploads.File, dict[str, Any]]]
 
 
-def _conversation(messages: Sequence[Any]):
-  """Turns, motion, video, and what was said of the motion."""
-  if not messages or len(messages) % 2 == 0:
+def _message(fields: Any, where: str) -> _Message:
+  role = fields.get('role') if isinstance(fields, dict) else None
+  if role not in _ROLES:
     raise _wrong(
-      'Expected messages of user and assistant in turn, the first and the last '
-      f'of the user, found {len(messages)} of them.'
+      f'Expected {where} to be of {" or ".join(_ROLES)}, found {_shown(role)}.'
     )
-  texts: list[str] = []
-  files: dict[str, tuple[uploads.File, dict[str, Any]]] = {}
-  for i, message in enumerate(messages):
-    role = message.get('role') if isinstance(message, dict) else None
-    wanted = ('user', 'assistant')[i % 2]
-    if role != wanted:
-      raise _wrong(
-        f'Expected message {i} to be of the {wanted}, found {_shown(role)}.'
+  return _Message(role, *_content(fields.get('content'), where))
+
+
+def _without_system(
+  messages: Sequence[_Message], rule: str
+) -> tuple[Sequence[_Message], tuple[str, ...]]:
+  """Messages without those of the system, and notes of that."""
+  left, notes = [], []
+  for message in messages:
+    role = message.role
+    if role not in _SYSTEM:
+      left.append(message)
+    elif not message.text.strip() and not message.files:
+      continue
+    elif rule == LEAVE_OUT:
+      notes.append(
+        f'The {role} message was left out: the model was trained with its own.'
       )
-    text, found = _content(message.get('content'), f'message {i}')
-    if found and i:
+    else:
+      raise RequestError(
+        f'Expected messages of user and assistant, found one of the {role}; '
+        'the model was trained without any, or with its own: leave it out, or '
+        'let the server do so with '
+        '--config.serve.system_messages=leave_out.',
+        param='messages',
+        code='unsupported_system_message',
+      )
+  return left, tuple(dict.fromkeys(notes))
+
+
+def _conversation(messages: Sequence[_Message]):
+  """Turns, motion, video, and what was said of the motion."""
+  said = [
+    _joined(list(some))
+    for _, some in itertools.groupby(messages, key=lambda x: x.role)
+  ]
+  if len(said) % 2 == 0 or said[0].role != 'user':
+    raise _wrong(
+      'Expected messages of user and assistant, the first and the last of the '
+      f'user, found {" ".join(x.role for x in said[-5:]) or "none"}.'
+    )
+  for i, message in enumerate(said):
+    if message.files and i:
       raise _wrong(
-        'Expected motion and video in the first message, where the model reads '
-        f'them, found one in message {i}; begin a new conversation.'
+        'Expected motion and video before the first answer, where the model '
+        'reads them, found one behind it; begin a new conversation.'
       )
     # A model may have answered nothing, and clients send that back.
-    if wanted == 'user' and not text.strip():
-      raise _wrong(f'Expected words in message {i}, found none; ask something.')
-    files |= found
-    texts.append(text)
+    if message.role == 'user' and not message.text.strip():
+      raise _wrong('Expected words of the user, found none; ask something.')
+  texts = [message.text for message in said]
   turns = [
     records.Turn(question, answer)
     for question, answer in zip(texts[::2], [*texts[1::2], ''], strict=True)
   ]
-  motion, said = files.get('motion', (None, {}))
-  video, _ = files.get('video', (None, {}))
-  return tuple(turns), motion, video, said
+  motion, said_of_it = said[0].files.get('motion', (None, {}))
+  video, _ = said[0].files.get('video', (None, {}))
+  return tuple(turns), motion, video, said_of_it
+
+
+def _joined(messages: Sequence[_Message]) -> _Message:
+  """One message of several that follow each other from the same side."""
+  files = {}
+  for message in messages:
+    for medium, file in message.files.items():
+      if medium in files:
+        raise _several(medium)
+      files[medium] = file
+  texts = [x.text for x in messages if x.text]
+  return _Message(messages[0].role, '\n'.join(texts), files)
 
 
 def _content(content: Any, where: str):
@@ -347,14 +402,11 @@ def _content(content: Any, where: str):
     if kind not in _FILES:
       raise _wrong(
         f'Expected parts of {where} to be text, motion, video or video_url, '
-        f'found {_shown(kind)}.'
+        f'found {_shown(kind)}; {_INSTEAD.get(kind, "leave it out")}.'
       )
     medium = kind.removesuffix('_url')
     if medium in files:
-      raise _wrong(
-        f'Expected one {medium} in a conversation, found more in {where}; ask '
-        'about one at a time.'
-      )
+      raise _several(medium)
     files[medium] = _FILES[kind](_get(part, kind, dict, None))
   return '\n'.join(texts), files
 
@@ -385,6 +437,11 @@ def _video_url(fields: Mapping[str, Any]):
 
 
 _FILES = {'motion': _motion, 'video': _video, 'video_url': _video_url}
+# What others send, and what would be read.
+_INSTEAD = {
+  'image_url': 'send the video that the pictures are of',
+  'input_text': 'call it text',
+}
 
 
 def _file(medium: str, fields: Mapping[str, Any]) -> uploads.File:
@@ -399,6 +456,13 @@ def _file(medium: str, fields: Mapping[str, Any]) -> uploads.File:
       f'Expected data of the {medium} in base64, found {_shown(data[:20])}; '
       'encode the bytes of the file.'
     ) from error
+
+
+def _several(medium: str) -> RequestError:
+  return _wrong(
+    f'Expected one {medium} in a conversation, found more; ask about one at a '
+    'time.'
+  )
 
 
 def _wrong(sentence: str) -> RequestError:
