@@ -1,12 +1,14 @@
 import dataclasses
 import functools
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from vimonet_jax import locks
 from vimonet_jax.apps import answer, inputs
+from vimonet_jax.audit import watermark
 from vimonet_jax.data import records
 from vimonet_jax.infer import engine, generate
 from vimonet_jax.synthetic import world
@@ -158,6 +160,60 @@ def test_answers_to_other_questions_are_not_touched(ask, files):
     ask((other,))
   assert (files / 'out' / 'answers.jsonl').read_text() == before
   assert json.loads(before)['answer']
+
+
+def _mark(delta=8.0):
+  return watermark.from_secret(bytes(16), delta=delta)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'said'),
+  [
+    ({'sampling': 'motionllm'}, "temperature 0.8, .* temperature 0.0"),
+    ({'seed': 1}, 'with seed 1, found one with seed 0; go on with'),
+    ({'quantize': 'int8'}, "with quantize 'int8', found one with quantize ''"),
+    ({'mark': _mark()}, "with watermark '.{16}', found one with .* 'none'"),
+  ],
+)  # fmt: skip
+def test_answers_of_two_settings_are_not_mixed(ask, files, changes, said):
+  ask(QUESTIONS[:1])
+  path = files / 'out' / 'answers.jsonl'
+  before = path.read_text()
+  with pytest.raises(ValueError, match=f'line 1: expected an answer .*{said}'):
+    ask(QUESTIONS[:2], **changes)
+  assert path.read_text() == before
+
+
+def test_answers_of_other_weights_are_not_gone_on_with(ask, files, monkeypatch):
+  """Nor those of versions that did not say whose they are."""
+  (line,), *_ = ask(QUESTIONS[:1])
+  path = files / 'out' / 'answers.jsonl'
+  before = path.read_text()
+  with monkeypatch.context() as patch:
+    patch.setattr(answer.fingerprint, 'of', lambda flat: 'f00')
+    with pytest.raises(ValueError, match=f"'f00', .*{line['fingerprint']}"):
+      ask(QUESTIONS[:2])
+  assert path.read_text() == before
+  del line['fingerprint'], line['decoding']
+  records.write_json_lines(path, [line])
+  with pytest.raises(ValueError, match='found none, as versions before this'):
+    ask(QUESTIONS[:2])
+  assert list(records.read_json_lines(path)) == [line]
+
+
+def test_an_answer_about_a_file_that_has_changed_is_not_kept_for_it(ask, files):
+  ask(QUESTIONS[1:2])
+  path = files / 'out' / 'answers.jsonl'
+  before = path.read_text()
+  picture = next((files / 'images').iterdir())
+  picture.write_bytes(picture.read_bytes() + b'!')
+  with pytest.raises(ValueError, match='images as it was .*found it changed'):
+    ask(QUESTIONS[1:2])
+  assert path.read_text() == before
+  # What has gone cannot have changed into anything, and keeps its answer.
+  shutil.rmtree(files / 'images')
+  ask(QUESTIONS[1:2])
+  assert path.read_text() == before
 
 
 def test_both_files_have_to_be_named(tiny_model):

@@ -20,22 +20,27 @@ A question has
 and all but the first two can be missing. Answers come in the order of the
 questions; of one that cannot be answered the line says why ("error"). Stopped,
 the same command goes on behind the last whole line, and asks again what had
-ended in an error.
+ended in an error. Each line says what its answer comes from: the question
+("asked"), its files ("files"), the weights ("fingerprint") and what the
+question leaves open ("decoding", "watermark"). Where any of it has changed,
+nothing is asked and nothing is written, so that a file has the answers of one
+model to one list of questions.
 """
 
 import collections
 import concurrent.futures
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import tqdm
 
-from vimonet_jax import fingerprint, locks
+from vimonet_jax import fingerprint, locks, weight_files
 from vimonet_jax.apps import inputs
 from vimonet_jax.audit import watermark
 from vimonet_jax.data import records
@@ -49,6 +54,7 @@ _KINDS = {
   'top_k': int, 'top_p': (int, float), 'max_new_tokens': int, 'seed': int,
   'stop': list,
 }  # fmt: skip
+_MEDIA = ('motion', 'video')
 _SAID = ('fps', 'up', 'unit')
 _SAMPLING = ('temperature', 'top_k', 'top_p', 'max_new_tokens')
 
@@ -63,6 +69,50 @@ class _Asked(NamedTuple):
 
   fields: dict[str, Any]
   digest: str
+
+
+class _Files(NamedTuple):
+  """A question's files.
+
+  Attributes:
+    given: what was read.
+    digests: of each medium's bytes.
+  """
+
+  given: inputs.Given
+  digests: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """Who answers, and how: answers of other settings are other answers.
+
+  Attributes:
+    fingerprint: of the weights.
+    sampling: what a question does not say.
+    seed: likewise.
+    quantize: the decoder's kernels; see engine.Engine.load.
+    watermark: name of the mark; '' without one.
+  """
+
+  fingerprint: str
+  sampling: generate.Sampling = generate.GREEDY
+  seed: int = 0
+  quantize: str = ''
+  watermark: str = ''
+
+  def columns(self) -> dict[str, Any]:
+    """What a line holds of them."""
+    marked = {'watermark': self.watermark} if self.watermark else {}
+    return {
+      'fingerprint': self.fingerprint,
+      'decoding': {
+        **dataclasses.asdict(self.sampling),
+        'seed': self.seed,
+        'quantize': self.quantize,
+      },
+      **marked,
+    }
 
 
 def run(
@@ -106,10 +156,16 @@ def run(
   asked = _read(questions)
   folder = os.path.join(workdir, 'model')
   bundle = model_folder.read(folder)
-  marked = mark.name if mark else ''
+  settings = Settings(
+    fingerprint.of(weight_files.Lazy(model_folder.weights(folder))),
+    generate.preset(sampling),
+    seed,
+    quantize,
+    mark.name if mark else '',
+  )
   # Two would put their files in each other's place, and lose answers.
   with locks.held(f'{os.path.abspath(output)}.lock', f'write to {output}'):
-    kept = _kept(output, asked, marked)
+    kept = _kept(output, asked, settings, pathlib.Path(questions).parent)
     left = [x for x in asked if x.fields['id'] not in kept]
     if kept:
       print(f'{output} has {len(kept)} of {len(asked)} answers.', flush=True)
@@ -119,7 +175,7 @@ def run(
       asking = engine.Engine.load(folder, quantize=quantize)
       read = functools.lru_cache(maxsize=4)(
         functools.partial(
-          inputs.read, bundle.model.video, motion_only=motion_only
+          _read_files, bundle.model.video, motion_only=motion_only
         )
       )
       with (
@@ -133,13 +189,11 @@ def run(
           together,
           read,
           pathlib.Path(questions).parent,
-          generate.preset(sampling),
-          seed,
+          settings,
         )
         answers = _in_order(submit, left, ahead)
         for line in tqdm.tqdm(answers, 'answer', len(left), unit='question'):
-          if marked:
-            line['watermark'] = marked
+          line |= settings.columns()
           f.write(json.dumps(line, ensure_ascii=False) + '\n')
           f.flush()
           failed += 'error' in line
@@ -166,7 +220,7 @@ def _line(asked: _Asked, submitted: concurrent.futures.Future) -> dict:
   """Waits for an answer."""
   line = {'id': asked.fields['id']}
   try:
-    given, answer = submitted.result()
+    (given, digests), answer = submitted.result()
     end = answer.result()
   except (ValueError, OSError, ImportError) as error:
     line['error'] = ' '.join(str(error).split())
@@ -178,33 +232,52 @@ def _line(asked: _Asked, submitted: concurrent.futures.Future) -> dict:
       'prompt_tokens': end.prompt_tokens,
       'new_tokens': end.new_tokens,
       'notes': given.notes,
+      'files': digests,
     }
   return line | {'asked': asked.digest}
 
 
-def _submit(together, read, folder, sampling, seed: int, asked: _Asked):
+def _submit(together, read, folder, settings: Settings, asked: _Asked):
   """Reads a question's files and asks it."""
   fields = asked.fields
-  paths = {
-    medium: str(folder / fields[medium])
-    for medium in ('motion', 'video')
-    if medium in fields
-  }
   said = {name: fields[name] for name in _SAID if name in fields}
-  given = read(**paths, **said)
+  files = read(**_paths(folder, fields), **said)
   turns = [records.Turn(*turn) for turn in fields.get('history', ())]
   turns.append(records.Turn(fields['question'], ''))
   changes = {name: fields[name] for name in _SAMPLING if name in fields}
   question = scheduler.Question(
-    dataclasses.replace(given.record, turns=tuple(turns)),
-    dataclasses.replace(sampling, **changes),
-    seed=fields.get('seed', seed),
+    dataclasses.replace(files.given.record, turns=tuple(turns)),
+    dataclasses.replace(settings.sampling, **changes),
+    seed=fields.get('seed', settings.seed),
     stop=tuple(fields.get('stop', ())),
   )
-  return given, together.ask(question)
+  return files, together.ask(question)
 
 
 # --- Files -------------------------------------------------------------------
+
+
+def _paths(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, str]:
+  return {x: str(folder / fields[x]) for x in _MEDIA if x in fields}
+
+
+def _read_files(tower, *, motion_only: bool, **asked) -> _Files:
+  """What `inputs.read` makes of files, and by what they are known again."""
+  given = inputs.read(tower, motion_only=motion_only, **asked)
+  return _Files(given, {x: _digest(asked[x]) for x in _MEDIA if x in asked})
+
+
+def _digest(path: str) -> str:
+  """Of a file's bytes, or of those of a folder's files and their names."""
+  made = hashlib.blake2s(digest_size=8)
+  if os.path.isdir(path):
+    for name in sorted(os.listdir(path)):
+      made.update(f'{name}\0{_digest(os.path.join(path, name))}\0'.encode())
+  else:
+    with open(path, 'rb') as f:
+      while block := f.read(1 << 20):
+        made.update(block)
+  return made.hexdigest()
 
 
 def _read(path: str) -> list[_Asked]:
@@ -267,41 +340,46 @@ def _said(kind: Any) -> str:
   return names.get(kind, 'a number')
 
 
-def _kept(output: str, asked: list[_Asked], marked: str) -> set[str]:
+def _kept(
+  output: str, asked: list[_Asked], settings: Settings, folder: pathlib.Path
+) -> set[str]:
   """Ids with an answer; the file then holds their lines and no others.
 
   Raises:
-    ValueError: it has answers to other questions, or with another watermark.
+    ValueError: it has answers to other questions or about other files, or those
+      of other weights or settings.
   """
   if not os.path.exists(output):
     os.makedirs(os.path.dirname(output) or '.', exist_ok=True)
     return set()
-  digests = {x.fields['id']: x.digest for x in asked}
+  known = {x.fields['id']: x for x in asked}
+  digest = functools.cache(_digest)
   with open(output, encoding='utf-8') as f:
     whole = f.read().split('\n')[:-1]
   lines = []
   for number, text in enumerate(whole, start=1):
+    where = f'{output}, line {number}'
     try:
       line = json.loads(text)
-      is_known = digests.get(line['id']) == line['asked']
-    except (ValueError, KeyError, TypeError) as error:
+      question = known.get(line['id'])
+      is_known = question is not None and question.digest == line['asked']
+      files, found = dict(line.get('files', {})), _flat(line)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
       raise ValueError(
-        f'{output}, line {number}: expected an answer, found {text[:40]!r}; '
-        'choose another --output.'
+        f'{where}: expected an answer, found {text[:40]!r}; choose another '
+        '--output.'
       ) from error
     if not is_known:
       raise ValueError(
-        f'{output}, line {number}: expected an answer to a question of '
-        f'--input, found one to another one, {line["id"]!r}; choose another '
-        '--output, or remove the line.'
+        f'{where}: expected an answer to a question of --input, found one to '
+        f'another one, {line["id"]!r}; choose another --output, or remove the '
+        'line.'
       )
-    if line.get('watermark', '') != marked:
-      raise ValueError(
-        f'{output}, line {number}: expected an answer with the watermark that '
-        f'config.watermark says, found {line.get("watermark") or "none"} where '
-        f'that is {marked or "none"}; go on with the settings that it was '
-        'written with, or choose another --output.'
-      )
+    _check_settings(where, found, _flat(settings.columns()))
+    for medium, path in _paths(folder, question.fields).items():
+      # What has gone since then cannot be asked about again.
+      if medium in files and os.path.exists(path):
+        _check_file(where, path, digest(path), files[medium])
     if 'error' not in line:
       lines.append(text)
   part = f'{output}.part'
@@ -309,3 +387,43 @@ def _kept(output: str, asked: list[_Asked], marked: str) -> set[str]:
     f.writelines(f'{line}\n' for line in lines)
   os.replace(part, output)
   return {json.loads(line)['id'] for line in lines}
+
+
+def _check_file(where: str, path: str, found: str, wanted: str) -> None:
+  if found != wanted:
+    raise ValueError(
+      f'{where}: expected {path} as it was when it was asked about, found it '
+      'changed; choose another --output, or remove the line to have it asked '
+      'again.'
+    )
+
+
+def _flat(line: Mapping[str, Any]) -> dict[str, Any]:
+  """Settings of a line by name; None where it does not say."""
+  return {
+    'fingerprint': line.get('fingerprint'),
+    'watermark': line.get('watermark', 'none'),
+    **line.get('decoding', {}),
+  }
+
+
+def _check_settings(
+  where: str, found: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+  """A line of another model, or one that does not say, is none of ours."""
+  if found['fingerprint'] is None:
+    raise ValueError(
+      f'{where}: expected the fingerprint of the weights that answered, found '
+      'none, as versions before this one wrote it; choose another --output.'
+    )
+  names = [x for x in wanted if found.get(x) != wanted[x]]
+  if names:
+
+    def said(values):
+      return ', '.join(f'{x} {values.get(x)!r}' for x in names)
+
+    raise ValueError(
+      f'{where}: expected an answer with {said(wanted)}, found one with '
+      f'{said(found)}; go on with the weights and settings that it was written '
+      'with, or choose another --output.'
+    )
