@@ -537,15 +537,59 @@ def test_requests_are_written_down_without_what_was_shown(start, tmp_path):
     lines = [json.loads(x) for x in path.read_text().splitlines()]
   outcomes = [x['outcome'] for x in lines]
   assert outcomes[0] == found.choices[0].finish_reason
-  assert outcomes[1] in ('stop', 'length')
-  assert outcomes[2:] == ['invalid_media', 'invalid_api_key']
+  assert outcomes[1] == log.BEGUN
+  assert outcomes[2] in ('stop', 'length')
+  assert outcomes[3:] == ['invalid_media', 'invalid_api_key']
   assert lines[0]['request'] == found.id
   assert lines[1]['policy'] is None  # Nobody here has such a one.
   assert lines[0]['answer_characters'] == len(_text(found))
   (medium,) = lines[0]['media']
   assert medium['kind'] == 'motion'
   assert medium['duration_s'] == len(_clip(0).motion) / 20
-  assert lines[0]['who'] == lines[1]['who'] != lines[3]['who']
+  assert lines[0]['who'] == lines[1]['who'] != lines[4]['who']
+  assert log.verify(str(path), str(secret)).is_intact
+
+
+def test_of_a_stream_nothing_is_told_that_the_log_does_not_know(
+  start, tmp_path
+):
+  """A crash at any moment leaves its start, who reads its end finds it there.
+
+  Of who leaves before that, the log has as much as was written for them.
+  """
+  secret, path = tmp_path / 'secret', tmp_path / 'log.jsonl'
+  secret.write_bytes(bytes(32))
+
+  def entries():
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+  with log.Log(str(path), str(secret), texts=True) as written:
+    server = start(steps=1, log=written)
+    fields = {'stream': True, 'temperature': 2.0, 'seed': 3}
+    stream = _ask(server.client(), QUESTION, max_tokens=20, **fields)
+    first = next(stream)
+    (begun,) = entries()[:1]
+    assert (begun['outcome'], begun['answer']) == (log.BEGUN, None)
+    assert begun['request'] == first.id
+    text = ''
+    for chunk in stream:
+      text += chunk.choices[0].delta.content or ''
+      if chunk.choices[0].finish_reason:
+        break
+    end = entries()[1]
+    assert (end['request'], end['outcome']) == (first.id, 'length')
+    assert end['answer'] == text
+    stream = _ask(server.client(), QUESTION, max_tokens=400, **fields)
+    for _ in range(5):
+      next(stream)
+    stream.close()
+    end = time.monotonic() + 20
+    while len(entries()) < 4 and time.monotonic() < end:
+      time.sleep(0.02)
+    *_, begun, gone = entries()
+  assert (begun['outcome'], gone['outcome']) == (log.BEGUN, 'gone')
+  assert gone['request'] == begun['request']
+  assert gone['answer'].startswith(text[:5])
   assert log.verify(str(path), str(secret)).is_intact
 
 
@@ -557,9 +601,11 @@ def test_where_nothing_can_be_written_down_nothing_is_answered(start):
       raise OSError('No space left on device')
 
   server = start(log=Full())
-  with pytest.raises(openai.InternalServerError, match='failure of the'):
-    _ask(server.client(), QUESTION)
+  for is_streamed in (False, True):
+    with pytest.raises(openai.InternalServerError, match='failure of the'):
+      _ask(server.client(), QUESTION, stream=is_streamed)
   assert server.served.answered == 0
+  assert _is_idle(server.together)
 
 
 def test_a_page_elsewhere_cannot_lead_a_browser_here(start):

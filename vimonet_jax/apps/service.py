@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import json
 import logging
+import types
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -288,6 +289,13 @@ class Service:
   def _streamed(self, visit: _Visit) -> responses.Response:
     events: asyncio.Queue = asyncio.Queue()
     answers = self._ask(visit, lambda *event: events.put_nowait(event))
+    try:
+      # Or a crash would leave words that somebody has and no log knows of.
+      self._note(visit, logs.BEGUN)
+    except OSError:
+      for answer in answers:
+        answer.cancel()
+      raise
     return responses.StreamingResponse(
       self._stream(visit, answers, events),
       media_type='text/event-stream',
@@ -505,6 +513,7 @@ class Service:
   ) -> AsyncIterator[str]:
     """Server-sent events, until all answers have ended."""
     reply, ends = self._reply(visit), {}
+    told = [''] * len(answers)
     outcome, status = 'gone', '499'
     try:
       for index in range(len(answers)):
@@ -517,12 +526,14 @@ class Service:
           return
         if isinstance(event, scheduler.End):
           ends[index] = event
+          if len(ends) == len(answers):  # Nobody is told so before the log.
+            in_order = [ends[i] for i in range(len(answers))]
+            self._count(visit, in_order)
+            outcome = ''  # It was noted.
           yield _event(reply.end(index, event))
         else:
+          told[index] += event
           yield _event(reply.piece(index, event))
-      in_order = [ends[i] for i in range(len(answers))]
-      self._count(visit, in_order)
-      outcome = ''  # It was noted.
       if visit.asked.includes_usage:
         yield _event(reply.usage(in_order, visit.about))
       yield 'data: [DONE]\n\n'
@@ -531,19 +542,28 @@ class Service:
         answer.cancel()
       if outcome:
         self._metrics.requests.labels(status).inc()
-        self._note(visit, outcome)
+        self._note(visit, outcome, '\n'.join(told) if any(told) else None)
 
   def _reply(self, visit: _Visit) -> completions.Reply:
     return completions.Reply(visit.id, self._offer.name, self._offer.weights)
 
   def _count(self, visit: _Visit, ends: Sequence[scheduler.End]) -> None:
-    self._note(visit, ends[0].reason, ends)
+    self._note(
+      visit,
+      ends[0].reason,
+      '\n'.join(end.text for end in ends),
+      completions.seconds(ends),
+    )
     self.answered += 1
     self._metrics.requests.labels('200').inc()
     self._metrics.count(ends)
 
   def _note(
-    self, visit: _Visit, outcome: str, ends: Sequence[scheduler.End] = ()
+    self,
+    visit: _Visit,
+    outcome: str,
+    answer: str | None = None,
+    seconds: Mapping[str, float] = types.MappingProxyType({}),
   ) -> None:
     """Writes down what came of a request; raises where that cannot be done."""
     log, asked = self._offer.log, visit.asked
@@ -553,19 +573,19 @@ class Service:
     for kind, keyed in visit.files.items():
       motion = visit.given and visit.given.record.motion
       is_known = kind == 'motion' and motion is not None
-      seconds = len(motion) / records.FPS if is_known else None
-      media.append(logs.Medium(kind, seconds, keyed))
+      length_s = len(motion) / records.FPS if is_known else None
+      media.append(logs.Medium(kind, length_s, keyed))
     log.add(
       request=visit.id,
       api_key=visit.api_key,
       media=media,
       question=asked.turns[-1].question if asked else '',
-      answer='\n'.join(end.text for end in ends) if ends else None,
+      answer=answer,
       model=self._offer.weights,
       watermark=self._offer.watermark,
       policy=visit.policy,
       outcome=outcome,
-      seconds=completions.seconds(ends) if ends else {},
+      seconds=seconds,
       address=visit.address,
     )
 

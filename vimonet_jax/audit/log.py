@@ -17,6 +17,10 @@ and nothing else. `seal` is keyed as well and covers the line and the seal of
 the one before, so that nobody without the secret can change, remove or add a
 line unnoticed, but for the last ones: from the end a log can always be cut.
 
+A stream has two entries of one `request`: its start, with `outcome` "begun",
+before its first word, and its end before its last. One without an end was cut
+short by a crash; what had been told of it is not known.
+
 What a crash has left of a line is kept in the next one, as "torn". Lines
 outlive the process, not the machine: nothing waits for the disk.
 """
@@ -34,6 +38,8 @@ from typing import Any, NamedTuple
 from vimonet_jax import locks
 from vimonet_jax.audit import provenance
 
+# How a stream's first entry says that another one should follow.
+BEGUN = 'begun'
 _LEAST_SECRET = 16  # Bytes.
 _START = b'{"number": '  # Of every line.
 _BLOCK = 1 << 16  # Bytes that are read at once from the end.
@@ -130,12 +136,13 @@ class Log:
       api_key: of who asked, of which a digest is kept; None without one.
       media: what was shown.
       question: what was asked.
-      answer: what was answered; None where nothing was.
+      answer: what was answered, all that was told of it where it was cut
+        short; None where nothing was.
       model: fingerprint of its weights.
       watermark: whether the answer is marked.
       policy: version that was accepted; None where none was.
       outcome: how it ended, in a word: `stop`, `length`, `refused`, ...; no
-        message, which might quote what was shown.
+        message, which might quote what was shown. BEGUN where it has not.
       seconds: what took how long.
       address: where it came from, kept where the log keeps addresses.
 
