@@ -1,6 +1,7 @@
 """Where --task=demo opens its page, and how much a visitor may ask of it.
 
-A part of every preset, as `config.demo`; see vimonet_jax/apps/demo.py.
+A part of every preset, as `config.demo`; see vimonet_jax/apps/demo.py. How long
+files may be says configs/uploads.py.
 
     --config.demo.port=8080 --config.demo.password_file=FILE
 """
@@ -15,11 +16,6 @@ def get_config() -> ml_collections.ConfigDict:
     'port': 7860,
     # A file whose first line is the password; '' asks for none.
     'password_file': '',
-    # The longest files, megabytes, and the longest video, seconds. Of a motion
-    # the first ten seconds count, as everywhere.
-    'motion_mb': 32,
-    'video_mb': 64,
-    'video_seconds': 600.0,
     # Held-out clips to begin with.
     'examples': 6,
     # Questions that are answered at the same time, and that may wait.

@@ -29,8 +29,12 @@ def get_config() -> ml_collections.ConfigDict:
     # A system message of a client's, for which the model has no place: 'refuse'
     # it or 'leave_out' and say so beside the answer.
     'system_messages': 'refuse',
+    # The largest `n`.
     'max_answers': 8,
-    'max_body_mb': 64,
+    # MiB of one request, in which files are a third longer than they are, and
+    # of all that are being read; seconds that one may take to arrive. How long
+    # files may be says configs/uploads.py.
+    'max_body_mb': 96,
     'max_held_mb': 512,
     'receive_s': 60.0,
   })  # fmt: skip

@@ -275,6 +275,7 @@ def get_config(arg: str = '') -> ml_collections.ConfigDict:
   config.annotate = _part('annotation')
   config.serve = _part('serve')
   config.demo = _part('demo')
+  config.uploads = _part('uploads')
   config.update(_part('trust'))
   config.audit = _part('audit')
   config.monitor = _part('monitoring')

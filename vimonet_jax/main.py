@@ -209,7 +209,7 @@ def _show(config, workdir: str) -> int:
 
 def _demo(config, workdir: str) -> int:
   from vimonet_jax import compiled, pipeline
-  from vimonet_jax.apps import demo
+  from vimonet_jax.apps import demo, uploads
   from vimonet_jax.audit import log, policy, privacy, watermark
 
   compiled.keep(workdir)
@@ -220,6 +220,7 @@ def _demo(config, workdir: str) -> int:
     config.demo.to_dict(),
     held=lambda: pipeline.held_out(config, workdir, hidden),
     policy=policy.read(config),
+    limits=uploads.limits(config),
     motion_only=motion_only,
     sampling=_SAMPLING.value,
     seed=config.seed,

@@ -92,6 +92,7 @@ def _files(folder):
     ('--sampling=wild', "motionllm, found 'wild'"),
     ('--config.demo.port=80000', 'found 80000; choose one, or 0 for one'),
     ('--config.demo.waiting=0', 'waiting above 0, found 0; choose another'),
+    ('--config.uploads.readers=0', 'readers of 1 or more, found 0; choose'),
     ('--config.demo.host=256.0.0.1', 'choose others with --config.demo.host'),
   ],
 )

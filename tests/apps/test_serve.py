@@ -21,6 +21,7 @@ import urllib.request
 import films
 import hostile
 import numpy as np
+import presets
 import pytest
 
 from vimonet_jax.apps import inputs, listening
@@ -680,6 +681,52 @@ def _who_never_reads(url):
 def test_settings_with_which_nobody_could_be_answered_are_refused(wrong):
   with pytest.raises(ValueError, match='Expected serve'):
     serve.Settings(**wrong)
+
+
+def test_the_presets_say_what_files_may_be(asking):
+  """What an operator changes there is what a reader goes by."""
+  config = presets.load('tiny')
+  assert uploads.limits(config) == uploads.Limits()
+  settings = serve._settings(config)
+  assert (settings.files, settings.limits) == (
+    uploads.Limits(), service.Limits(),
+  )  # fmt: skip
+  config.uploads.update({
+    'motion_mb': 1, 'video_mb': 2, 'video_seconds': 9.5, 'video_pixels': 5000,
+    'readers': 1, 'read_s': 3.0, 'reader_mb': 800,
+  })  # fmt: skip
+  files = serve._settings(config).files
+  assert files == uploads.Limits(
+    max_motion_bytes=2**20,
+    max_video_bytes=2**21,
+    max_seconds=9.5,
+    max_frames=570,
+    max_pixels=5000,
+    timeout_s=3.0,
+    memory_bytes=800 * 2**20,
+    at_once=1,
+  )
+  with uploads.Uploads(asking.bundle.model.video, files) as reading:
+    walk = uploads.File('walk.npy', _motion(0))
+    assert reading.read(motion=walk).record.motion is not None
+
+
+@pytest.mark.parametrize(
+  ('section', 'wrong', 'said'),
+  [
+    ('uploads', {'video_mb': 0}, 'uploads.video_mb of 1 or more, found 0; '),
+    ('uploads', {'read_s': float('nan')}, 'uploads.read_s of 1 or more, foun'),
+    ('uploads', {'reader_mb': 100}, 'uploads.reader_mb of 768 or more, found'),
+    ('uploads', {'video_mb': 256}, 'serve.max_body_mb of 343 or more, where'),
+    ('serve', {'max_body_mb': 8}, 'max_body_mb of 87 or more, .* found 8 and'),
+    ('serve', {'max_held_mb': 90}, 'of no less, found 96 and 90; raise them'),
+  ],
+)
+def test_limits_by_which_no_file_could_come_are_refused(section, wrong, said):
+  config = presets.load('tiny')
+  config[section].update(wrong)
+  with pytest.raises(ValueError, match=said):
+    serve._settings(config)
 
 
 def test_a_port_that_there_is_not_is_refused():

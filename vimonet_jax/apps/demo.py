@@ -41,6 +41,7 @@ def run(
   *,
   held: Callable[[], Sequence[records.Record]],
   policy: policies.Policy,
+  limits: uploads.Limits = uploads.Limits(),
   motion_only: bool = False,
   sampling: str = 'greedy',
   seed: int = 0,
@@ -55,6 +56,7 @@ def run(
     settings: see configs/demo.py.
     held: gives records to choose examples from.
     policy: what it may be used for.
+    limits: of files that visitors bring.
     motion_only: has no place for videos; see audit/privacy.py.
     sampling: one of generate.PRESETS.
     seed: of the draws.
@@ -78,11 +80,6 @@ def run(
   _check(settings)
   folder = os.path.join(workdir, 'model')
   tower = model_folder.read(folder).model.video
-  limits = uploads.Limits(
-    max_motion_bytes=settings['motion_mb'] << 20,
-    max_video_bytes=settings['video_mb'] << 20,
-    max_seconds=settings['video_seconds'],
-  )
   is_for_all = password or not listening.is_local(settings['host'])
   hosts = ('*',) if is_for_all else (*listening.LOCAL, settings['host'])
   try:
@@ -143,7 +140,7 @@ def run(
 
 def _check(settings: Mapping[str, Any]) -> None:
   """Numbers with which nobody could ask anything are refused."""
-  for name in ('motion_mb', 'video_mb', 'video_seconds', 'rows', 'waiting'):
+  for name in ('rows', 'waiting'):
     if settings[name] <= 0:
       raise ValueError(
         f'Expected --config.demo.{name} above 0, found {settings[name]}; '

@@ -15,6 +15,7 @@ in any more, and who was gets the whole answer.
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import socket
@@ -40,7 +41,7 @@ _KEEP_ALIVE_S = 75
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """Of `config.serve`, with service.Limits.
+  """Of `config.serve`, with service.Limits, and of `config.uploads`.
 
   Attributes:
     host: address that is listened on.
@@ -56,6 +57,7 @@ class Settings:
       their answers and to read them; it would wait for ever for one who does
       not read.
     limits: of requests.
+    files: of what they bring.
   """
 
   host: str = '127.0.0.1'
@@ -68,6 +70,7 @@ class Settings:
   max_waiting: int = 1024
   stop_s: float = 600.0
   limits: service.Limits = service.Limits()
+  files: uploads.Limits = uploads.Limits()
 
   def __post_init__(self):
     if not 1 <= self.max_rows <= self.max_waiting or self.max_length < 1:
@@ -75,6 +78,16 @@ class Settings:
         'Expected serve.max_rows and serve.max_length of 1 or more, and '
         f'serve.max_waiting of max_rows or more, found {self.max_rows}, '
         f'{self.max_length} and {self.max_waiting}; change them.'
+      )
+    longest = max(self.files.max_motion_bytes, self.files.max_video_bytes)
+    # In base64, with some words about it.
+    least = math.ceil(longest * 4 / 3 / 2**20) + 1
+    if not least <= self.limits.max_body_mb <= self.limits.max_held_mb:
+      raise ValueError(
+        f'Expected serve.max_body_mb of {least} or more, where a file of '
+        f'{longest >> 20} MiB has room, and serve.max_held_mb of no less, '
+        f'found {self.limits.max_body_mb} and {self.limits.max_held_mb}; raise '
+        'them, or lower uploads.video_mb and uploads.motion_mb.'
       )
 
 
@@ -118,7 +131,7 @@ def run(config, workdir: str, *, sampling: str = 'greedy') -> int:
     )
     media = ('motion',) if motion_only else asking.media
     files = open_.enter_context(
-      uploads.Uploads(bundle.model.video, media=media)
+      uploads.Uploads(bundle.model.video, settings.files, media)
     )
     together = open_.enter_context(
       scheduler.Scheduler(
@@ -149,7 +162,9 @@ def _settings(config) -> Settings:
   given = dict(config.get('serve', {}))
   of_requests = {x.name for x in dataclasses.fields(service.Limits)}
   limits = {name: given.pop(name) for name in of_requests & set(given)}
-  return Settings(**given, limits=service.Limits(**limits))
+  return Settings(
+    **given, limits=service.Limits(**limits), files=uploads.limits(config)
+  )
 
 
 def api_keys(settings: Settings) -> frozenset[bytes]:

@@ -67,7 +67,7 @@ class Limits:
   """
 
   max_answers: int = 8
-  max_body_mb: int = 64
+  max_body_mb: int = 96
   max_held_mb: int = 512
   receive_s: float = 60.0
   system_messages: str = completions.REFUSE

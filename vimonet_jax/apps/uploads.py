@@ -95,6 +95,42 @@ class Limits:
   at_once: int = 2
 
 
+# Of `config.uploads`, the least with which anything could be read.
+_LEAST = {
+  'motion_mb': 1, 'video_mb': 1, 'video_seconds': 1, 'video_pixels': 1 << 10,
+  'readers': 1, 'read_s': 1, 'reader_mb': 768,
+}  # fmt: skip
+# Pictures of a second that its longest video may have.
+_FPS = 60
+
+
+def limits(config) -> Limits:
+  """Those that `config.uploads` sets; see configs/uploads.py.
+
+  Raises:
+    ValueError: one of them would let nothing be read.
+  """
+  settings = dict(config.get('uploads', {}))
+  for name, value in settings.items():
+    if not value >= _LEAST[name]:  # NaN is not, either.
+      raise ValueError(
+        f'Expected --config.uploads.{name} of {_LEAST[name]} or more, found '
+        f'{value}; choose another.'
+      )
+  if not settings:
+    return Limits()
+  return Limits(
+    max_motion_bytes=settings['motion_mb'] << 20,
+    max_video_bytes=settings['video_mb'] << 20,
+    max_seconds=settings['video_seconds'],
+    max_frames=int(settings['video_seconds'] * _FPS),
+    max_pixels=settings['video_pixels'],
+    timeout_s=settings['read_s'],
+    memory_bytes=settings['reader_mb'] << 20,
+    at_once=settings['readers'],
+  )
+
+
 @dataclasses.dataclass(eq=False)
 class _Process:
   """One that reads.
