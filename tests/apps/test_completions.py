@@ -14,6 +14,12 @@ MOTION = {'type': 'motion', 'motion': {'data': DATA, 'format': 'bvh'}}
 VIDEO = {'type': 'video', 'video': {'data': DATA, 'format': 'mp4'}}
 
 
+def _with(part, **fields):
+  """A part whose file has more fields."""
+  kind = part['type']
+  return {**part, kind: part[kind] | fields}
+
+
 def _text(text='Where does he go?'):
   return {'type': 'text', 'text': text}
 
@@ -154,6 +160,7 @@ def test_what_one_side_says_in_a_row_is_one_message():
   [
     ([], 'Expected a JSON object, found \\[\\]'),
     (_body(model='gpt-4'), "Expected model 'tiny', found 'gpt-4'"),
+    (_body(model=None), "Expected a model, found none; ask for 'tiny'"),
     (_body(model=7), 'Expected model as text, found 7'),
     (_body(tools=[{}]), "found 'tools', which is not done here; leave it out"),
     (_body(frequency_penalty=0.5), "found 'frequency_penalty'"),
@@ -191,14 +198,27 @@ def test_what_one_side_says_in_a_row_is_one_message():
     (_body([MOTION]), 'Expected words of the user'),
     (_body([_text(), MOTION, MOTION]), 'one motion in a conversation'),
     (_body('A?', 'B.', [_text(), VIDEO]), 'found one behind it; begin a'),
-    (_body([_text(), {'type': 'motion'}]), 'Expected motion as an object'),
+    (_body([_text(), {'type': 'motion'}]), 'Expected motion as {"data": '),
+    (
+      _body([_text(), {'type': 'video_url', 'video_url': 'data:video/mp4'}]),
+      "Expected video_url as {\"url\": .* found 'data:video/mp4'",
+    ),
+    # A motion in centimetres would be read as one in metres.
+    (
+      _body([_text(), _with(MOTION, units='cm')]),
+      "with data, format, fps, up, unit, found 'units'",
+    ),
+    (
+      _body([_text(), _with(VIDEO, fps=3)]),
+      "Expected video with data, format, found 'fps'",
+    ),
     (
       _body([_text(), {'type': 'motion', 'motion': {'format': 'bvh'}}]),
-      'Expected data as text, found None',
+      'Expected motion as {.*}, found its data to be None',
     ),
     (
       _body([_text(), {'type': 'video', 'video': {'data': DATA}}]),
-      'Expected format as text, found None',
+      'Expected video as {.*}, found its format to be None',
     ),
     (
       _body([_text(), {**VIDEO, 'video': {'data': '%', 'format': 'mp4'}}]),

@@ -277,9 +277,11 @@ def test_only_who_has_a_key_is_let_in(start):
     lambda client: client.models.list(),
     lambda client: client.models.retrieve('tiny'),
   ):
-    with pytest.raises(openai.AuthenticationError, match='with an API key'):
+    with pytest.raises(openai.AuthenticationError, match='found another one'):
       ask(server.client('three'))
-  assert _post(server.url, b'{}')[0] == 401
+  status, answer = _post(server.url, b'{}')
+  assert status == 401
+  assert 'found no such header; ask' in answer['error']['message']
   # Whoever watches over it has none.
   with urllib.request.urlopen(f'{server.url}/healthz') as answer:
     assert json.loads(answer.read())['status'] == 'ok'
@@ -288,7 +290,9 @@ def test_only_who_has_a_key_is_let_in(start):
 @pytest.mark.parametrize(
   ('body', 'status', 'said'),
   [
-    (b'{', 400, 'Expected JSON'),
+    (b'{', 400, 'Expected JSON, found its end before it is complete; send'),
+    (b'', 400, 'Expected JSON, found an empty body; send an object with'),
+    (b'{"model": tiny}', 400, "found 'tiny}' at character 11; send an"),
     (b'[' * 100_000, 400, 'Expected JSON'),
     (b'\xff\xfe', 400, 'Expected JSON'),
     (b'{"model": "\xed\xa0\x80"}', 400, 'Expected JSON'),

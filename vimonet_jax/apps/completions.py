@@ -158,6 +158,10 @@ def read(
   body = {name: value for name, value in body.items() if value is not None}
   _check_fields(body)
   name = _get(body, 'model', str, '')
+  if not name:
+    raise RequestError(
+      f'Expected a model, found none; ask for {model!r}.', param='model'
+    )
   if name != model:
     raise RequestError(
       f'Expected model {model!r}, found {_shown(name)}; ask for that one.',
@@ -407,11 +411,17 @@ def _content(content: Any, where: str):
     medium = kind.removesuffix('_url')
     if medium in files:
       raise _several(medium)
-    files[medium] = _FILES[kind](_get(part, kind, dict, None))
+    fields = part.get(kind)
+    if not isinstance(fields, dict):
+      raise _wrong(
+        f'Expected {kind} as {_SHAPES[kind]}, found {_shown(fields)}.'
+      )
+    files[medium] = _FILES[kind](fields)
   return '\n'.join(texts), files
 
 
 def _motion(fields: Mapping[str, Any]):
+  _check_names('motion', fields, ('data', 'format', *_SAID_OF_A_MOTION))
   said = {
     name: _get(fields, name, kind, None)
     for name, kind in _SAID_OF_A_MOTION.items()
@@ -420,7 +430,20 @@ def _motion(fields: Mapping[str, Any]):
   return _file('motion', fields), said
 
 
+def _check_names(
+  medium: str, fields: Mapping[str, Any], known: Sequence[str]
+) -> None:
+  """A unit under a wrong name would be taken for none."""
+  for name in fields:
+    if name not in known:
+      raise _wrong(
+        f'Expected {medium} with {", ".join(known)}, found {name[:40]!r}; '
+        'correct it or leave it out.'
+      )
+
+
 def _video(fields: Mapping[str, Any]):
+  _check_names('video', fields, ('data', 'format'))
   return _file('video', fields), {}
 
 
@@ -437,6 +460,11 @@ def _video_url(fields: Mapping[str, Any]):
 
 
 _FILES = {'motion': _motion, 'video': _video, 'video_url': _video_url}
+_SHAPES = {
+  'motion': '{"data": "<base64 of the file>", "format": "bvh"}',
+  'video': '{"data": "<base64 of the file>", "format": "mp4"}',
+  'video_url': '{"url": "data:video/mp4;base64,..."}',
+}
 # What others send, and what would be read.
 _INSTEAD = {
   'image_url': 'send the video that the pictures are of',
@@ -445,8 +473,13 @@ _INSTEAD = {
 
 
 def _file(medium: str, fields: Mapping[str, Any]) -> uploads.File:
-  data = _get(fields, 'data', str, None)
-  name = _get(fields, 'format', str, None)
+  data, name = fields.get('data'), fields.get('format')
+  for field, value in (('data', data), ('format', name)):
+    if not isinstance(value, str):
+      raise _wrong(
+        f'Expected {medium} as {_SHAPES[medium]}, found its {field} to be '
+        f'{_shown(value)}.'
+      )
   try:
     return uploads.File(
       f'{medium}.{name}', base64.b64decode(data, validate=True)
@@ -454,7 +487,7 @@ def _file(medium: str, fields: Mapping[str, Any]) -> uploads.File:
   except binascii.Error as error:
     raise _wrong(
       f'Expected data of the {medium} in base64, found {_shown(data[:20])}; '
-      'encode the bytes of the file.'
+      'encode the bytes of the file, and put nothing before them.'
     ) from error
 
 

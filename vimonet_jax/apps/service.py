@@ -352,15 +352,17 @@ class Service:
     """The key of who asks; None where nobody needs one."""
     if not self._offer.keys:
       return None
-    kind, _, key = request.headers.get('authorization', '').partition(' ')
+    sent = request.headers.get('authorization', '')
+    kind, _, key = sent.partition(' ')
     key = key.strip()
     # All of them, so that time does not tell which is nearly right.
     found = digest(key)
     matches = [hmac.compare_digest(found, known) for known in self._offer.keys]
     if kind.lower() != 'bearer' or not any(matches):
       raise completions.RequestError(
-        'Expected the header Authorization: Bearer with an API key of this '
-        'server, found none or another one.',
+        'Expected the header Authorization: Bearer KEY with an API key of this '
+        f'server, found {"another one" if sent else "no such header"}; ask for '
+        'a key who runs it.',
         status=401,
         kind='authentication_error',
         code='invalid_api_key',
@@ -664,7 +666,8 @@ def _said(error: Exception) -> completions.RequestError:
     return _busy('too many wait')
   if isinstance(error, scheduler.ClosedError):
     return completions.RequestError(
-      'Expected to be asked before the end, found the server stopping.',
+      'Expected to be asked before the end, found the server stopping; come '
+      'again once it has started anew.',
       status=503,
       kind='server_error',
     )
@@ -683,9 +686,19 @@ def _json(body: bytearray) -> Any:
       f'Expected text in Unicode, found {half}, half of a pair; send both '
       'halves or none.'
     ) from error
+  except json.JSONDecodeError as error:
+    found = f'{error.doc[error.pos :][:40]!r} at character {error.pos + 1}'
+    if not error.doc.strip():
+      found = 'an empty body'
+    elif error.pos >= len(error.doc):
+      found = 'its end before it is complete'
+    raise completions.RequestError(
+      f'Expected JSON, found {found}; send an object with model and messages.'
+    ) from error
   except (ValueError, RecursionError) as error:
     raise completions.RequestError(
-      f'Expected JSON, found {bytes(body[:40])!r}.'
+      f'Expected JSON in UTF-8, found {bytes(body[:40])!r}; send an object '
+      'with model and messages.'
     ) from error
   return fields
 
