@@ -23,6 +23,7 @@ ELSEWHERE = {
   'mesh__fsdp': 2,
   'align__checkpoint_steps': 7,
   'data__processes': 7,
+  'uploads__video_mb': 256,
 }
 
 

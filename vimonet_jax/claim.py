@@ -36,7 +36,7 @@ _FREE_STARTS = ('data.sources.',)
 _FREE_GROUPS = (
   'annotate', 'audit', 'base', 'demo', 'eval', 'log', 'mesh', 'monitor',
   'parity', 'plan', 'policy', 'privacy', 'provenance', 'serve', 'study',
-  'watermark',
+  'uploads', 'watermark',
 )  # fmt: skip
 _FREE_ENDS = ('checkpoint_steps', 'grad_accumulation')
 # Settings that were added later, and what every run did before.
