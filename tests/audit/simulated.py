@@ -10,10 +10,16 @@ import numpy as np
 from vimonet_jax.audit import compared
 
 SIZES = ('average', 'large', 'small')
+# Clips of the small group of an unequal set.
+FEW = 25
 _KINDS = 6
 _MOST_QUESTIONS = 5
 # Of the right answers to each kind of question.
 _SHARES = np.linspace(0.5, 0.97, _KINDS)
+# How easy questions are in an unequal set, in logits; hard ones are at 0.
+_EASY = 4.0
+# Of the clips of its groups so many are asked hard ones.
+_HARD = {'few': 0.8, 'many': 0.2}
 # How much clips differ, in logits.
 _CLIPS = 0.8
 # How often a twin is answered as the clip is, whatever is right.
@@ -65,3 +71,32 @@ def answered(
         )
       )
   return compared.Set('simulated', answers, pairs)
+
+
+def unequal(seed: int, *, many: int = 140) -> compared.Set:
+  """A set of two groups, of which the small one is asked harder questions.
+
+  About most of its clips hard kinds are asked, whose answers vary, and about
+  most of the others easy ones, whose answers hardly do.
+
+  Args:
+    seed: of everything.
+    many: clips of the large group; the small one has FEW.
+  """
+  rng = np.random.default_rng(seed)
+  answers = []
+  for clip in range(FEW + many):
+    size = 'few' if clip < FEW else 'many'
+    is_hard = rng.random() < _HARD[size]
+    logit = rng.normal(0, _CLIPS) + (0.0 if is_hard else _EASY)
+    right = rng.random(rng.integers(2, 4)) < 1 / (1 + np.exp(-logit))
+    answers += [
+      compared.Answer(
+        float(x),
+        clip,
+        f'{"hard" if is_hard else "easy"} {kind}',
+        {'size': size},
+      )
+      for kind, x in enumerate(right)
+    ]
+  return compared.Set('unequal', answers)

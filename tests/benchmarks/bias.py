@@ -2,6 +2,7 @@
 
     python tests/benchmarks/bias.py
     python tests/benchmarks/bias.py --planted=0.3
+    python tests/benchmarks/bias.py --unequal
 
 Audits many simulated test sets (tests/audit/simulated.py), in which answers
 about a clip go together and kinds of questions are hard and easy. Without a
@@ -32,12 +33,18 @@ def main() -> None:
   parser.add_argument('--sets', type=int, default=1000)
   parser.add_argument('--clips', type=int, default=162)
   parser.add_argument('--planted', type=float, default=0.0)
+  parser.add_argument('--unequal', action='store_true')
   parser.add_argument('--level', type=float, default=bias.LEVEL)
   parser.add_argument('--draws', type=int, default=999)
   flags = parser.parse_args()
+  if flags.unequal and flags.planted:
+    parser.error('Expected --unequal or --planted, found both; name one.')
   counts = collections.Counter()
   for seed in tqdm.trange(flags.sets, unit='set', disable=None):
-    made = simulated.answered(seed, clips=flags.clips, planted=flags.planted)
+    if flags.unequal:
+      made = simulated.unequal(seed, many=flags.clips - simulated.FEW)
+    else:
+      made = simulated.answered(seed, clips=flags.clips, planted=flags.planted)
     audit = bias.audit([made], level=flags.level, draws=flags.draws, seed=seed)
     found = {(c.test.attribute, c.test.group) for c in audit.found}
     if not flags.planted:

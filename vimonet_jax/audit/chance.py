@@ -6,7 +6,7 @@ together in every exchange.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +62,25 @@ def of_all(
   return {test: found[test] for test in tests if test in found}
 
 
+class _Units(NamedTuple):
+  """What exchanges its group as one: answers about a clip that are in one.
+
+  Attributes:
+    groups: of U units.
+    clips: that they are about.
+    blocks: of units that exchange their groups with each other.
+    excess_US: how much more is right than of the same kind of question
+      elsewhere; S kinds.
+    shares_US: of all answers to a kind of question.
+  """
+
+  groups: np.ndarray
+  clips: Sequence[Hashable]
+  blocks: Sequence[Sequence[int]]
+  excess_US: np.ndarray
+  shares_US: np.ndarray
+
+
 def _exchanged(
   answers: Sequence[compared.Answer],
   attribute: str,
@@ -71,42 +90,86 @@ def _exchanged(
 ) -> dict[compared.Test, Chance]:
   """Clips exchange their groups.
 
-  The answers about a clip that are in one group are a unit, whose value is how
-  much more is right than of the same kinds of questions elsewhere. A unit of
-  one answer exchanges its group with others of that kind of question, one of
-  several with others of as many.
+  A unit of one answer exchanges its group with others of that kind of question,
+  one of several with others of as many. Those may hold kinds that are right
+  more or less evenly, so that a difference alone would vary more or less than
+  those of the exchanges. What is compared is therefore how many standard errors
+  it has, which are those of each exchange (Janssen 1997; Chung and Romano
+  2013).
   """
   some = compared.alike(answers, attribute)
-  usual = _means(some)
-  units = collections.defaultdict(list)
-  for answer in some:
-    units[answer.clip, answer.groups[attribute]].append(answer)
-  blocks = collections.defaultdict(list)
-  for (_, group), held in units.items():
-    block = held[0].stratum if len(held) == 1 else len(held)
-    excess = sum(answer.value - usual[answer.stratum] for answer in held)
-    blocks[block].append((group, excess))
-  groups = [test.group for test in tests]
-  sums = np.zeros((draws + 1, len(groups)))  # The first is what there is.
-  for held in blocks.values():
-    is_in_UG = np.array([[group == g for g in groups] for group, _ in held])
-    excess_U = np.array([excess for _, excess in held])
-    excess_U -= excess_U.mean()
-    sums[0] += excess_U @ is_in_UG
-    for start in range(1, draws + 1, _CHUNK):
-      stop = min(start + _CHUNK, draws + 1)
-      drawn_BU = np.tile(excess_U, (stop - start, 1))
-      sums[start:stop] += rng.permuted(drawn_BU, axis=1) @ is_in_UG
-  clips = collections.defaultdict(set)
-  for clip, group in units:
-    clips[group].add(clip)
+  units = _units(some, attribute)
+  tests = [test for test in tests if _has_clips(units, test)]
+  if not tests:
+    return {}
+  is_in_UG = np.stack([units.groups == test.group for test in tests], axis=-1)
+  usual_UG = np.empty(is_in_UG.shape)
+  for block in units.blocks:
+    usual_UG[block] = is_in_UG[block].mean(axis=0)
+  sums, errors = np.empty((2, len(tests), draws + 1))
+  for start in range(0, draws + 1, _CHUNK):
+    at = slice(start, min(start + _CHUNK, draws + 1))
+    order_BU = np.tile(np.arange(len(is_in_UG)), (at.stop - start, 1))
+    for block in units.blocks:
+      order_BU[:, block] = rng.permuted(order_BU[:, block], axis=1)
+    if not start:
+      order_BU[0] = np.arange(len(is_in_UG))  # What there is.
+    for i in range(len(tests)):
+      more_BU = is_in_UG[order_BU, i] - usual_UG[:, i]
+      sums[i, at], errors[i, at] = _excess(more_BU, units)
   found = {}
-  for test, sums_D in zip(tests, sums.T, strict=True):
-    others = set().union(*(clips[g] for g in clips if g != test.group))
-    if min(len(clips[test.group]), len(others)) >= compared.LEAST_CLIPS:
-      weight = sum(compared.weights(some, attribute, test.group).values())
-      found[test] = _of_draws(sums_D / weight)
+  for test, sums_D, errors_D in zip(tests, sums, errors, strict=True):
+    weight = sum(compared.weights(some, attribute, test.group).values())
+    times_D = sums_D / np.maximum(errors_D, _ROUNDING)
+    found[test] = _of_draws(times_D, unit=errors_D[0] / weight)
   return found
+
+
+def _excess(
+  more_BU: np.ndarray, units: _Units
+) -> tuple[np.ndarray, np.ndarray]:
+  """How much more is right in a group, and the standard error of that.
+
+  Args:
+    more_BU: how much more each unit is in it than those of its block are; B
+      exchanges.
+  """
+  excess_U = units.excess_US.sum(axis=1)
+  # A unit counts for itself and for what it makes usual of its kinds.
+  own_BU = more_BU * excess_U - more_BU @ units.shares_US @ units.excess_US.T
+  return own_BU.sum(axis=1), np.sqrt(np.einsum('bu,bu->b', own_BU, own_BU))
+
+
+def _units(answers: Sequence[compared.Answer], attribute: str) -> _Units:
+  held = collections.defaultdict(list)
+  for answer in answers:
+    held[answer.clip, answer.groups[attribute]].append(answer)
+  means = _means(answers)
+  kinds = {stratum: i for i, stratum in enumerate(means)}
+  excess_US, number_US = np.zeros((2, len(held), len(kinds)))
+  blocks = collections.defaultdict(list)
+  for i, some in enumerate(held.values()):
+    blocks[some[0].stratum if len(some) == 1 else len(some)].append(i)
+    for answer in some:
+      excess_US[i, kinds[answer.stratum]] += (
+        answer.value - means[answer.stratum]
+      )
+      number_US[i, kinds[answer.stratum]] += 1
+  return _Units(
+    groups=np.array([group for _, group in held]),
+    clips=[clip for clip, _ in held],
+    blocks=list(blocks.values()),
+    excess_US=excess_US,
+    shares_US=number_US / number_US.sum(axis=0),
+  )
+
+
+def _has_clips(units: _Units, test: compared.Test) -> bool:
+  """Whether there are enough on both sides."""
+  sides = [set(), set()]
+  for clip, group in zip(units.clips, units.groups, strict=True):
+    sides[group == test.group].add(clip)
+  return min(map(len, sides)) >= compared.LEAST_CLIPS
 
 
 def _swapped(
@@ -125,15 +188,21 @@ def _swapped(
   excess_C = np.array(list(by_clip.values()))
   signs_DC = rng.integers(0, 2, (draws, len(excess_C)), np.int8) * 2 - 1
   sums = np.concatenate([[excess_C.sum()], signs_DC @ excess_C])
-  return {test: _of_draws(sums / len(some))}
+  # With signs exchanged it has the same standard error: one that is no news.
+  return {test: _of_draws(sums, unit=1 / len(some))}
 
 
-def _of_draws(differences: np.ndarray) -> Chance:
-  """Of what there is, which comes first, and what chance makes."""
-  real, drawn = abs(differences[0]), np.abs(differences[1:])
-  p = (1 + np.sum(drawn >= real - _ROUNDING)) / len(differences)
+def _of_draws(values: np.ndarray, unit: float) -> Chance:
+  """Of what there is, which comes first, and what chance makes.
+
+  Args:
+    values: in any unit.
+    unit: the difference that it is.
+  """
+  real, drawn = abs(values[0]), np.abs(values[1:])
+  p = (1 + np.sum(drawn >= real - _ROUNDING)) / len(values)
   deviation = float(np.sqrt(np.mean(drawn**2)))
-  return Chance(float(p), deviation, float(real / (deviation or 1.0)))
+  return Chance(float(p), unit * deviation, float(real / (deviation or 1.0)))
 
 
 def _means(answers: Sequence[compared.Answer]) -> dict[str, float]:
