@@ -164,6 +164,18 @@ def test_who_is_compared_with_a_worse_group_is_not_better():
   assert others['small'].p_adjusted > 0.05
 
 
+def test_a_worse_group_is_found_behind_one_that_is_worse_still():
+  """Small are not worse than the rest until large are set aside."""
+  some = _set(
+    _answers(100, 20, 'large'),
+    _answers(100, 60, 'small', start=100),
+    _answers(100, 90, 'average', start=200),
+  )
+  found = bias.audit([some], draws=999).found
+  assert [c.test.group for c in found] == ['large', 'small']
+  assert found[0].p_adjusted <= found[1].p_adjusted
+
+
 def test_one_cause_has_one_name():
   """All of large are in the gym, and nearly nobody else is."""
   rng = np.random.default_rng(0)

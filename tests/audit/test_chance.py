@@ -10,7 +10,7 @@ def test_a_group_whose_questions_vary_more_has_no_smaller_p_values():
   """Nothing differs in 200 sets: 10 of them have p of at most 0.05.
 
   More than 21 have it once in a thousand times (binomial). Where differences
-  were not divided by their standard errors, 28 had it.
+  were not divided by their standard errors, 27 had it.
   """
   test = compared.Test('unequal', compared.SLICE, 'size', 'few', 'many')
   found = [

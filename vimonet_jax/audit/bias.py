@@ -9,7 +9,8 @@ chance does is known from exchanging what a difference is about (`chance`):
 
     slices   clips exchange their groups; kinds of questions are looked at one
              by one, since a group with harder questions is none that the model
-             is worse with
+             is worse with, and differences in their standard errors, since its
+             answers may vary more
     twins    a clip and its twin change places
 """
 
@@ -108,6 +109,10 @@ def audit(
   what goes with it, and nobody is found to be better for being compared with a
   group that is worse.
 
+  What nothing is left of then stays in the number that p-values are adjusted
+  for. Of what is looked at again the new p-value counts and not the larger one:
+  with it a worse group would never be found behind one that is worse still.
+
   Args:
     sets: of names of their own.
     level: the chance to find any difference where there is none.
@@ -147,7 +152,7 @@ def audit(
     )
 
   while left:
-    test = min(left, key=lambda test: (left[test].p, -abs(left[test].z)))
+    test = min(left, key=lambda test: _order(left[test]))
     if left[test].p * (len(tests) - len(found)) > level:
       break
     found.append(measured(test, is_found=True))
@@ -157,6 +162,11 @@ def audit(
     left |= chance.of_all(kept, again, draws, seed)
   others = [measured(test, is_found=False) for test in tests if test in left]
   return Audit((*found, *others), too_few, level, len(tests))
+
+
+def _order(found: chance.Chance) -> tuple[float, float, float]:
+  """The clearest first; of one seen from both sides, who is worse."""
+  return found.p, -round(abs(found.z), 6), found.z
 
 
 def check_level(level: float) -> None:

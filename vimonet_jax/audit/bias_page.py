@@ -249,7 +249,9 @@ def _method(found: Mapping[str, Any]) -> list[str]:
     f'{100 * found["level"]:g} %, for all of them together (Holm). p is of one '
     'comparison, and below it of the family.',
     'P-values are counted in 9,999 exchanges: clips exchange their groups, '
-    'twins change places. Answers about one clip stay together.',
+    'twins change places. Answers about one clip stay together, and groups are '
+    'compared in standard errors, since one may have been asked questions that '
+    'are right less evenly.',
     'A group that is found is set aside before the next is looked for, and the '
     'rows of all others are without it.',
     '“would show”: the difference in points that so many answers show four '

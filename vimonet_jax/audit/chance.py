@@ -25,8 +25,8 @@ class Chance(NamedTuple):
   Attributes:
     p: how often it makes so large a difference.
     deviation: of the differences that it makes, 0 to 1.
-    z: the difference in such deviations; it orders what is beyond the smallest
-      p-value that there can be.
+    z: the difference in such deviations, below 0 where less is right; it orders
+      what is beyond the smallest p-value that there can be.
   """
 
   p: float
@@ -199,8 +199,8 @@ def _of_draws(values: np.ndarray, unit: float) -> Chance:
     values: in any unit.
     unit: the difference that it is.
   """
-  real, drawn = abs(values[0]), np.abs(values[1:])
-  p = (1 + np.sum(drawn >= real - _ROUNDING)) / len(values)
+  real, drawn = values[0], np.abs(values[1:])
+  p = (1 + np.sum(drawn >= abs(real) - _ROUNDING)) / len(values)
   deviation = float(np.sqrt(np.mean(drawn**2)))
   return Chance(float(p), unit * deviation, float(real / (deviation or 1.0)))
 
