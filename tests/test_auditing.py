@@ -156,6 +156,25 @@ def test_answers_of_the_evaluation_are_not_asked_for_again(audit):
   assert (folder / 'predictions' / 'vimos-synth.jsonl').exists()
 
 
+def test_two_audits_of_one_folder_do_not_write_the_same_answers(
+  audit, monkeypatch
+):
+  ask, said = evaluation.ask, []
+
+  def ask_twice(*args):
+    monkeypatch.setattr(evaluation, 'ask', ask)
+    with pytest.raises(ValueError, match='nobody else to audit .*found proc'):
+      audit(audit__clips=0, audit__drill='place=gym')
+    said.append('refused')
+    return ask(*args)
+
+  monkeypatch.setattr(evaluation, 'ask', ask_twice)
+  folder, _ = audit(audit__clips=0)
+  assert said == ['refused']
+  assert not (folder / 'audit-drill').exists()
+  audit(audit__clips=0)  # Who has ended leaves no lock.
+
+
 def test_the_card_says_what_is_in_the_folder(audit):
   folder, _ = audit(audit__clips=0)
   card = (folder / 'audit' / 'model_card.md').read_text()

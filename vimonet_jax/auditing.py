@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vimonet_jax import claim, evaluation, report, suite, weight_files
+from vimonet_jax import claim, evaluation, locks, report, suite, weight_files
 from vimonet_jax import corpus as corpora
 from vimonet_jax.annotation import results
 from vimonet_jax.audit import (
@@ -92,6 +92,7 @@ def run(config, workdir: str, *, output: str | None = None) -> int:
   Raises:
     ValueError: the work folder is of other settings, the level is none, or the
       drill is of a group that nobody is in.
+      (locks.HeldError: somebody else audits it.)
     FileNotFoundError: there is no finished model.
   """
   claim.check(config, workdir, must_exist=True)
@@ -102,8 +103,18 @@ def run(config, workdir: str, *, output: str | None = None) -> int:
       'has the part configs/audit.py, such as configs/tiny.py.'
     )
   bias.check_level(settings.level)
-  bundle = model_folder.read(os.path.join(workdir, 'model'))
   drill = _drill(settings.drill)
+  # Also of a drill and of another output: all ask for the same predictions.
+  lock = os.path.join(workdir, '.audit.lock')
+  with locks.held(lock, f'audit {workdir}'):
+    return _audit(config, workdir, drill, output)
+
+
+def _audit(
+  config, workdir: str, drill: tuple[str, str] | None, output: str | None
+) -> int:
+  settings = config.audit
+  bundle = model_folder.read(os.path.join(workdir, 'model'))
   found = [
     _of_suite(benchmark)
     for benchmark in suite.open_all(config, workdir, bundle.model.video)
