@@ -9,6 +9,7 @@ import pytest
 
 from vimonet_jax import (
   base,
+  claim,
   cluster,
   fingerprint,
   main,
@@ -17,7 +18,7 @@ from vimonet_jax import (
   weight_files,
 )
 from vimonet_jax.apps import answer
-from vimonet_jax.audit import provenance, signature
+from vimonet_jax.audit import provenance, signature, verify
 
 
 @pytest.fixture
@@ -271,6 +272,59 @@ def test_the_environment_may_name_the_key(run, tmp_path, monkeypatch):
   _do(run, lambda: _scores(workdir))
   path = str(workdir / 'scores.json')
   assert provenance.verify(path, f'{key}.pub').is_intact
+
+
+def test_who_takes_a_manifest_away_is_found_out(run, tmp_path, capsys):
+  workdir = tmp_path / 'work [1]'
+
+  def lacking(folder):
+    return signing.without_manifest(str(folder), run.config)
+
+  _do(run, lambda: (_dataset(workdir), _scores(workdir)))
+  claim.write(run.config, str(workdir))
+  # Nobody else's files, also where they are called as ours are elsewhere.
+  (workdir / 'notes.txt').write_text('Mine.')
+  (workdir / 'mine').mkdir()
+  (workdir / 'mine' / 'scores.json').write_text('[]')
+  (workdir / 'export').mkdir()
+  assert lacking(workdir) == lacking(tmp_path) == []
+  data = workdir / 'data' / 'vimos' / 'synthetic' / '1.0.0'
+  os.remove(data / 'manifest.json')
+  os.remove(workdir / 'scores.json.manifest.json')
+  (workdir / 'audit-drill').mkdir()
+  (workdir / 'audit-drill' / 'audit.json').write_text('{}')
+  expected = [
+    str(workdir / 'audit-drill' / 'audit.json'),
+    str(data),
+    str(workdir / 'scores.json'),
+  ]
+  assert lacking(workdir) == lacking(tmp_path) == expected
+  assert verify.run(str(workdir)) == 0
+  assert verify.run(str(workdir), lacking=expected) == 1
+  said = capsys.readouterr().err
+  assert f'Expected {data / "manifest.json"}, as every task' in said
+  # Also who takes all of them away.
+  os.remove(workdir / 'predictions' / 'a.jsonl.manifest.json')
+  assert verify.run(str(workdir), lacking=lacking(workdir)) == 1
+
+
+@pytest.mark.parametrize('task', ['convert', 'plan', 'report', 'score'])
+def test_what_is_made_on_the_host_names_no_device(run, tmp_path, task):
+  """Who asks for devices takes their memory from whoever computes there."""
+  output = str(tmp_path / 'made')
+  path = {'report': 'report.html', 'score': 'scores.json', 'plan': 'plan.json'}
+  command = run._replace(task=task, workdir=output, output=None)
+  if task == 'convert':
+    command = command._replace(output=output)
+
+  def work():
+    os.makedirs(output)
+    with open(os.path.join(output, path.get(task, 'a')), 'w') as f:
+      f.write('made')
+
+  _do(command, work)
+  made = os.path.join(output, path[task]) if task in path else output
+  assert _read(made)['device'] is None
 
 
 def test_every_task_that_leaves_something_is_in_the_table():

@@ -303,10 +303,13 @@ def _verify(config, workdir: str) -> int:
   from vimonet_jax.audit import verify
 
   del workdir  # What is verified may come from anywhere.
+  path = _INPUT.value
+  is_folder = path and os.path.isdir(path)
   return verify.run(
-    _INPUT.value,
+    path,
     _PUBLIC_KEY.value,
     secret_file=config.get('log', {}).get('secret_file', ''),
+    lacking=signing.without_manifest(path, config) if is_folder else (),
   )
 
 

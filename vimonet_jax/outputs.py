@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 _ALL = ('**/*',)
+_DRILL = 'audit-drill'
 
 
 class Output(NamedTuple):
@@ -51,6 +52,13 @@ def of(command: Command) -> list[Output]:
   """What a command makes; inputs come before what is made of them."""
   find = _TASKS.get(command.task)
   return find(command) if find else []
+
+
+def of_all(config, workdir: str) -> list[Output]:
+  """What all tasks leave in a work folder where no --output is named."""
+  found = [x for task in _TASKS for x in of(Command(task, config, workdir))]
+  drill = os.path.join(workdir, _DRILL)
+  return found + _audited(Command('audit', config, workdir, output=drill))
 
 
 def _in(folder: str, *names: str) -> str:
@@ -106,9 +114,9 @@ def _report(command: Command) -> list[Output]:
   return [Output('a report', _in(command.workdir, 'report.html'), (scores,))]
 
 
-def _audit(command: Command) -> list[Output]:
+def _audited(command: Command) -> list[Output]:
   drill = command.config.get('audit', {}).get('drill', '')
-  named = 'audit-drill' if drill else 'audit'
+  named = _DRILL if drill else 'audit'
   folder = command.output or os.path.join(command.workdir, named)
   inputs = tuple(x.path for x in _predictions(command) + _scores(command))
   return [
@@ -212,7 +220,7 @@ _TASKS: dict[str, Callable[[Command], list[Output]]] = {
   'report': _report,
   'show': _dataset,
   'assemble': _model,
-  'audit': _all_of(_predictions, _audit),
+  'audit': _all_of(_predictions, _audited),
   'study': _study,
   'answer': _answers,
   'monitor': _timeline,

@@ -12,17 +12,23 @@ import contextlib
 import glob
 import json
 import os
+import pathlib
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import ml_collections
+
 from vimonet_jax import outputs
 from vimonet_jax.audit import provenance, signature
 
 _KEY = 'VIMONET_SIGNING_KEY'
-# Tasks that have no use for devices, which somebody else may be using.
-_ON_HOST = ('annotate', 'features', 'show')
+# Tasks that compute nothing on devices. Who asks for those takes memory there,
+# which somebody else may be using.
+_ON_HOST = (
+  'annotate', 'convert', 'features', 'plan', 'report', 'score', 'show',
+)  # fmt: skip
 
 
 class _Before(NamedTuple):
@@ -87,6 +93,39 @@ def signed(
 
     # JAX gives who leaves first a minute, and then stops all.
     cluster.wait('the manifests are written')
+
+
+def without_manifest(folder: str, config) -> list[str]:
+  """What tasks leave in work folders, and there is no manifest of.
+
+  Args:
+    folder: a work folder, or one with some in it.
+    config: of the first; the others have their own.
+
+  Returns:
+    paths of files and folders. Files that no task leaves are not among them.
+  """
+  found = {
+    os.path.normpath(path)
+    for workdir, its_config in [(folder, config), *_work_folders(folder)]
+    for output in outputs.of_all(its_config, workdir)
+    for path in _paths(output.path)
+    if provenance.state(path, output.covers) and not _has_manifest(path)
+  }
+  return sorted(found)
+
+
+def _work_folders(folder: str) -> Iterator[tuple[str, Any]]:
+  """Those in a folder, itself included, with the settings that they are of."""
+  from vimonet_jax import claim
+
+  for path in sorted(pathlib.Path(folder).rglob(claim.FILE)):
+    try:
+      fields = json.loads(path.read_text(encoding='utf-8'))
+      if 'workdir' in fields and 'name' in fields['data']:
+        yield str(path.parent), ml_collections.ConfigDict(fields)
+    except (ValueError, KeyError, TypeError):
+      continue  # That of a model, or somebody else's.
 
 
 def _is_writer(is_joined: bool) -> bool:

@@ -4,19 +4,24 @@
         --input=FILE_OR_FOLDER --public_key=publisher.pub
 
 A sentence for each: a file or folder with a manifest, all that have one in a
-folder without, or an audit log.
+folder without, or an audit log. What is left in a work folder with a manifest,
+and has none there, is not as it was.
 """
 
 import os
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vimonet_jax.audit import log, provenance, signature
 
 
 def run(
-  path: str | None, public_key: str | None = None, *, secret_file: str = ''
+  path: str | None,
+  public_key: str | None = None,
+  *,
+  secret_file: str = '',
+  lacking: Sequence[str] = (),
 ) -> int:
   """Prints what has become of them.
 
@@ -24,6 +29,8 @@ def run(
     path: what is verified.
     public_key: of whom must have signed it; None for anybody, or nobody.
     secret_file: of a log; see log.Log.
+    lacking: what is in a folder and should have a manifest, but has none; see
+      signing.without_manifest.
 
   Returns:
     0, or 1 where something is not as it was.
@@ -40,12 +47,13 @@ def run(
   if log.is_log(path) and (secret_file or not has_manifest):
     # A manifest beside it, which anybody can write, is no word on its seals.
     verdicts = [log.verify(path, secret_file)]
-  elif has_manifest or not (inside := list(_inside(path))):
+  elif has_manifest or not ((inside := list(_inside(path))) or lacking):
     verdicts = [provenance.verify(path, public_key)]
   else:
     if public_key:
       signature.owner(public_key)  # A wrong one is wrong for all of them.
     verdicts = [_verdict(x, public_key) for x in inside]
+    verdicts += map(_lacking, lacking)
   for verdict in verdicts:
     stream = sys.stdout if verdict.is_intact else sys.stderr
     lines = map(_shown, (verdict.sentence, *verdict.inputs))
@@ -64,6 +72,15 @@ def _verdict(manifest: str, public_key: str | None) -> provenance.Verdict:
     return provenance.verify(manifest, public_key)
   except (ValueError, OSError) as error:
     return provenance.Verdict(False, str(error))
+
+
+def _lacking(path: str) -> provenance.Verdict:
+  return provenance.Verdict(
+    False,
+    f'Expected {provenance.path(path)}, as every task leaves it that writes '
+    f'{path}, found none: it was taken away, or a run was killed; get both '
+    'again from whom you trust, or repeat the command.',
+  )
 
 
 def _inside(path: str) -> Iterator[str]:
