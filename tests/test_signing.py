@@ -287,6 +287,12 @@ def test_who_takes_a_manifest_away_is_found_out(run, tmp_path, capsys):
   (workdir / 'mine').mkdir()
   (workdir / 'mine' / 'scores.json').write_text('[]')
   (workdir / 'export').mkdir()
+  for i, text in enumerate(
+    ('{', '[]', '{"workdir": "", "data": {"name": 1}}', '[' * 100_000)
+  ):
+    (workdir / 'mine' / f'{i}').mkdir()
+    (workdir / 'mine' / f'{i}' / 'config.json').write_text(text)
+    (workdir / 'mine' / f'{i}' / 'scores.json').write_text('[]')
   assert lacking(workdir) == lacking(tmp_path) == []
   data = workdir / 'data' / 'vimos' / 'synthetic' / '1.0.0'
   os.remove(data / 'manifest.json')

@@ -110,22 +110,37 @@ def without_manifest(folder: str, config) -> list[str]:
     for workdir, its_config in [(folder, config), *_work_folders(folder)]
     for output in outputs.of_all(its_config, workdir)
     for path in _paths(output.path)
-    if provenance.state(path, output.covers) and not _has_manifest(path)
+    if not _has_manifest(path) and _is_there(path, output.covers)
   }
   return sorted(found)
 
 
 def _work_folders(folder: str) -> Iterator[tuple[str, Any]]:
-  """Those in a folder, itself included, with the settings that they are of."""
+  """Those in a folder, itself included, and where their data are.
+
+  Whose folder it is may be a stranger's: nothing else is taken from there.
+  """
   from vimonet_jax import claim
 
   for path in sorted(pathlib.Path(folder).rglob(claim.FILE)):
     try:
       fields = json.loads(path.read_text(encoding='utf-8'))
-      if 'workdir' in fields and 'name' in fields['data']:
-        yield str(path.parent), ml_collections.ConfigDict(fields)
-    except (ValueError, KeyError, TypeError):
+      name = fields['data']['name']
+      is_ours = 'workdir' in fields and name == os.path.basename(name)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
       continue  # That of a model, or somebody else's.
+    if is_ours:
+      yield (
+        str(path.parent),
+        ml_collections.ConfigDict({'data': {'name': name}}),
+      )
+
+
+def _is_there(path: str, covers: Sequence[str]) -> bool:
+  try:
+    return bool(provenance.state(path, covers))
+  except ValueError:
+    return True  # With what no manifest can be of.
 
 
 def _is_writer(is_joined: bool) -> bool:
