@@ -18,9 +18,9 @@ def get_config() -> ml_collections.ConfigDict:
     # An own text in place of vimonet_jax/audit/policy.py's, and whether nothing
     # is answered to who has not accepted it.
     'policy': {'file': '', 'required': False},
-    # Of --task=serve and demo: what was asked and what came of it, a line each. Without
-    # `texts` of questions and answers it has the lengths, without `addresses`
-    # nothing of where they came from.
+    # Of --task=serve and demo: what was asked and what came of it, a line each.
+    # Without `texts` of questions and answers it has the lengths, without
+    # `addresses` nothing of where they came from.
     'log': {
       'file': '',
       'secret_file': '',
