@@ -16,9 +16,12 @@ def get_config() -> ml_collections.ConfigDict:
     # beside results, and not a variable of the environment, which every program
     # that is started inherits.
     'key_file': '',
-    # Share of the vocabulary that is green, and what is added to the scores of
-    # green tokens for each nat of entropy; who looks needs the same gamma. For
-    # the tiny preset, which is seldom uncertain; see README.md.
+    # Share of the vocabulary that is green, what is added to the scores of
+    # green tokens for each nat of entropy, and how many tokens before it a
+    # token's colour depends on; who looks needs the same gamma and width. For
+    # the tiny preset, which is seldom uncertain; see README.md. Wider marks
+    # have not been measured.
     'gamma': 0.5,
     'delta': 8.0,
+    'width': 1,
   })  # fmt: skip

@@ -39,11 +39,10 @@ def test_answers_are_found_to_be_marked_by_who_has_the_key(
     if 'answer' in line
   ]
   layout = model_folder.read(f'{tiny_model.workdir}/model').layout
-  want = watermark.detect(watermark.encode(texts, layout), MARK)
+  want = watermark.detect(map(layout.tokenizer.encode, texts), MARK)
   assert want.p < 1e-3
   assert numbers.startswith(f'z {want.z:.2f}, p {want.p:.2g}: ')
-  assert f'{want.scored} pairs of neighbours' in numbers
-  assert f'{want.green} of them green' in numbers
+  assert f'{want.scored} of them count, {want.green} are green' in numbers
   assert sentence.startswith('It carries the mark of this key')
   # The same words as plain text.
   plain = tmp_path / 'answers.txt'

@@ -1,14 +1,14 @@
 """How surely a watermark is found in a model's answers, and what it costs.
 
     python tests/benchmarks/watermark.py --workdir=workdir/tiny \
-        --temperatures 1 1.5 --marks 0.5:5 0.5:8 --tokens 100 200 --draws=2
+        --temperatures 1 1.5 --marks 0.5:5:1 0.5:5:3 --tokens 100 --draws=2
     python tests/benchmarks/watermark.py --workdir=workdir/tiny --split=test \
-        --temperatures 1.5 --marks 0.5:8 --per-domain=400
+        --temperatures 1.5 --marks 0.5:5:3 --per-domain=400
 
-A text is 100 tokens (--tokens) of one key: descriptions of clip after clip,
-motion and video shown, as words that are read again. There are 64 keys. The
-same clips are described without a mark, by draws with the same seeds. Of texts
-are
+A mark is its gamma, delta and width. A text is 100 tokens (--tokens) of one
+key: descriptions of clip after clip, motion and video shown, as words that are
+read again. There are 64 keys. The same clips are described without a mark, by
+draws with the same seeds. Of texts are
 
     found        with a mark, p below 0.01 by their key
     calibrated   with a mark, z above that of 99 % of unmarked texts
@@ -78,7 +78,7 @@ class Blocks:
     self._blocks = blocks
     self._entropies: list[np.ndarray] = []
 
-  def __call__(self, logits_BV, previous_B):
+  def __call__(self, logits_BV, before_BN):
     heat_B1 = jnp.repeat(jnp.array([x.temperature for x in self._blocks]), KEYS)
     heat_B1 = heat_B1[:, None]
     share_BV = jax.nn.softmax(logits_BV / heat_B1)
@@ -87,7 +87,7 @@ class Blocks:
     rows = zip(
       self._blocks,
       jnp.split(logits_BV, len(self._blocks)),
-      jnp.split(previous_B, len(self._blocks)),
+      jnp.split(before_BN, len(self._blocks)),
       strict=True,
     )
     return jnp.concatenate([_marked(*x) for x in rows]) / heat_B1
@@ -102,16 +102,16 @@ class Blocks:
     return found
 
 
-def _marked(block: Block, logits_KV, previous_K):
+def _marked(block: Block, logits_KV, before_KN):
   if block.mark is None:
     return logits_KV
 
-  def one(key, logits_V, previous):
+  def one(key, logits_V, before_N):
     mark = dataclasses.replace(block.mark, key=tuple(key))
-    return mark(logits_V[None], previous[None])[0]
+    return mark(logits_V[None], before_N[None])[0]
 
   keys_K2 = jnp.array([_key(k) for k in range(KEYS)], jnp.uint32)
-  return jax.vmap(one)(keys_K2, logits_KV, previous_K)
+  return jax.vmap(one)(keys_K2, logits_KV, before_KN)
 
 
 @functools.cache
@@ -156,7 +156,9 @@ def main() -> None:
       plain = texts, said[block]
       line |= _certainty(told[block], said[block])
     else:
-      line |= {'gamma': block.mark.gamma, 'delta': block.mark.delta}
+      line |= {
+        name: getattr(block.mark, name) for name in ('gamma', 'delta', 'width')
+      }
       line |= {
         f'{tokens} tokens': _found(block.mark, texts[tokens], plain[0][tokens])
         for tokens in args.tokens
@@ -174,7 +176,11 @@ def _args() -> argparse.Namespace:
   parser.add_argument('--split', default='val', choices=['val', 'test'])
   parser.add_argument('--temperatures', type=float, nargs='+', default=[1.0])
   parser.add_argument(
-    '--marks', type=_mark, nargs='+', required=True, metavar='GAMMA:DELTA'
+    '--marks',
+    type=_mark,
+    nargs='+',
+    required=True,
+    metavar='GAMMA:DELTA:WIDTH',
   )
   parser.add_argument('--tokens', type=int, nargs='+', default=[100])
   parser.add_argument('--per-domain', type=int, default=100, help='questions')
@@ -186,7 +192,8 @@ def _args() -> argparse.Namespace:
 
 
 def _mark(settings: str) -> watermark.Watermark:
-  return watermark.Watermark((0, 0), *map(float, settings.split(':')))
+  gamma, delta, width = settings.split(':')
+  return watermark.Watermark((0, 0), float(gamma), float(delta), int(width))
 
 
 def _describe(record: records.Record) -> records.Record:
@@ -243,9 +250,9 @@ def _texts(
   for number in range(KEYS):
     some, room = [], tokens
     own = [x.text for x in answers if x.key == number]
-    for ids in watermark.encode(own, layout):
-      some.append(ids[: room + 1])
-      room -= len(some[-1]) - 1
+    for ids in map(layout.tokenizer.encode, own):
+      some.append(ids[:room])
+      room -= len(some[-1])
       if not room:
         found.append((number, some))
         some, room = [], tokens
@@ -290,7 +297,7 @@ def _found(mark, texts, unmarked) -> dict[str, float]:
 
   return {
     'texts': len(texts),
-    'pairs': np.mean([x.scored for x in own]),
+    'scored': np.mean([x.scored for x in own]),
     'z': np.mean([x.z for x in own]),
     'found': share(own),
     'calibrated': np.mean([x.z > limit for x in own]),

@@ -166,7 +166,7 @@ def test_it_stops_when_all_rows_are_done():
   def counting():
     seen = []
 
-    def count(logits, last):
+    def count(logits, before):
       jax.debug.callback(lambda: seen.append(1))
       return logits.at[:, 7].set(1e9)
 
@@ -181,6 +181,29 @@ def test_it_stops_when_all_rows_are_done():
   jax.effects_barrier()
   assert output.lengths.tolist() == [1, 1, 0, 1]
   assert len(seen) == 1
+
+
+def test_a_plain_function_sees_the_last_tokens_of_its_answer():
+  def count_on(logits_BV, before_BN):
+    # The newest three of four, each in a place of its own.
+    want_B = before_BN[:, 3] + 3 * before_BN[:, 2] + 5 * before_BN[:, 1] + 11
+    return jax.nn.one_hot(want_B % 20 + 1, logits_BV.shape[-1])
+
+  def follow(number):
+    said = [generate.NO_TOKEN] * 4
+    for _ in range(number):
+      said.append((said[-1] + 3 * said[-2] + 5 * said[-3] + 11) % 20 + 1)
+    return said[4:]
+
+  asked = generate.as_argument(count_on)
+  first = run(prompts(), logits_fn=asked, max_new_tokens=8)
+  second = run(
+    prompts((2, 4, 0, 0), seed=1, media=False), previous=first,
+    logits_fn=asked, max_new_tokens=8, cache_length=None,
+  )  # fmt: skip
+  for output, rows in ((first, (0, 1, 3)), (second, (0, 1))):
+    for b in rows:
+      assert output.tokens[b].tolist() == follow(8)
 
 
 def test_a_full_cache_ends_a_row():

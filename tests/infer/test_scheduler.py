@@ -225,8 +225,8 @@ def test_who_asks_again_for_the_end_gets_it_again(asking, start, monkeypatch):
 
 
 def test_it_gets_warm_with_a_model_that_has_nothing_to_say(asking):
-  def end(logits_BV, before_B):
-    del before_B
+  def end(logits_BV, before_BN):
+    del before_BN
     is_end_V = jnp.arange(logits_BV.shape[-1]) == tokenizer.EOS
     return jnp.where(is_end_V, 1e9, logits_BV)
 

@@ -48,12 +48,11 @@ def run(
     )
   texts = _read(path)
   bundle = model_folder.read(os.path.join(workdir, 'model'))
-  found = watermark.detect(watermark.encode(texts, bundle.layout), mark)
+  found = watermark.detect(map(bundle.layout.tokenizer.encode, texts), mark)
   print(
     f'z {found.z:.2f}, p {found.p:.2g}: {found.tokens} tokens in {len(texts)} '
-    f'texts have {found.scored} pairs of neighbours that differ, '
-    f'{found.green} of them green; without the mark about '
-    f'{mark.gamma * found.scored:.0f} are.'
+    f'texts, {found.scored} of them count, {found.green} are green; without '
+    f'the mark about {mark.gamma * found.scored:.0f} are.'
   )
   print(_sentence(found))
   return 0

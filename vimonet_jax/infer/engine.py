@@ -282,12 +282,14 @@ class Engine:
       sampling=sampling,
       cache_length=cache_length,
       previous=previous,
-      logits_fn=logits_fn,
     )
     return self.apply(
-      lambda variables, batch, key: answer(variables, batch, key=key),
+      lambda variables, batch, key, logits_fn: answer(
+        variables, batch, key=key, logits_fn=logits_fn
+      ),
       batch,
       key,
+      generate.as_argument(logits_fn),
     )
 
   def apply(
@@ -428,5 +430,5 @@ def _compiled(model: vimonet.Config) -> Callable[..., generate.Output]:
   run = functools.partial(
     generate.generate, vimonet.Vimonet(model), eos_id=tokenizer.EOS
   )
-  fixed = ('sampling', 'max_new_tokens', 'cache_length', 'logits_fn')
+  fixed = ('sampling', 'max_new_tokens', 'cache_length')
   return jax.jit(run, static_argnames=fixed)

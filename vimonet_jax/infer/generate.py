@@ -4,7 +4,8 @@
 while somebody is answered, calls them one by one.
 
 Everything here is a pure function of arrays, to be jitted by the caller with
-`model`, `sampling` and the lengths held fixed (see engine.py).
+`model`, `sampling` and the lengths held fixed (see engine.py). A LogitsFn is an
+argument like the others: see `as_argument`.
 """
 
 import dataclasses
@@ -16,8 +17,27 @@ import jax.numpy as jnp
 
 from vimonet_jax.models import attention, vimonet
 
-# (scores float32 [B, V], the token before int32 [B]) -> scores [B, V].
+# (scores float32 [B, V], tokens before int32 [B, BEFORE]) -> scores [B, V].
+# Those before are of the answer, the newest last, and NO_TOKEN where it has had
+# fewer: what was asked does not count.
 LogitsFn = Callable[[jax.Array, jax.Array], jax.Array]
+BEFORE, NO_TOKEN = 4, -1
+
+
+def as_argument(logits_fn: LogitsFn | None) -> LogitsFn | None:
+  """What a jitted function takes as an argument, and does not hold fixed.
+
+  A LogitsFn that is a pytree is one already. What it holds is data then, and in
+  no compiled program, which may lie on a disk; another one with other data
+  needs no other program. A plain function has no data, and is held fixed.
+  """
+  is_plain = jax.tree_util.all_leaves([logits_fn])
+  return jax.tree_util.Partial(logits_fn) if is_plain else logits_fn
+
+
+def nothing_before(rows: int) -> jax.Array:
+  """What a LogitsFn sees before an answer's first token, [rows, BEFORE]."""
+  return jnp.full((rows, BEFORE), NO_TOKEN, jnp.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +177,7 @@ class Rows(NamedTuple):
     most: int32 [B], how many there may be.
     is_open: bool [B], whether another one comes.
     how: what they are drawn with; None when greedy.
+    before: int32 [B, BEFORE], see LogitsFn; None where there is none.
   """
 
   cache: attention.Cache
@@ -165,6 +186,7 @@ class Rows(NamedTuple):
   most: jax.Array
   is_open: jax.Array
   how: Drawing | None
+  before: jax.Array | None = None
 
 
 def begin(
@@ -226,6 +248,7 @@ def begin(
     most=jnp.broadcast_to(jnp.int32(most), B),
     is_open=has_prompt_B,
     how=how,
+    before=None if logits_fn is None else nothing_before(B),
   )
   return _draw(rows, logits_BV, eos_id, logits_fn)
 
@@ -278,9 +301,12 @@ def _draw(
   rows: Rows, logits_BV: jax.Array, eos_id: int, logits_fn: LogitsFn | None
 ) -> Rows:
   """Another token for each row that is open."""
+  before_BN = rows.before
   if logits_fn is not None:
-    logits_BV = logits_fn(logits_BV, rows.last)
+    logits_BV = logits_fn(logits_BV, before_BN)
   token_B = sample(logits_BV, rows.how, rows.drawn)
+  if before_BN is not None:
+    before_BN = jnp.concatenate([before_BN[:, 1:], token_B[:, None]], axis=1)
   drawn_B = rows.drawn + rows.is_open
   has_slot_B = rows.cache.length < rows.cache.slots
   return rows._replace(
@@ -290,6 +316,7 @@ def _draw(
     & (token_B != eos_id)
     & (drawn_B < rows.most)
     & has_slot_B,
+    before=before_BN,
   )
 
 

@@ -82,7 +82,7 @@ class Slots:
       logits_fn: changes scores before every draw, as a watermark does.
     """
     self._asked = asked
-    self._logits_fn = logits_fn
+    self._logits_fn = generate.as_argument(logits_fn)
     self._rows: generate.Rows | None = None
     self._drawn: np.ndarray = np.zeros(0, np.int32)
     self.size = self.length = 0
@@ -112,13 +112,14 @@ class Slots:
     unused = [banks[0]] * (rows_in_batch - len(banks))
     begun = self._asked.call(
       functools.partial(
-        _begin(self._asked.bundle.model, self._logits_fn),
+        _begin(self._asked.bundle.model),
         cache_length=_room(length),
       ),
       batch,
       (*banks, *unused),
       most_B,
       _how(new, rows_in_batch),
+      self._logits_fn,
     )
     places_B = np.full(rows_in_batch, self.size, np.int32)
     places_B[: len(places)] = places
@@ -147,8 +148,10 @@ class Slots:
     places = list(places)
     keep = np.zeros(self.size, bool)
     keep[places] = True
-    step = _advance(self._asked.bundle.model, self._logits_fn, steps)
-    self._rows, tokens_BL = self._asked.call(step, self._rows, keep)
+    step = _advance(self._asked.bundle.model, steps)
+    self._rows, tokens_BL = self._asked.call(
+      step, self._rows, keep, self._logits_fn
+    )
     tokens, last, drawn, is_open = cluster.fetch(
       (tokens_BL, self._rows.last, self._rows.drawn, self._rows.is_open)
     )
@@ -166,6 +169,9 @@ class Slots:
     if not kept:
       self._rows = None  # So that both are never there together.
       self._rows = _empty(self._asked.bundle.model.llm, size, length)
+      if self._logits_fn is not None:
+        before = generate.nothing_before(size)
+        self._rows = self._rows._replace(before=before)
     else:
       places_B = np.full(size, self.size, np.int32)
       places_B[: len(kept)] = kept
@@ -215,8 +221,8 @@ def _empty(config: Any, size: int, length: int) -> generate.Rows:
 
 
 @functools.cache
-def _begin(model: vimonet.Config, logits_fn: generate.LogitsFn | None):
-  def begin(variables, batch, banks, most, how, cache_length):
+def _begin(model: vimonet.Config):
+  def begin(variables, batch, banks, most, how, logits_fn, cache_length):
     if banks[0]:
       batch |= {'bank': jnp.stack([jnp.concatenate(bank) for bank in banks])}
     return generate.begin(
@@ -234,10 +240,8 @@ def _begin(model: vimonet.Config, logits_fn: generate.LogitsFn | None):
 
 
 @functools.cache
-def _advance(
-  model: vimonet.Config, logits_fn: generate.LogitsFn | None, steps: int
-):
-  def advance(variables, rows, keep):
+def _advance(model: vimonet.Config, steps: int):
+  def advance(variables, rows, keep, logits_fn):
     return generate.advance(
       vimonet.Vimonet(model),
       variables,
