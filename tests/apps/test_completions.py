@@ -224,6 +224,14 @@ def test_what_one_side_says_in_a_row_is_one_message():
       _body([_text(), {**VIDEO, 'video': {'data': '%', 'format': 'mp4'}}]),
       "data of the video in base64, found '%'",
     ),
+    (
+      _body([_text(), {**VIDEO, 'video': {'data': 'ä', 'format': 'mp4'}}]),
+      "data of the video in base64, found 'ä'",
+    ),
+    (
+      _body([_text(), {'type': ['motion']}]),
+      'to be text, motion, video or video_url, found .*motion',
+    ),
   ],
 )  # fmt: skip
 def test_other_requests_are_refused_in_a_sentence(body, said):

@@ -8,21 +8,20 @@ KINDS = [(), ('motion',), ('video',), ('motion', 'video')]
 
 
 class _Together:
-  """Answers at once, and is as busy as it is told to be."""
+  """Answers at once, and is so often as busy as can be."""
 
-  def __init__(self, waiting=()):
+  def __init__(self, busy=0, max_waiting=8):
     self.heard, self.asked = [], []
-    self._waiting = list(waiting)
+    self.max_waiting = max_waiting
+    self._busy = busy
 
   def ask_all(self, asked):
-    if self._waiting:
+    if len(asked) > self.max_waiting or self._busy:
+      self._busy -= 1
       raise scheduler.BusyError('Expected fewer.')
     self.asked += asked
     self.heard.append([tuple(x.record.clips) for x in asked])
     return [types.SimpleNamespace(result=lambda: None) for _ in asked]
-
-  def load(self):
-    return scheduler.Load(self._waiting.pop(0), 1, True)
 
 
 @pytest.fixture
@@ -63,13 +62,14 @@ def test_no_videos_are_made_up_where_none_can_be_given(asking):
 
 def test_it_waits_while_visitors_have_all_places(asking, monkeypatch):
   monkeypatch.setattr(warming, '_AGAIN_S', 0)
-  together = _Together(waiting=[3, 2])
+  together = _Together(busy=2)
   warming.warm(asking, together, max_rows=8, alike=1)
   assert together.heard[0] == [()]
   assert len(together.heard) == 10
 
 
 def test_it_goes_on_where_there_are_never_so_many_places(asking):
-  together = _Together(waiting=[0])
-  warming.warm(asking, together, max_rows=8, alike=1)
-  assert together.heard[0] == [('motion',)]
+  together = _Together(max_waiting=2)
+  warming.warm(asking, together, max_rows=4)
+  alike = [[kind] * rows for kind in KINDS for rows in (1, 2)]
+  assert together.heard == 2 * alike

@@ -35,7 +35,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import tqdm
@@ -165,7 +165,13 @@ def run(
   )
   # Two would put their files in each other's place, and lose answers.
   with locks.held(f'{os.path.abspath(output)}.lock', f'write to {output}'):
-    kept = _kept(output, asked, settings, pathlib.Path(questions).parent)
+    kept = _kept(
+      output,
+      asked,
+      settings,
+      pathlib.Path(questions).parent,
+      ('motion',) if motion_only else _MEDIA,
+    )
     left = [x for x in asked if x.fields['id'] not in kept]
     if kept:
       print(f'{output} has {len(kept)} of {len(asked)} answers.', flush=True)
@@ -268,15 +274,11 @@ def _read_files(tower, *, motion_only: bool, **asked) -> _Files:
 
 
 def _digest(path: str) -> str:
-  """Of a file's bytes, or of those of a folder's files and their names."""
+  """Of the bytes of all that is read of it, in the order of reading."""
   made = hashlib.blake2s(digest_size=8)
-  if os.path.isdir(path):
-    for name in sorted(os.listdir(path)):
-      made.update(f'{name}\0{_digest(os.path.join(path, name))}\0'.encode())
-  else:
-    with open(path, 'rb') as f:
-      while block := f.read(1 << 20):
-        made.update(block)
+  for file in inputs.files(path):
+    with open(file, 'rb') as f:
+      made.update(hashlib.file_digest(f, 'blake2s').digest())
   return made.hexdigest()
 
 
@@ -341,9 +343,20 @@ def _said(kind: Any) -> str:
 
 
 def _kept(
-  output: str, asked: list[_Asked], settings: Settings, folder: pathlib.Path
+  output: str,
+  asked: list[_Asked],
+  settings: Settings,
+  folder: pathlib.Path,
+  media: Collection[str],
 ) -> set[str]:
   """Ids with an answer; the file then holds their lines and no others.
+
+  Args:
+    output: the file.
+    asked: the questions.
+    settings: of the answers that are to come.
+    folder: of the questions.
+    media: of which files may be opened.
 
   Raises:
     ValueError: it has answers to other questions or about other files, or those
@@ -378,7 +391,7 @@ def _kept(
     _check_settings(where, found, _flat(settings.columns()))
     for medium, path in _paths(folder, question.fields).items():
       # What has gone since then cannot be asked about again.
-      if medium in files and os.path.exists(path):
+      if medium in files and medium in media and os.path.exists(path):
         _check_file(where, path, digest(path), files[medium])
     if 'error' not in line:
       lines.append(text)

@@ -18,7 +18,6 @@ make bodies of answers.
 """
 
 import base64
-import binascii
 import dataclasses
 import itertools
 import json
@@ -403,10 +402,11 @@ def _content(content: Any, where: str):
     if kind == 'text':
       texts.append(_get(part, 'text', str, None))
       continue
-    if kind not in _FILES:
+    if not isinstance(kind, str) or kind not in _FILES:
+      instead = _INSTEAD.get(str(kind), 'leave it out')
       raise _wrong(
         f'Expected parts of {where} to be text, motion, video or video_url, '
-        f'found {_shown(kind)}; {_INSTEAD.get(kind, "leave it out")}.'
+        f'found {_shown(kind)}; {instead}.'
       )
     medium = kind.removesuffix('_url')
     if medium in files:
@@ -484,7 +484,7 @@ def _file(medium: str, fields: Mapping[str, Any]) -> uploads.File:
     return uploads.File(
       f'{medium}.{name}', base64.b64decode(data, validate=True)
     )
-  except binascii.Error as error:
+  except ValueError as error:  # Letters beyond ASCII, too.
     raise _wrong(
       f'Expected data of the {medium} in base64, found {_shown(data[:20])}; '
       'encode the bytes of the file, and put nothing before them.'

@@ -4,6 +4,7 @@ JAX is not imported here, so that processes which only read start at once.
 """
 
 import os
+import pathlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from vimonet_jax.audit import privacy
 from vimonet_jax.data import records
 from vimonet_jax.data import video as videos
-from vimonet_jax.motion import features, readers
+from vimonet_jax.motion import amc, features, readers
 
 if TYPE_CHECKING:
   from vimonet_jax.models import clip_video
@@ -74,6 +75,20 @@ def read(
   name = ' and '.join(path for path in (motion, video) if path) or 'nothing'
   record = records.Record(name, 'given', 'test', motion=clip, frames=frames)
   return Given(record, notes)
+
+
+def files(path: str) -> list[pathlib.Path]:
+  """What is read of a motion or a video: it, its images, or its body too.
+
+  Raises:
+    ValueError: a folder has no images, or an .amc no .asf.
+    OSError: there is no such file.
+  """
+  found = pathlib.Path(path)
+  if found.is_dir():
+    return videos.image_files(found)
+  is_angles = found.suffix.lower() == '.amc'
+  return [found, amc.find_asf(found)] if is_angles else [found]
 
 
 def _read_motion(

@@ -530,7 +530,12 @@ class Service:
           ends[index] = event
           if len(ends) == len(answers):  # Nobody is told so before the log.
             in_order = [ends[i] for i in range(len(answers))]
-            self._count(visit, in_order)
+            outcome, status = 'failed', '500'
+            try:
+              self._count(visit, in_order)
+            except OSError:
+              yield _event(_failed().body())
+              raise
             outcome = ''  # It was noted.
           yield _event(reply.end(index, event))
         else:

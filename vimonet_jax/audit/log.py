@@ -18,8 +18,8 @@ the one before, so that nobody without the secret can change, remove or add a
 line unnoticed, but for the last ones: from the end a log can always be cut.
 
 A stream has two entries of one `request`: its start, with `outcome` "begun",
-before its first word, and its end before its last. One without an end was cut
-short by a crash; what had been told of it is not known.
+before its first word, and its end before it is told to be over. One without an
+end was cut short by a crash; what had been told of it is not known.
 
 What a crash has left of a line is kept in the next one, as "torn". Lines
 outlive the process, not the machine: nothing waits for the disk.

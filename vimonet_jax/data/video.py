@@ -117,7 +117,7 @@ def read_images(
   """
   path = pathlib.Path(path)
   if path.is_dir():
-    files = _image_files(path)
+    files = image_files(path)
     chosen = _chosen(path, choose, len(files), 0.0)
     read = {i: shape(_read_image(files[i])) for i in set(chosen)}
   else:
@@ -157,7 +157,7 @@ def read_head(path: str | os.PathLike) -> Head:
   """
   path = pathlib.Path(path)
   if path.is_dir():
-    _image_files(path)
+    image_files(path)
     return Head(0.0, 0.0)
   _check_name(path)
   with video_file.opened(path) as (container, stream):
@@ -337,8 +337,12 @@ def _bounds(path, number, fps, start_s, end_s) -> tuple[int, int]:
   return first, last
 
 
-def _image_files(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Images in the order in which people count: 2 before 10."""
+def image_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Images in the order in which people count: 2 before 10.
+
+  Raises:
+    video_file.VideoFileError: there are none.
+  """
 
   def key(path):
     parts = re.split(r'(\d+)', path.name)

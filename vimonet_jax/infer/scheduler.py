@@ -223,6 +223,9 @@ class Scheduler:
   """Answers questions of many threads, several at a time.
 
   Answers are complete once they are accepted: `close` waits for them.
+
+  Attributes:
+    max_waiting: who comes when so many wait is refused.
   """
 
   def __init__(
@@ -248,7 +251,7 @@ class Scheduler:
     self._engine = asked
     self._max_rows = max_rows
     self._max_length = max_length
-    self._max_waiting = max_waiting
+    self.max_waiting = max_waiting
     self._steps = steps
     self._logits_fn = logits_fn
     self._slots = slots.Slots(asked, logits_fn=logits_fn)
@@ -305,9 +308,9 @@ class Scheduler:
     with self._changed:
       if not self._is_open:
         raise ClosedError('Expected to be asked before the end, found it past.')
-      if len(self._waiting) + len(jobs) > self._max_waiting:
+      if len(self._waiting) + len(jobs) > self.max_waiting:
         raise BusyError(
-          f'Expected fewer than {self._max_waiting} who wait, found as many; '
+          f'Expected fewer than {self.max_waiting} who wait, found as many; '
           'come again later.'
         )
       self._waiting += jobs

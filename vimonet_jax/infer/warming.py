@@ -67,15 +67,13 @@ def _ask(
   together: scheduler.Scheduler, some: Sequence[scheduler.Question]
 ) -> None:
   """Waits for the answers, and for places to wait in while others have them."""
-  while True:
+  answers = None
+  while answers is None and len(some) <= together.max_waiting:
     try:
       answers = together.ask_all(some)
-      break
     except scheduler.BusyError:
-      if not together.load().waiting:
-        return  # There are never so many places.
       time.sleep(_AGAIN_S)
-  for answer in answers:
+  for answer in answers or ():
     answer.result()
 
 
