@@ -309,6 +309,14 @@ def test_who_takes_a_manifest_away_is_found_out(run, tmp_path, capsys):
   assert verify.run(str(workdir), lacking=expected) == 1
   said = capsys.readouterr().err
   assert f'Expected {data / "manifest.json"}, as every task' in said
+  # One more, of something else, hides none that lack.
+  provenance.write(str(workdir), {}, covers=('notes.txt',))
+  assert verify.run(str(workdir), lacking=expected) == 1
+  assert 'as every task' in capsys.readouterr().err
+  (workdir / 'predictions' / 'a.jsonl').write_text('changed')
+  assert verify.run(str(workdir)) == 1
+  os.remove(workdir / 'manifest.json')
+  (workdir / 'predictions' / 'a.jsonl').write_text('')
   # Also who takes all of them away.
   os.remove(workdir / 'predictions' / 'a.jsonl.manifest.json')
   assert verify.run(str(workdir), lacking=lacking(workdir)) == 1

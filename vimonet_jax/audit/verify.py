@@ -43,11 +43,14 @@ def run(
       'Expected --input=FILE_OR_FOLDER that has a manifest, or an audit log, '
       'found none; name it.'
     )
-  has_manifest = os.path.exists(provenance.path(path))
-  if log.is_log(path) and (secret_file or not has_manifest):
+  path = os.path.normpath(path)
+  own = provenance.path(path)
+  inside = list(_inside(path)) if os.path.isdir(path) else []
+  if log.is_log(path) and (secret_file or not os.path.exists(own)):
     # A manifest beside it, which anybody can write, is no word on its seals.
     verdicts = [log.verify(path, secret_file)]
-  elif has_manifest or not ((inside := list(_inside(path))) or lacking):
+  # One of the folder is no word on what others in it are of.
+  elif set(inside) <= {own} and not lacking:
     verdicts = [provenance.verify(path, public_key)]
   else:
     if public_key:
