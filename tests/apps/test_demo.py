@@ -1,6 +1,7 @@
 """From the command to the page, and back after a Ctrl-C."""
 
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -14,6 +15,13 @@ import pytest
 pytest.importorskip('gradio', reason="needs gradio: pip install -e '.[demo]'")
 
 import httpx
+import numpy as np
+import visitor
+
+from vimonet_jax import fingerprint, weight_files
+from vimonet_jax.audit import log as logs
+from vimonet_jax.infer import model_folder
+from vimonet_jax.synthetic import world
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -78,6 +86,48 @@ def test_it_opens_asks_for_its_password_and_ends_quietly(
   assert process.returncode == 0
   assert said.strip() == 'The page is closed.'
   assert _files(tmp_path) == {secret}
+
+
+def test_what_is_asked_of_it_is_written_down(tiny_model, tmp_path):
+  paths = {x: tmp_path / x for x in ('secret', 'key', 'log', 'w.npy')}
+  for name in ('secret', 'key'):
+    paths[name].write_bytes(bytes(range(32)))
+  np.save(paths['w.npy'], world.World().make_record('test', 0).motion)
+  sent = paths['w.npy'].read_bytes()
+  with (
+    _start(
+      tiny_model.workdir,
+      '--config.demo.port=0',
+      '--config.demo.max_new_tokens=4',
+      f'--config.log.file={paths["log"]}',
+      f'--config.log.secret_file={paths["secret"]}',
+      f'--config.watermark.key_file={paths["key"]}',
+    ) as process,
+    httpx.Client(timeout=300) as client,
+  ):
+    said = process.stdout.readline()
+    assert (found := re.match(r'(http\S+) is ready', said)), said
+    client.base_url = found[1]
+    query = {'kind': 'motion', 'name': 'w.npy'}
+    ticket = client.post('/clip', params=query, content=sent).json()
+    visitor.call(client, 'given', [], session='a', told=ticket)
+    asked = ['What?', False, False, 5]
+    assert visitor.call(client, 'submit', asked, session='a')[-1]['success']
+    begun, ended = map(json.loads, paths['log'].read_text().splitlines())
+  assert begun['outcome'] == logs.BEGUN
+  assert ended['outcome'] in ('stop', 'length')
+  weights = weight_files.Lazy(
+    model_folder.weights(f'{tiny_model.workdir}/model')
+  )
+  with logs.Log(str(tmp_path / 'other'), str(paths['secret'])) as other:
+    digest = other.keyed(sent)
+  for line in (begun, ended):
+    assert line['request'] == begun['request']
+    assert [x['digest'] for x in line['media']] == [digest]
+    assert line['model'] == fingerprint.of(weights)
+    assert line['watermark'] is True
+    assert line['question_characters'] == len('What?')
+  assert logs.verify(str(paths['log']), str(paths['secret'])).is_intact
 
 
 def _files(folder):

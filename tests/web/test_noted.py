@@ -30,10 +30,18 @@ def test_a_question_is_a_line_without_what_was_shown(log, tmp_path):
   given = clips.Clip(record, {'motion': 'w.npy'}, digests={'motion': 'abc'})
   book = noted.Book(log, 'weights', watermark=True)
   book.note(
-    given, 'What?', 'stop', policy='v1', address='10.0.0.1', ends=[END, END]
+    'a',
+    given,
+    'What?',
+    'stop',
+    policy='v1',
+    address='10.0.0.1',
+    answer='He waves.\nHe waves.',
+    ends=[END, END],
   )
-  book.note(clips.NOTHING, '', 'refused', policy=None, address=None)
+  book.note('b', clips.NOTHING, '', 'refused', policy=None, address=None)
   first, second = _lines(log, tmp_path)
+  assert [first['request'], second['request']] == ['a', 'b']
   assert [x['kind'] for x in first['media']] == ['motion', 'video']
   assert first['media'][0]['digest'] == 'abc'
   assert first['media'][0]['duration_s'] == len(record.motion) / 20

@@ -6,7 +6,9 @@ import contextlib
 import functools
 import io
 import json
+import shutil
 import socket
+import subprocess
 import threading
 import time
 import types
@@ -18,8 +20,9 @@ pytest.importorskip('gradio', reason="needs gradio: pip install -e '.[demo]'")
 
 import httpx
 import uvicorn
+import visitor
 
-from vimonet_jax.apps import uploads
+from vimonet_jax.apps import inputs, uploads
 from vimonet_jax.audit import log as logs
 from vimonet_jax.audit import policy as policies
 from vimonet_jax.infer import engine, generate, scheduler
@@ -118,52 +121,24 @@ def _motion():
   return file.getvalue()
 
 
-def _config(client):
-  """What the page is made of, as its script reads it."""
-  text = client.get('/').text
-  start = text.index('window.gradio_config = ') + len('window.gradio_config = ')
-  return json.JSONDecoder().raw_decode(text[start:])[0]
-
-
-def _call(client, event, data, *, session, told=None):
-  """Does what the page does where something happens; gives what is shown."""
-  config = _config(client)
-  number, wanted = next(
-    (i, x)
-    for i, x in enumerate(config['dependencies'])
-    if any(target[1] == event for target in x['targets'])
-  )
-  body = {
-    'data': data, 'event_data': told, 'session_hash': session,
-    'fn_index': wanted.get('id', number),
-  }  # fmt: skip
-  joined = client.post('/gradio_api/queue/join', json=body)
-  assert joined.status_code == 200, joined.text
-  messages = []
-  where = f'/gradio_api/queue/data?session_hash={session}'
-  with client.stream('GET', where) as stream:
-    for line in stream.iter_lines():
-      if line.startswith('data: '):
-        messages.append(json.loads(line[6:]))
-        if messages[-1]['msg'] == 'process_completed':
-          return messages
-  return messages
-
-
 def test_a_file_becomes_a_clip_that_is_asked_about(plain):
   client, visits = plain
   reply = client.post(
     '/clip', params={'kind': 'motion', 'name': 'w.npy'}, content=_motion()
   )
   ticket = reply.json()['ticket']
-  done = _call(client, 'given', [], session='a1', told={'ticket': ticket})[-1]
+  done = visitor.call(
+    client, 'given', [], session='a1', told={'ticket': ticket}
+  )[-1]
   shown, question, log, told = done['output']['data']
   assert shown['names'] == {'motion': 'w.npy'}
   joints = np.frombuffer(base64.b64decode(shown['motion']['joints']), '<f4')
   assert len(joints) == len(_record().motion) * 66
   assert 'Ask about' in log
   assert told == handlers.QUIET
-  messages = _call(client, 'submit', ['What?', True, False, 5], session='a1')
+  messages = visitor.call(
+    client, 'submit', ['What?', True, False, 5], session='a1'
+  )
   pages = [str(m['output']) for m in messages if 'output' in m]
   assert messages[-1]['success']
   assert 'Motion only' in ''.join(pages)
@@ -171,9 +146,14 @@ def test_a_file_becomes_a_clip_that_is_asked_about(plain):
   assert [said.inputs for said in turn.answers] == [(), ('motion',)]
   assert all(said.end for said in turn.answers)
   # A ticket is worth something once.
-  again = _call(client, 'given', [], session='a2', told={'ticket': ticket})[-1]
+  again = visitor.call(
+    client, 'given', [], session='a2', told={'ticket': ticket}
+  )[-1]
   assert again['success']
-  assert 'give it again' in again['output']['data'][0]['wrong']
+  # All that is shown stays, for nothing but a sentence comes.
+  ((name, sentence),) = again['output']['data'][0].items()
+  assert name == 'wrong'
+  assert 'give it again' in sentence
 
 
 def test_a_body_comes_behind_its_motion(plain, shared_data):
@@ -191,30 +171,56 @@ def test_a_body_comes_behind_its_motion(plain, shared_data):
     assert 'say how long the last one is' in reply.json()['error']
 
 
-def test_questions_are_written_down_as_a_server_does(made, tmp_path):
+@pytest.fixture
+def written(made, tmp_path):
+  """Handlers with an example and a log that keeps texts, and its lines."""
   secret = tmp_path / 'secret'
   secret.write_bytes(bytes(range(32)))
-  path, visitor = tmp_path / 'log', types.SimpleNamespace(
-    session_hash='h1', client=types.SimpleNamespace(host='10.0.0.1')
-  )  # fmt: skip
-
-  async def ask(does, question):
-    return [x async for x in does.ask(question, True, True, 5, visitor)]
-
+  path = tmp_path / 'log'
   with logs.Log(str(path), str(secret), texts=True, addresses=True) as log:
-    does = handlers.Handlers(
-      made[0],
-      site.Desk().take,
-      POLICY,
-      examples=[clips.Clip(_record(), {}, is_example=True)],
-      sampling=generate.Sampling(max_new_tokens=8),
-      book=noted.Book(log, 'weights'),
-    )
-    asyncio.run(ask(does, 'What?'))
-    does.choose(types.SimpleNamespace(number=0), visitor)
-    asyncio.run(ask(does, 'What?'))
-  refused, answered = map(json.loads, path.read_text().splitlines())
+
+    def lines():
+      return [json.loads(line) for line in path.read_text().splitlines()]
+
+    yield _does(made[0], book=noted.Book(log, 'weights')), lines
+
+
+def _does(together, *, new_tokens=8, **more):
+  return handlers.Handlers(
+    together,
+    site.Desk().take,
+    POLICY,
+    examples=[clips.Clip(_record(), {}, is_example=True)],
+    sampling=generate.Sampling(temperature=2.0, max_new_tokens=new_tokens),
+    **more,
+  )
+
+
+def _somebody(session):
+  return types.SimpleNamespace(
+    session_hash=session, client=types.SimpleNamespace(host='10.0.0.1')
+  )
+
+
+def _asked(does, question, who, letters=0):
+  """All that somebody is shown of an answer to all inputs."""
+
+  async def run():
+    return [x async for x in does.ask(question, True, True, letters, who)]
+
+  return asyncio.run(run())
+
+
+def test_questions_are_written_down_as_a_server_does(written):
+  does, lines = written
+  who = _somebody('h1')
+  _asked(does, 'What?', who)
+  does.choose(types.SimpleNamespace(number=0), who)
+  _asked(does, 'What?', who)
+  refused, begun, answered = lines()
   assert refused['outcome'] == 'refused'
+  assert (begun['outcome'], begun['answer']) == (logs.BEGUN, None)
+  assert begun['request'] == answered['request'] != refused['request']
   assert answered['outcome'] in ('stop', 'length')
   assert answered['question'] == 'What?'
   assert [x['kind'] for x in answered['media']] == ['motion']
@@ -223,28 +229,157 @@ def test_questions_are_written_down_as_a_server_does(made, tmp_path):
   assert (answered['address'], answered['policy']) == ('10.0.0.1', 'v1')
 
 
+def test_nobody_is_told_an_end_that_is_not_written_down(written):
+  does, lines = written
+  who = _somebody('h2')
+  does.choose(types.SimpleNamespace(number=0), who)
+
+  async def run():
+    known = []
+    async for _, _, told in does.ask('What?', True, True, 5, who):
+      known.append((bool(told['aloud']), lines()[-1]['outcome']))
+    return known
+
+  known = asyncio.run(run())
+  assert known[0] == (False, logs.BEGUN)
+  assert known[-1][0]
+  assert all(is_over == (how != logs.BEGUN) for is_over, how in known)
+
+
+def test_of_an_answer_that_is_cut_short_the_words_are_written_down(
+  made, written
+):
+  does, lines = written
+  does = _does(made[0], new_tokens=300, book=does.book)
+  who = _somebody('h3')
+  does.choose(types.SimpleNamespace(number=0), who)
+
+  async def run():
+    steps = does.ask('What?', True, True, 5, who)
+    async for _ in steps:
+      (turn,) = does.visits.of('h3').turns
+      if all(said.text for said in turn.answers):
+        break
+    told = [said.text for said in turn.answers]
+    await steps.aclose()
+    return told
+
+  told = asyncio.run(run())
+  begun, gone = lines()
+  assert (begun['outcome'], gone['outcome']) == (logs.BEGUN, 'gone')
+  assert gone['answer'] == '\n'.join(told)
+
+
+class _Full:
+  """A log whose disk has room for so many lines."""
+
+  def __init__(self, room):
+    self.room, self.outcomes = room, []
+
+  def keyed(self, data):
+    return ''
+
+  def add(self, *, outcome, **entry):
+    self.room -= 1
+    if self.room < 0:
+      raise OSError('No space left on device')
+    self.outcomes.append(outcome)
+
+
+def test_where_nothing_can_be_written_down_nothing_is_asked(made):
+  does = _does(made[0], book=noted.Book(_Full(0), 'weights'))
+  who = _somebody('h4')
+  does.choose(types.SimpleNamespace(number=0), who)
+  *_, (_, _, told) = _asked(does, 'What?', who)
+  assert 'found that it cannot be written; tell who runs' in told['wrong']
+  assert does.visits.of('h4').turns == []
+  # And what is refused for another reason says which.
+  *_, (_, _, told) = _asked(does, ' ', who)
+  assert 'found none; write one' in told['wrong']
+
+
+def test_an_end_that_cannot_be_written_down_is_none(made):
+  log = _Full(1)
+  does = _does(made[0], book=noted.Book(log, 'weights'))
+  who = _somebody('h5')
+  does.choose(types.SimpleNamespace(number=0), who)
+  *_, (said, _, told) = _asked(does, 'What?', who)
+  assert log.outcomes == [logs.BEGUN]
+  assert 'found that it cannot be written' in told['aloud']
+  assert 'class="failed"' in said
+  assert 'class="said"' not in said
+
+
+def test_half_of_a_pair_is_refused_before_it_is_written_down(written):
+  does, lines = written
+  who = _somebody('h6')
+  does.choose(types.SimpleNamespace(number=0), who)
+  *_, (_, _, told) = _asked(does, 'What \ud800?', who)
+  assert "found '\\ud800', half of a pair; write both" in told['wrong']
+  (line,) = lines()
+  assert (line['outcome'], line['question']) == ('refused', 'What ??')
+  assert does.visits.of('h6').turns == []
+
+
+def test_a_motion_is_known_by_its_body_too():
+  """And is hashed where nobody has to wait for it."""
+  seen = []
+
+  def keyed(data):
+    seen.append(threading.current_thread())
+    return data.decode()
+
+  async def stream():
+    yield b'angles'
+    yield b'body'
+
+  record = _record()
+  clip = asyncio.run(
+    site._read(
+      types.SimpleNamespace(read=lambda **_: inputs.Given(record, [])),
+      types.SimpleNamespace(stream=stream),
+      {'kind': 'motion', 'name': '1.amc', 'body': '1.asf', 'body_bytes': '4'},
+      {'motion': 99},
+      types.SimpleNamespace(keyed=keyed),
+    )
+  )
+  assert clip.digests == {'motion': 'anglesbody'}
+  assert threading.current_thread() not in seen
+
+
+@pytest.mark.skipif(not shutil.which('node'), reason='needs node')
+@pytest.mark.parametrize('number', [2000, 2001])
+def test_blanks_around_a_question_do_not_count(made, number):
+  question = ' ' + 'x' * number + '\n'
+  call = f'({page._COUNTED})({json.dumps(question)}, true, false, 0)'
+  script = f'console.log(JSON.stringify({call}))'
+  counted = subprocess.run(
+    ['node', '-e', script], check=True, capture_output=True, text=True
+  )
+  sent, compare, agrees, letters = json.loads(counted.stdout)
+  assert (compare, agrees, letters) == (True, False, number)
+  *_, (_, _, told) = _asked(_does(made[0]), sent, _somebody('h7'), letters)
+  # Nothing was shown, which is what is wrong where its length is not.
+  is_long = 'ask in fewer words' in told['wrong']
+  assert is_long == (number > handlers.MOST_LETTERS)
+
+
 def test_visitors_do_not_hear_each_other(plain):
   client, visits = plain
   for session in ('b1', 'b2'):
-    _call(client, 'example', [], session=session, told={'number': 0})
-  _call(client, 'submit', ['What?', False, False, 5], session='b1')
+    visitor.call(client, 'example', [], session=session, told={'number': 0})
+  visitor.call(client, 'submit', ['What?', False, False, 5], session='b1')
   assert len(visits.of('b1').turns) == 1
   assert visits.of('b2').turns == []
 
 
 def test_the_next_question_can_be_typed_while_an_answer_is_written(made):
-  does = handlers.Handlers(
-    made[0],
-    site.Desk().take,
-    POLICY,
-    examples=[clips.Clip(_record(), {}, is_example=True)],
-    sampling=generate.Sampling(max_new_tokens=8),
-  )
-  visitor = types.SimpleNamespace(session_hash='f1')
-  does.choose(types.SimpleNamespace(number=0), visitor)
+  does = _does(made[0])
+  who = _somebody('f1')
+  does.choose(types.SimpleNamespace(number=0), who)
 
   async def lines():
-    asked = does.ask('What?', False, False, 5, visitor)
+    asked = does.ask('What?', False, False, 5, who)
     return [x async for _, x, _ in asked]
 
   first, *later = asyncio.run(lines())
@@ -255,7 +390,7 @@ def test_the_next_question_can_be_typed_while_an_answer_is_written(made):
 
 def test_all_that_can_be_done_goes_through_the_queue(plain):
   # What does not is posted to a route that is not there.
-  for what in _config(plain[0])['dependencies']:
+  for what in visitor.config(plain[0])['dependencies']:
     is_page_end = [target[1] for target in what['targets']] == ['unload']
     assert is_page_end or what['queue'], what['targets']
 
@@ -263,7 +398,7 @@ def test_all_that_can_be_done_goes_through_the_queue(plain):
 def test_an_open_page_finds_that_the_server_was_started_again(plain):
   client, _ = plain
   reply = client.get('/gradio_api/app_id')
-  assert reply.json() == {'app_id': _config(client)['app_id']}
+  assert reply.json() == {'app_id': visitor.config(client)['app_id']}
 
 
 @pytest.mark.parametrize(
@@ -281,7 +416,7 @@ def test_a_question_that_cannot_be_answered_says_why(
   plain, question, letters, session, sentence
 ):
   asked = [question, False, False, letters]
-  *_, done = _call(plain[0], 'submit', asked, session=session)
+  *_, done = visitor.call(plain[0], 'submit', asked, session=session)
   assert done['success']
   assert sentence in _wrong(done)
 
@@ -294,16 +429,20 @@ def _wrong(done):
 def test_a_visit_begins_anew_where_the_server_knows_nothing_of_it(plain):
   client, _ = plain
   for event, told in (('removed', {'medium': 'motion'}), ('click', None)):
-    done = _call(client, event, [], session=f'g-{event}', told=told)[-1]
+    done = visitor.call(client, event, [], session=f'g-{event}', told=told)[-1]
     assert done['success'], done
 
 
 def test_a_policy_has_to_be_accepted_where_it_is_required(opened):
   client, _ = opened(policy=POLICY._replace(required=True))
-  _call(client, 'example', [], session='d1', told={'number': 0})
-  done = _call(client, 'submit', ['What?', False, False, 5], session='d1')[-1]
+  visitor.call(client, 'example', [], session='d1', told={'number': 0})
+  done = visitor.call(
+    client, 'submit', ['What?', False, False, 5], session='d1'
+  )[-1]
   assert 'tick its box' in _wrong(done)
-  done = _call(client, 'submit', ['What?', False, True, 5], session='d1')[-1]
+  done = visitor.call(
+    client, 'submit', ['What?', False, True, 5], session='d1'
+  )[-1]
   assert 'tick its box' not in str(done['output'])
 
 
@@ -312,7 +451,7 @@ def test_who_closes_the_page_is_forgotten(plain):
   with client.stream('GET', '/gradio_api/heartbeat/e1') as beat:
     lines = beat.iter_lines()
     next(lines)  # Dropped, it would close the line.
-    _call(client, 'example', [], session='e1', told={'number': 0})
+    visitor.call(client, 'example', [], session='e1', told={'number': 0})
     assert 'e1' in visits._visits
   deadline = time.monotonic() + 30
   while 'e1' in visits._visits and time.monotonic() < deadline:
@@ -403,7 +542,7 @@ def test_the_browser_is_told_to_ask_nobody_else(plain):
   reply = plain[0].get('/')
   assert "default-src 'self'" in reply.headers['content-security-policy']
   assert reply.headers['x-content-type-options'] == 'nosniff'
-  assert 'A &lt;test&gt;.' in json.dumps(_config(plain[0]))
+  assert 'A &lt;test&gt;.' in json.dumps(visitor.config(plain[0]))
 
 
 @pytest.mark.parametrize(
@@ -460,7 +599,7 @@ def test_videos_are_refused_where_there_is_motion_alone(opened):
 def _stage_props(client):
   return next(
     x['props']
-    for x in _config(client)['components']
+    for x in visitor.config(client)['components']
     if x['props'].get('elem_id') == 'stage'
   )['props']
 

@@ -7,11 +7,14 @@ name of the browser's session, and goes when the page is closed.
 import collections
 import dataclasses
 import functools
+import logging
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import gradio as gr
 
+from vimonet_jax.audit import log as logs
 from vimonet_jax.audit import policy as policies
 from vimonet_jax.infer import generate, scheduler
 from vimonet_jax.web import clip as clips
@@ -26,6 +29,10 @@ HINT = (
 _WARMING = (
   '<p class="hint">The model was started just now: until it is warm, answers '
   'take longer.</p>'
+)
+_UNWRITTEN = (
+  'Expected a log to write this question down in, found that it cannot be '
+  'written; tell who runs this page.'
 )
 # Nothing is wrong, and nothing to be read out.
 QUIET = {'wrong': '', 'aloud': ''}
@@ -96,7 +103,7 @@ class Handlers:
       given = self.take(str(event.ticket))
     except KeyError:
       return _refuse(
-        visit, 'Expected a file that was just read, found none; give it again.'
+        'Expected a file that was just read, found none; give it again.'
       )
     return _begin(visit, clips.joined(visit.clip, given))
 
@@ -110,7 +117,6 @@ class Handlers:
     number = event.number
     if not isinstance(number, int) or not 0 <= number < len(self.examples):
       return _refuse(
-        self._visit(request),
         f'Expected one of {len(self.examples)} examples, found another; reload '
         'the page.',
       )
@@ -136,19 +142,32 @@ class Handlers:
     visit = self._visit(request)
     question = question.strip()
     accepted = self.policy.version if agrees else None
+    # Half of a pair has no bytes to be written down with.
+    sayable = question.encode(errors='replace').decode()
     note = functools.partial(
-      self._note, visit.clip, question, accepted, request
+      self._note,
+      f'page-{uuid.uuid4().hex}',
+      visit.clip,
+      sayable,
+      accepted,
+      request,
     )
+    why = ''
     try:
       policies.check(self.policy, accepted)
       _check(visit, question, max(len(question), int(letters or 0)))
     except ValueError as error:
-      note('refused')
+      why = str(error)
+    # Or a crash would leave words that somebody has and no log knows of.
+    if not note('refused' if why else logs.BEGUN):
+      why = why or _UNWRITTEN
+    if why:
       # Emptied first: the same words again would not be heard again.
       yield gr.skip(), gr.skip(), QUIET
-      yield gr.skip(), gr.skip(), QUIET | {'wrong': str(error)}
+      yield gr.skip(), gr.skip(), QUIET | {'wrong': why}
       return
     turns, turn, line = visit.turns, None, ''
+    is_noted = False
     steps = talk.ask(
       self.together,
       visit,
@@ -162,13 +181,18 @@ class Handlers:
         if visit.turns is not turns:
           return  # Another clip was chosen meanwhile.
         turn = turn or turns[-1]  # Others may be asked meanwhile.
+        if not turn.is_open:  # Nobody is told so before the log.
+          is_noted = note(*_came_to(turn))
+          if not is_noted:
+            _take_back(turn)
         said = transcript.conversation(turns)
         said += '' if self.is_warm() else _WARMING
         yield said, line, QUIET | {'aloud': transcript.aloud(turn)}
         line = gr.skip()  # The next question may be in it by now.
     finally:
       await steps.aclose()
-      note(*_came_to(turn))
+      if not is_noted:
+        note(*_came_to(turn))
 
   def stop(self, request: gr.Request) -> None:
     """Answers end where they are."""
@@ -180,40 +204,53 @@ class Handlers:
 
   def _note(
     self,
+    request_id: str,
     clip: clips.Clip,
     question: str,
     accepted: str | None,
     request: gr.Request,
     outcome: str,
-    ends: Sequence[scheduler.End] = (),
-  ) -> None:
+    answers: Sequence[talk.Said] = (),
+  ) -> bool:
+    """Writes a line; False where it should be in the log and is not."""
     if self.book is None:
-      return
+      return True
     client = request.client
-    self.book.note(
-      clip,
-      question,
-      outcome,
-      policy=accepted,
-      address=client.host if client else None,
-      ends=ends,
-    )
+    is_told = any(said.end or said.text for said in answers)
+    try:
+      self.book.note(
+        request_id,
+        clip,
+        question,
+        outcome,
+        policy=accepted,
+        address=client.host if client else None,
+        answer='\n'.join(said.text for said in answers) if is_told else None,
+        ends=[said.end for said in answers if said.end],
+      )
+    except OSError as error:
+      logging.error('A question could not be written down:', exc_info=error)
+      return False
+    return True
 
   def _visit(self, request: gr.Request) -> talk.Visit:
     return self.visits.of(request.session_hash)
 
 
-def _came_to(
-  turn: talk.Turn | None,
-) -> tuple[str, list[scheduler.End]]:
-  """An outcome in a word, and the ends of the answers that have one."""
+def _came_to(turn: talk.Turn | None) -> tuple[str, list[talk.Said]]:
+  """An outcome in a word, and the answers as far as they have come."""
   answers = turn.answers if turn else []
-  ends = [said.end for said in answers if said.end]
   if any(said.error for said in answers):
-    return 'failed', ends
-  if not answers or len(ends) < len(answers):
-    return 'gone', ends
-  return ends[0].reason, ends
+    return 'failed', answers
+  if turn is None or turn.is_open:
+    return 'gone', answers
+  return answers[0].end.reason, answers
+
+
+def _take_back(turn: talk.Turn) -> None:
+  """No answer that no log has the end of is whole."""
+  for said in turn.answers:
+    said.end, said.error = None, _UNWRITTEN
 
 
 def _begin(
@@ -223,17 +260,22 @@ def _begin(
   return clips.as_shown(clip), clip.question, HINT, QUIET
 
 
-def _refuse(
-  visit: talk.Visit, why: str
-) -> tuple[dict[str, Any], Any, Any, Any]:
-  """All stays as it was."""
-  shown = clips.as_shown(visit.clip) | {'wrong': why}
-  return shown, gr.skip(), gr.skip(), gr.skip()
+def _refuse(why: str) -> tuple[dict[str, str], Any, Any, Any]:
+  """All stays as it was, what is shown and where it stands, too."""
+  return {'wrong': why}, gr.skip(), gr.skip(), gr.skip()
 
 
 def _check(visit: talk.Visit, question: str, letters: int) -> None:
   if not question:
     raise ValueError('Expected a question, found none; write one.')
+  try:
+    question.encode()
+  except UnicodeEncodeError as error:
+    half = ascii(question[error.start])
+    raise ValueError(
+      f'Expected text in Unicode, found {half}, half of a pair; write both '
+      'halves or none.'
+    ) from error
   if letters > MOST_LETTERS:
     raise ValueError(
       f'Expected at most {MOST_LETTERS} letters of a question, found '

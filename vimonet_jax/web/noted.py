@@ -1,6 +1,8 @@
-"""Questions on the page in the audit log, a line each, as a server's are."""
+"""Questions on the page in the audit log, as a server's streams are.
 
-import uuid
+One that is asked has two lines, its begin and its end; one that is refused one.
+"""
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,33 +28,37 @@ class Book(NamedTuple):
 
   def note(
     self,
+    request: str,
     clip: clips.Clip,
     question: str,
     outcome: str,
     *,
     policy: str | None,
     address: str | None,
+    answer: str | None = None,
     ends: Sequence[scheduler.End] = (),
   ) -> None:
     """Adds a line; all answers of a comparison are in one.
 
     Args:
+      request: id of the question.
       clip: what was shown.
       question: what was asked.
       outcome: in a word; see logs.Log.add.
       policy: version that was accepted.
       address: where it came from.
-      ends: of its answers.
+      answer: all that was told; None where nothing was.
+      ends: of its answers, of those that have one.
 
     Raises:
       OSError: it could not be written.
     """
     self.log.add(
-      request=f'page-{uuid.uuid4().hex}',
+      request=request,
       api_key=None,
       media=[self._medium(clip, kind) for kind in clips.media(clip)],
       question=question,
-      answer='\n'.join(end.text for end in ends) if ends else None,
+      answer=answer,
       model=self.weights,
       watermark=self.watermark,
       policy=policy,

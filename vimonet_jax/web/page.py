@@ -26,9 +26,10 @@ _OWN = {'api_visibility': 'private', 'show_progress': 'hidden'}
 
 
 # Of what is longer than a question may be its length is sent, not all of it: a
-# request that is longer than site.py lets in would end without a sentence.
+# request that is longer than site.py lets in would end without a sentence. The
+# blanks around it do not count.
 _COUNTED = f"""(question, ...others) => {{
-  const letters = Array.from(question);
+  const letters = Array.from(question.trim());
   const sent = letters.slice(0, {handlers.MOST_LETTERS + 1}).join('');
   return [sent, ...others.slice(0, -1), letters.length];
 }}"""

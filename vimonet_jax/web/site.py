@@ -103,7 +103,8 @@ def build(
     password: which browsers ask for; '' for none.
     hosts: names by which browsers may know it, without ports. Where there is no
       password, somebody's page could lead them here under a name of its own.
-    log: where files get a digest from; None: nowhere.
+    log: where files get a digest from, an .amc one of both its files, one
+      behind the other; None: nowhere.
   """
   max_bytes = most_bytes(limits, media)
   inside = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -160,7 +161,8 @@ async def _read(reading, request, query, max_bytes, log) -> clips.Clip:
     up=query.get('up') or None,
     unit=query.get('unit') or None,
   )
-  digests = {kind: log.keyed(files[kind].data)} if log else {}
+  # Of a motion and its body both, as they were sent.
+  digests = {kind: await asyncio.to_thread(log.keyed, data)} if log else {}
   return clips.Clip(
     given.record, {kind: name}, {kind: given.notes}, digests=digests
   )

@@ -54,6 +54,10 @@ class Turn:
   question: str
   answers: list[Said]
 
+  @property
+  def is_open(self) -> bool:
+    return any(said.is_open for said in self.answers)
+
 
 @dataclasses.dataclass
 class Visit:
@@ -136,7 +140,7 @@ async def ask(
   visit.writing += answers
   try:
     yield
-    while any(said.is_open for said in turn.answers):
+    while turn.is_open:
       before = [(said.ahead, said.text, said.is_open) for said in turn.answers]
       await _hear(events)
       for said, answer in zip(turn.answers, answers, strict=True):

@@ -46,7 +46,7 @@ def _answer(said: talk.Said, has_head: bool) -> str:
 
 def aloud(turn: talk.Turn) -> str:
   """Its answers as plain text, to be read out; '' while one is on its way."""
-  if any(said.is_open for said in turn.answers):
+  if turn.is_open:
     return ''
   several = len(turn.answers) > 1
   return ' '.join(
