@@ -24,7 +24,10 @@ function become(found) {
   state = found;
   if (found === 'same') say('');
   if (found === 'silent')
-    say('Expected an answer of the server, found none; it may be starting.');
+    say(
+      'Expected an answer of the server, found none; wait, and do not reload ' +
+        'the page, which would forget what you gave and asked.',
+    );
   if (found === 'other')
     say(
       'The server was started again, and what you gave and asked is gone; ' +
@@ -37,6 +40,8 @@ async function look() {
   try {
     const reply = await fetch('gradio_api/app_id', {cache: 'no-store'});
     const {app_id: now} = await reply.json();
+    // What stands before a server speaks JSON, too.
+    if (!reply.ok || now === undefined) throw new Error('no answer of its own');
     become(String(now) === String(own) ? 'same' : 'other');
   } catch (error) {
     become('silent');

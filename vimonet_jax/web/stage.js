@@ -34,16 +34,8 @@ let drawn = ''; // what it showed
 const START = {turn: 0.52, lift: 0.28, near: 1};
 const camera = {...START, follows: true};
 
-function show({
-  motion,
-  frames: pictures = [],
-  seconds,
-  names,
-  notes,
-  wrong = '',
-}) {
+function show({motion, frames: pictures = [], seconds, names, notes}) {
   stop();
-  if (wrong) say(wrong, true);
   const body = motion ? decode(motion) : null;
   const T = body ? body.T : pictures.length;
   clip = T ? {body, pictures, T, seconds} : null;
@@ -287,20 +279,19 @@ matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
 
 // --- Files -------------------------------------------------------------------
 
-let given = null; // the last motion, to be read again: a file, and its body
+let given = null; // the last motion, to be read again: arguments of `give`
 
-// `body` is of an .amc alone; a request holds both, one behind the other.
+// What is wrong with a file; '' where it was read. `body` is of an .amc alone; a
+// request holds both, one behind the other.
 async function give(one, kind, body = null) {
   const most = props.most_bytes[kind];
   if (one.size + (body?.size ?? 0) > most) {
     // Nobody waits for it to be sent and refused.
     const megabytes = (most / 2 ** 20).toFixed(0);
-    const sentence =
-      `Expected at most ${megabytes} MB, found more in ${one.name}; cut it.`;
-    return say(sentence, true);
+    return `Expected at most ${megabytes} MB, found more in ${one.name}; cut it.`;
   }
   say(`Reading ${one.name} …`);
-  if (kind === 'motion') given = [one, body];
+  if (kind === 'motion') given = [one, kind, body];
   again.disabled = !given;
   const query = new URLSearchParams({kind, name: one.name});
   for (const field of element.querySelectorAll('.said [name]')) {
@@ -323,13 +314,16 @@ async function give(one, kind, body = null) {
         'try again.',
     };
   }
-  if (said.error) {
-    say(said.error, true);
-    if (kind === 'motion') find('details').open = true;
-  } else {
-    say('');
-    trigger('given', {ticket: said.ticket});
-  }
+  if (!said.error) trigger('given', {ticket: said.ticket});
+  else if (kind === 'motion') find('details').open = true;
+  return said.error ?? '';
+}
+
+// One after the other; what is wrong with any is said once all were read.
+async function give_each(wanted) {
+  const wrong = [];
+  for (const one of wanted) wrong.push(await give(...one));
+  say(wrong.filter(Boolean).join(' '), true);
 }
 
 function say(text, is_error = false) {
@@ -352,11 +346,23 @@ async function give_all(files, kind = null) {
         `${motions.length} and ${bodies.length}; choose or drop the two together.`,
       true,
     );
-  for (const one of files) {
-    if (bodies.includes(one)) continue;
-    const body = motions.includes(one) ? bodies[0] : null;
-    await give(one, kind ?? kind_of(one.name), body);
+  const wanted = files
+    .filter((one) => !bodies.includes(one))
+    .map((one) => [
+      one,
+      kind ?? kind_of(one.name),
+      motions.includes(one) ? bodies[0] : null,
+    ]);
+  for (const medium of Object.keys(props.endings)) {
+    const alike = wanted.filter(([, of]) => of === medium);
+    if (alike.length > 1)
+      return say(
+        `Expected one ${medium} at a time, found ` +
+          `${alike.map(([one]) => one.name).join(' and ')}; give one of them.`,
+        true,
+      );
   }
+  await give_each(wanted);
 }
 
 for (const button of element.querySelectorAll('.pick')) {
@@ -375,7 +381,7 @@ file.addEventListener('change', async () => {
   await give_all([...file.files], file.dataset.kind);
   file.value = '';
 });
-again.addEventListener('click', () => give(given[0], 'motion', given[1]));
+again.addEventListener('click', () => give_each([given]));
 element.addEventListener('dragover', (event) => {
   event.preventDefault();
   view.classList.add('over');
@@ -406,5 +412,9 @@ find('.examples').replaceChildren(
   }),
 );
 
-watch('value', () => show(props.value));
+// Where only something is wrong, all that is shown stays as it is.
+watch('value', () => {
+  if (props.value.wrong) say(props.value.wrong, true);
+  else show(props.value);
+});
 show(props.value);
