@@ -151,9 +151,14 @@ def test_a_file_becomes_a_clip_that_is_asked_about(plain):
   )[-1]
   assert again['success']
   # All that is shown stays, for nothing but a sentence comes.
-  ((name, sentence),) = again['output']['data'][0].items()
-  assert name == 'wrong'
-  assert 'give it again' in sentence
+  told = again['output']['data'][0]
+  assert set(told) == {'wrong', 'once'}
+  assert 'give it again' in told['wrong']
+  again = visitor.call(
+    client, 'given', [], session='a2', told={'ticket': ticket}
+  )[-1]
+  # Of what is equal to the last the page hears nothing.
+  assert again['output']['data'][0] != told
 
 
 def test_a_body_comes_behind_its_motion(plain, shared_data):

@@ -262,7 +262,9 @@ def _begin(
 
 def _refuse(why: str) -> tuple[dict[str, str], Any, Any, Any]:
   """All stays as it was, what is shown and where it stands, too."""
-  return {'wrong': why}, gr.skip(), gr.skip(), gr.skip()
+  # Not equal to the last one: the same words again would not be heard again.
+  told = {'wrong': why, 'once': uuid.uuid4().hex}
+  return told, gr.skip(), gr.skip(), gr.skip()
 
 
 def _check(visit: talk.Visit, question: str, letters: int) -> None:
