@@ -46,19 +46,25 @@ def read(
   if not number:
     return [readers.read(path, fps=fps, up=up, unit=unit).joints]
   starts = np.linspace(0, number - _RUN, _PLACES).astype(int)
-  sample = np.concatenate([_raw(path, x, x + _RUN) for x in starts])
-  is_known = np.isfinite(sample).all(axis=(1, 2))
-  if is_known.any():  # Which are not is said below, by their numbers.
-    sample = sample[is_known]
+  numbers = (starts[:, None] + np.arange(_RUN)).ravel()
   try:
-    fps, turn_33 = readers.settle(sample, fps=fps, up=up, unit=unit)
-    begun_s = 0.0
-    for piece in _pieces(path, number, fps, turn_33):
-      readers.check_piece(piece, begun_s)
-      begun_s += len(piece) / readers.FPS
+    sample = np.concatenate([_frames(path, x, x + _RUN) for x in starts])
+    fps, turn_33 = readers.settle(sample, numbers, fps=fps, up=up, unit=unit)
+    _check(_pieces(path, number, fps, turn_33), fps)
   except ValueError as e:
     raise readers.MotionFileError(f'{path}: {e}') from e
   return _pieces(path, number, fps, turn_33)
+
+
+def _check(pieces: Iterable[np.ndarray], fps: float) -> None:
+  """Looks at all joints, and at the steps from one piece to the next."""
+  of_one = readers.thinned(fps) or fps / readers.FPS
+  last, first = np.empty((0, skeleton.NUM_JOINTS, 3)), 0
+  for piece in pieces:
+    joints = np.concatenate([last, piece])
+    numbers = np.round((first + np.arange(len(joints))) * of_one).astype(int)
+    readers.check_piece(joints, numbers, first / readers.FPS)
+    last, first = piece[-1:], first + len(joints) - 1
 
 
 def _long(path: str) -> int:

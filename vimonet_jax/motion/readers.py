@@ -305,12 +305,18 @@ def _decide_unit(source: _Source, unit: str | None) -> tuple[str, list[str]]:
 
 def settle(
   joints_TJ3: np.ndarray,
+  numbers_T: np.ndarray,
   *,
   fps: float | None,
   up: str | None,
   unit: str | None,
 ) -> tuple[float, np.ndarray]:
   """What `read` would make of a recording, from frames all over it.
+
+  Args:
+    joints_TJ3: [T, 22, 3] as they were recorded.
+    numbers_T: which frames of the recording these are, for errors.
+    fps, up, unit: as for `read`.
 
   Returns:
     its frames per second, and what joints [..., 3] are multiplied with to be
@@ -326,18 +332,27 @@ def settle(
   _check_frames(source, fps)
   unit, _ = _decide_unit(source, unit)
   joints_TJ3 = source.joints_TJ3 * _METRES[unit]
-  _check_body(joints_TJ3)
+  _check_body(joints_TJ3, numbers_T)
   up, _ = _decide_up(source, joints_TJ3, up)
   return fps, TO_Y_UP[up].T * _METRES[unit]
 
 
-def check_piece(joints_TJ3: np.ndarray, begun_s: float) -> None:
-  """Looks at each frame of a piece, which begins so late; raises ValueError."""
-  try:
-    _check_bones(joints_TJ3)
-    _check_speed(joints_TJ3)
-  except ValueError as e:
-    raise ValueError(f'from {begun_s:.0f} s on, {e}') from e
+def check_piece(
+  joints_TJ3: np.ndarray, numbers_T: np.ndarray, begun_s: float
+) -> None:
+  """Looks at each frame of a piece of a recording.
+
+  Args:
+    joints_TJ3: [T, 22, 3] at 20 fps, metres, the last frame of the piece before
+      included: somebody may jump between the two.
+    numbers_T: which frames of the recording these are, for errors.
+    begun_s: when the first of them is, for errors.
+
+  Raises:
+    ValueError: some are no body, or it is too fast.
+  """
+  _check_bones(joints_TJ3, numbers_T)
+  _check_speed(joints_TJ3, begun_s)
 
 
 def check_stream(joints_TJ3: np.ndarray) -> None:
@@ -361,9 +376,11 @@ def check_stream(joints_TJ3: np.ndarray) -> None:
     )
 
 
-def _check_body(joints_TJ3: np.ndarray) -> None:
+def _check_body(
+  joints_TJ3: np.ndarray, numbers_T: np.ndarray | None = None
+) -> None:
   """Joints that are no body: upon each other, in another order, mirrored."""
-  _check_bones(joints_TJ3)
+  _check_bones(joints_TJ3, numbers_T)
   left, right = (_path_length(joints_TJ3, leg) for leg in _LEGS)
   trunk = _path_length(joints_TJ3, _TRUNK)
   ratios = (left / right, _LEFT_PER_RIGHT), (trunk / left, _TRUNK_PER_LEG)
@@ -381,17 +398,20 @@ def _check_body(joints_TJ3: np.ndarray) -> None:
     )
 
 
-def _check_bones(joints_TJ3: np.ndarray) -> None:
-  """Joints upon each other in some frame."""
+def _check_bones(
+  joints_TJ3: np.ndarray, numbers_T: np.ndarray | None = None
+) -> None:
+  """Joints upon each other in some frame, which is told by its number."""
   parents = list(skeleton.PARENTS[1:])
   bones_TJ3 = joints_TJ3[:, 1:] - joints_TJ3[:, parents]
   empty_TJ = np.linalg.norm(bones_TJ3, axis=-1) < _SHORTEST_BONE_M
   if empty_TJ.any():
     frame, bone = np.argwhere(empty_TJ)[0]
+    number = frame if numbers_T is None else numbers_T[frame]
     raise ValueError(
       f'expected joints apart from each other, found '
       f'{skeleton.NAMES[bone + 1]} upon {skeleton.NAMES[parents[bone]]} in '
-      f'frame {frame}; mend the joint, or cut off frames that are empty.'
+      f'frame {number}; mend the joint, or cut off frames that are empty.'
     )
 
 
@@ -456,14 +476,16 @@ def _standing_axis(joints_TJ3: np.ndarray) -> str:
   return ('-' if upright[axis] < 0 else '') + 'xyz'[axis]
 
 
-def _check_speed(joints_TJ3: np.ndarray) -> None:
+def _check_speed(joints_TJ3: np.ndarray, begun_s: float = 0.0) -> None:
   """A path in another unit than the body, or the wrong frame rate."""
+  if len(joints_TJ3) < 2:
+    return
   steps = np.linalg.norm(np.diff(joints_TJ3[:, 0], axis=0), axis=-1)
   if steps.max() * FPS > _FASTEST_M_S:
     raise ValueError(
       f'expected a pelvis no faster than {_FASTEST_M_S:g} m/s, found '
-      f'{steps.max() * FPS:.3g} m/s at {steps.argmax() / FPS:.2f} s; mend the '
-      'path of the root, or pass the right --fps.'
+      f'{steps.max() * FPS:.3g} m/s at {begun_s + steps.argmax() / FPS:.2f} s; '
+      'mend the path of the root, or pass the right --fps.'
     )
 
 
