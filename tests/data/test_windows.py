@@ -1,7 +1,11 @@
+import datetime
 import io
 import json
 import os
+import socket
+import struct
 import threading
+import time
 
 import films
 import numpy as np
@@ -259,23 +263,104 @@ def test_a_pipe_that_stalls_is_over_where_that_is_wanted():
   os.close(begin)
 
 
+def test_a_pipe_is_over_once_however_often_it_is_asked():
+  end, begin = os.pipe()
+  source = windows.Piped(open(end, 'rb', buffering=0), wait_s=0.1)  # noqa: SIM115
+  assert source.read(9) == b''
+  os.write(begin, b'late')
+  time.sleep(0.3)
+  assert source.read(9) == b''
+  os.close(begin)
+
+
+def test_a_connection_that_breaks_is_no_end():
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    theirs = socket.create_connection(server.getsockname())
+    ours, _ = server.accept()
+  file = open(ours.detach(), 'rb', buffering=0)  # noqa: SIM115
+  source = windows.Piped(file, wait_s=9.0)
+  theirs.sendall(b'ab')
+  assert source.read(9) == b'ab'
+  # Closed so, it sends a reset.
+  theirs.setsockopt(
+    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)
+  )
+  theirs.close()
+  with pytest.raises(ValueError, match='found .*Connection reset by peer; con'):
+    source.read(9)
+
+
+def test_a_pipe_that_was_opened_not_to_wait_is_waited_for():
+  end, begin = os.pipe()
+  os.set_blocking(end, False)
+  file = open(end, 'rb', buffering=0)  # noqa: SIM115
+  source = windows.Piped(file, wait_s=9.0)
+  time.sleep(0.2)
+  os.write(begin, b'ab')
+  assert source.read(9) == b'ab'
+  os.close(begin)
+  assert source.read(9) == b''
+
+
+def test_a_pipe_began_when_its_first_bytes_came_whenever_it_is_read():
+  end, begin = os.pipe()
+  source = windows.Piped(open(end, 'rb', buffering=0), wait_s=9.0)  # noqa: SIM115
+  time.sleep(0.5)
+  before = datetime.datetime.now().astimezone()
+  os.write(begin, b'ab')
+  time.sleep(1.0)
+  assert source.read(9) == b'ab'
+  assert 0 <= (source.begun_at - before).total_seconds() < 0.9
+  os.close(begin)
+
+
 def test_a_file_began_with_its_first_bytes_unless_they_were_there(tmp_path):
   path = tmp_path / 'joints.jsonl'
-  for before, is_known in (b'', True), (b'[]', False):
-    path.write_bytes(before)
+  path.touch()
+
+  def write():
+    with open(path, 'ab') as grown:
+      grown.write(b'a')
+
+  with open(path, 'rb', buffering=0) as file:
+    source = windows.Growing(file, wait_s=9.0)
+    timer = threading.Timer(0.5, write)
+    before = datetime.datetime.now().astimezone()
+    timer.start()
+    assert source.read(99) == b'a'
+    timer.join()
+    assert 0.5 <= (source.begun_at - before).total_seconds() < 5
+  # They may be there for as long as detectors were fitted.
+  for is_opened_before in True, False:
+    path.write_bytes(b'')
+    if not is_opened_before:
+      write()
     with open(path, 'rb', buffering=0) as file:
-      source = windows.Growing(file, wait_s=0)
-      with open(path, 'ab') as grown:
-        grown.write(b'a')
-      assert source.begun_at is None
-      source.read(99)
-      assert (source.begun_at is not None) == is_known
+      source = windows.Growing(file, wait_s=9.0)
+      if is_opened_before:
+        write()
+      for _ in range(2):
+        assert source.read(99) == b'a'
+        assert source.begun_at is None
+        write()
 
 
 def test_what_grows_and_is_no_video_is_said():
   source = windows.Growing(io.BytesIO(b'no video at all'), wait_s=0)
   with pytest.raises(video_file.VideoFileError, match='^x.ts: expected a'):
     list(video_file.in_time(source, 'x.ts'))
+
+
+def test_blank_lines_are_no_frames():
+  joints = np.random.default_rng(0).normal(size=(9, 22, 3))
+  lines = _lines(joints).splitlines()
+  text = b'\n' + b'\n\r\n'.join(lines) + b'\n \n'
+  source = windows.Growing(io.BytesIO(text), wait_s=0)
+  read = np.concatenate(list(windows.joints_of(source, 'x', every=3)))
+  np.testing.assert_allclose(read, joints[::3])
+  source = windows.Growing(io.BytesIO(text + b'oh\n'), wait_s=0)
+  with pytest.raises(ValueError, match='^x, line 20: expected a frame'):
+    list(windows.joints_of(source, 'x'))
 
 
 def test_axes_units_and_rates_of_lines_are_brought_to_ours():
@@ -290,7 +375,8 @@ def test_axes_units_and_rates_of_lines_are_brought_to_ours():
 
 @pytest.mark.parametrize(
   'line',
-  [b'[[1, 2, 3]]', b'hello', b'', b'{"a": 1}', b'[null]',
+  [b'[[1, 2, 3]]', b'hello', b'{"a": 1}', b'[null]',
+   b'[' * 200_000, b'[[' + b'9' * 400 + b', 0, 0]]',
    json.dumps([[float('nan')] * 3] * 21).encode()],
 )  # fmt: skip
 def test_a_line_that_is_no_frame_is_named(line):

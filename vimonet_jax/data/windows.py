@@ -17,6 +17,7 @@ import datetime
 import itertools
 import json
 import os
+import select
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -194,7 +195,8 @@ class Growing:
   as MPEG-TS or Matroska.
 
   Attributes:
-    begun_at: when the first bytes came; None where some were there before.
+    begun_at: when the first bytes came; None where some were there before it
+      was read first, and nobody knows for how long.
     is_over: nothing more will be read.
   """
 
@@ -203,7 +205,7 @@ class Growing:
     self.is_over = False
     self._file = file
     self._wait_s = wait_s
-    self._is_begun = self.has_more
+    self._is_begun = False
 
   def read(self, size: int) -> bytes:
     """At least a byte and at most `size`; none at the end.
@@ -213,6 +215,7 @@ class Growing:
     """
     if self.is_over:  # FFmpeg asks four times.
       return b''
+    self._is_begun |= self.has_more
     until_s = time.monotonic() + self._wait_s
     while not (some := self._file.read(size)):
       self._check_length()
@@ -270,24 +273,34 @@ class Piped:
     self.is_over = False
     self._wait_s = wait_s
     self._is_closed = False
+    self._error: OSError | None = None
     self._waiting = bytearray()
     self._changed = threading.Condition()
     threading.Thread(target=self._take, args=(file,), daemon=True).start()
 
   def _take(self, file: IO[bytes]) -> None:
-    with file:
-      while some := file.read(1 << 16):
-        with self._changed:
-          self.begun_at = self.begun_at or _now()
-          self._changed.wait_for(lambda: len(self._waiting) < _MOST_WAITING)
-          self._waiting += some
-          self._changed.notify_all()
+    try:
+      with file:
+        while some := _some(file):
+          with self._changed:
+            self.begun_at = self.begun_at or _now()
+            self._changed.wait_for(lambda: len(self._waiting) < _MOST_WAITING)
+            self._waiting += some
+            self._changed.notify_all()
+    except OSError as e:
+      self._error = e
     with self._changed:
       self._is_closed = True
       self._changed.notify_all()
 
   def read(self, size: int) -> bytes:
-    """At least a byte and at most `size`; none at the end."""
+    """At least a byte and at most `size`; none at the end.
+
+    Raises:
+      ValueError: it could not be read any further.
+    """
+    if self.is_over:  # FFmpeg asks four times.
+      return b''
     with self._changed:
       self._changed.wait_for(
         lambda: self._waiting or self._is_closed, self._wait_s or None
@@ -295,6 +308,11 @@ class Piped:
       some = bytes(self._waiting[:size])
       del self._waiting[:size]
       self._changed.notify_all()
+    if not some and self._error:
+      raise ValueError(
+        f'Expected a pipe that can be read to its end, found {self._error}; '
+        'connect it anew, and watch what follows as a recording of its own.'
+      ) from self._error
     self.is_over = not some
     return some
 
@@ -302,6 +320,13 @@ class Piped:
   def has_more(self) -> bool:
     """Whether more has come than was read."""
     return bool(self._waiting)
+
+
+def _some(file: IO[bytes]) -> bytes:
+  """Bytes of a pipe as soon as there are some; none at its end."""
+  while (some := file.read(1 << 16)) is None:  # It was opened not to wait.
+    select.select([file], [], [])
+  return some
 
 
 def _now() -> datetime.datetime:
@@ -322,7 +347,8 @@ def joints_of(
   each other, come as NaN, as nobody.
 
   Args:
-    source: JSON, a frame a line. A last line without its end is left out.
+    source: JSON, a frame a line. A last line without its end is left out, and
+      so are blank ones.
     name: of the source, for errors.
     up: the axis that points up.
     unit: of length, one of readers.UNITS.
@@ -332,13 +358,16 @@ def joints_of(
     ValueError: a line is no frame; says which.
   """
   turn_33 = readers.TO_Y_UP[up].T * readers.UNITS[unit]
-  rest, number = b'', 0
+  rest, number, frames = b'', 0, 0
   while some := source.read(1 << 16):
     *lines, rest = (rest + some).split(b'\n')
     for line in lines:
       number += 1
-      if (number - 1) % every == 0:
+      if not line.strip():
+        continue
+      if frames % every == 0:
         yield (_frame(line, f'{name}, line {number}') @ turn_33)[None]
+      frames += 1
 
 
 def _frame(line: bytes, where: str) -> np.ndarray:
@@ -347,7 +376,7 @@ def _frame(line: bytes, where: str) -> np.ndarray:
   try:
     found = json.loads(line)
     frame_J3 = nobody_J3 if found is None else np.array(found, np.float64)
-  except (ValueError, TypeError):
+  except (ValueError, TypeError, OverflowError, RecursionError):
     frame_J3 = None
   if frame_J3 is None or frame_J3.shape != shape:
     raise ValueError(
