@@ -95,6 +95,43 @@ def test_who_fell_and_moves_their_arms_still_lies_after_a_fall(
   assert seen[-1][evidence.FELL] < 0.3
 
 
+def test_nobody_lies_on_across_time_in_which_nobody_was_seen(drawn):
+  lying = np.repeat(body.to_joints(gestures.lie(*drawn))[-1:], 401, 0)
+  upright = np.repeat(body.to_joints(drawn[0].standing[None]), 80, 0)
+  joints = np.concatenate([upright, lying]).astype(np.float64)
+  joints[300] = np.nan
+  measuring = geometry.Geometry()
+  shown = [
+    x
+    for x in windows.of_joints([joints], length_s=6, hop_s=2)
+    if x.joints is not None
+  ]
+  counted = []
+  for window in shown:
+    measuring.measure(window)
+    counted.append((measuring.lying_s, measuring.down_s))
+  again = next(i for i, x in enumerate(shown) if x.start_s > 15)
+  length_s = shown[again].end_s - shown[again].start_s
+  assert counted[again - 1][0] > length_s
+  assert counted[again] == pytest.approx((length_s, length_s))
+  assert counted[again + 1] == pytest.approx((length_s + 2, length_s + 2))
+
+
+def test_no_fall_is_remembered_across_time_in_which_nobody_was_seen():
+  judge = detectors.Judge(
+    {'fall': detectors.Detector(('a',), (0.0,), (1.0,), (9.0,), 0.0)}
+  )
+
+  def judged(start_s, sign):
+    told = {'a': sign}
+    judge.judge(windows.Window(start_s, start_s + 6), told)
+    return told[evidence.FELL]
+
+  assert judged(0.0, 1.0) > 0.9
+  assert judged(6.0, -1.0) > 0.9
+  assert judged(12.5, -1.0) < 0.1
+
+
 def test_heights_are_above_the_floor_that_was_touched(drawn):
   joints = _held(gestures.fall(*drawn, 'forward'))
   raised = joints + np.array([0.0, 2.5, 0.0])

@@ -56,6 +56,8 @@ class Geometry:
     to and fro         0 to 1: without rest for a minute, and to nowhere
     """
     joints = window.joints
+    if window.start_s > self._now_s:  # Nobody was seen, who may have got up.
+      self._down_since_s = self._lying_since_s = None
     new = max(2, round((window.end_s - self._now_s) * records.FPS) + 1)
     self._now_s = window.end_s
     speed_T = np.linalg.norm(np.diff(joints, axis=0), axis=-1).mean(-1)
