@@ -107,6 +107,14 @@ def test_answers_that_grow_have_one_manifest_that_tells_of_the_last(
   assert not _read(command.output)['goes_on_from']['was_intact']
 
 
+def test_a_timeline_is_made_from_all_that_was_watched(config, tmp_path):
+  command = outputs.Command(
+    'monitor', config, 'work', 'day.npy', str(tmp_path), 'day.mp4'
+  )
+  for output in outputs.of(command):
+    assert output.made_from == ('work/model', 'day.npy', 'day.mp4')
+
+
 def _dataset(workdir):
   folder = workdir / 'data' / 'vimos' / 'synthetic' / '1.0.0'
   folder.mkdir(parents=True)

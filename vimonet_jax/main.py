@@ -435,7 +435,12 @@ def main(argv: list[str]) -> int:
       if task not in _TO_A_FILE:
         _check_folder('--output', _OUTPUT.value or '')
       command = outputs.Command(
-        task, config, workdir, _INPUT.value or _SOURCE.value, _OUTPUT.value
+        task,
+        config,
+        workdir,
+        _INPUT.value or _SOURCE.value,
+        _OUTPUT.value,
+        _VIDEO.value,
       )
       is_joined = _join(task)
       with signing.signed(

@@ -39,6 +39,7 @@ class Command(NamedTuple):
     workdir: where it works.
     source: --input or --source, if any.
     output: --output, if any.
+    video: --video, if any.
   """
 
   task: str
@@ -46,6 +47,7 @@ class Command(NamedTuple):
   workdir: str
   source: str | None = None
   output: str | None = None
+  video: str | None = None
 
 
 def of(command: Command) -> list[Output]:
@@ -155,7 +157,8 @@ def _answers(command: Command) -> list[Output]:
 
 
 def _timeline(command: Command) -> list[Output]:
-  inputs = _in(command.workdir, 'model'), *_named(command.source)
+  given = _named(command.source, command.video)
+  inputs = _in(command.workdir, 'model'), *given
   return [
     Output('a timeline of a recording', _in(folder, name), inputs)
     for folder in [command.output] * bool(command.output)
