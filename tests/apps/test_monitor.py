@@ -16,6 +16,8 @@ from vimonet_jax import locks
 from vimonet_jax.apps import given, monitor
 from vimonet_jax.audit import privacy
 from vimonet_jax.care import calibration, detectors, evidence, timeline
+from vimonet_jax.data import windows
+from vimonet_jax.infer import engine
 from vimonet_jax.synthetic import recordings
 
 SETTINGS = {
@@ -127,6 +129,7 @@ def test_what_arrives_gives_the_events_of_the_file(
 
   path = tmp_path / 'grows.jsonl'
   path.touch()
+  read = windows.Growing.read
 
   def grow():
     with open(path, 'ab') as file:
@@ -137,15 +140,16 @@ def test_what_arrives_gives_the_events_of_the_file(
 
   growing = threading.Thread(target=grow)
   before = datetime.datetime.now().astimezone()
-  arriving = given._arriving
 
-  def opened(*args):
-    source = arriving(*args)
-    growing.start()  # A file that has begun before does not say when.
-    return source
+  def begin(self, size):
+    if not begun:  # A file that has begun before does not say when.
+      begun.append(threading.Timer(0.5, growing.start))
+      begun[0].start()
+    return read(self, size)
 
+  begun = []
   with monkeypatch.context() as patched:
-    patched.setattr(given, '_arriving', opened)
+    patched.setattr(windows.Growing, 'read', begin)
     folder, code, out = watch(str(path), settings=SETTINGS | {'follow_s': 5.0})
   growing.join()
   assert code == 0
@@ -177,6 +181,111 @@ def test_what_arrives_gives_the_events_of_the_file(
   assert row | {'clock': ''} == wanted | {'clock': ''}
   # Of each of the three watches all is there.
   assert len(list(folder.glob('**/timeline.csv'))) == 3
+
+
+@pytest.mark.usefixtures('unasked')
+def test_a_pipe_has_begun_when_it_did_and_not_when_the_model_is_there(
+  watch, fallen, tmp_path, monkeypatch
+):
+  path = tmp_path / 'named.jsonl'
+  os.mkfifo(path)
+  load, came = engine.Engine.load, []
+
+  def late(*args, **said):
+    came.append(datetime.datetime.now().astimezone())
+    time.sleep(2)
+    return load(*args, **said)
+
+  monkeypatch.setattr(engine.Engine, 'load', late)
+  groups, sizes = windows.groups, []
+
+  def counted(shown, size):
+    sizes.append(size)
+    return groups(shown, size)
+
+  monkeypatch.setattr(windows, 'groups', counted)
+
+  def feed():
+    with open(path, 'wb') as file:
+      _write_lines(file, fallen[0][:300])
+
+  for number in range(2):
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    folder, code, out = watch(str(path))
+    feeding.join()
+    assert code == 0
+    fields = json.loads((folder / 'timeline.json').read_text())
+    begun_at = datetime.datetime.fromisoformat(fields['begun_at'])
+    assert -2 < (begun_at - came[-1]).total_seconds() < 1
+    # What came through a pipe does not come again.
+    assert fields['is_live']
+    assert sizes[-1] == 1
+    assert ('The earlier watch' in out) == bool(number)
+
+
+@pytest.mark.usefixtures('unasked')
+@pytest.mark.parametrize('late_s', [0, 7200])
+def test_frames_that_were_left_out_are_told_where_the_beginning_is_given(
+  watch, fallen, tmp_path, late_s
+):
+  path = tmp_path / 'named.jsonl'
+  os.mkfifo(path)
+
+  def feed():
+    with open(path, 'wb') as file:
+      _write_lines(file, fallen[0][:300])
+
+  feeding = threading.Thread(target=feed)
+  feeding.start()
+  begun = datetime.datetime.now().astimezone()
+  begun -= datetime.timedelta(seconds=late_s)
+  folder, code, out = watch(
+    str(path), settings=SETTINGS | {'begun_at': begun.isoformat()}
+  )
+  feeding.join()
+  assert code == 0
+  fields = json.loads((folder / 'timeline.json').read_text())
+  assert fields['begun_at'] == begun.isoformat(timespec='seconds')
+  assert ('later than those before them' in out) == bool(late_s)
+  assert late_s - 60 < fields['late_s'] < late_s + 60
+
+
+@pytest.mark.usefixtures('unasked')
+def test_a_finished_recording_of_yesterday_is_not_late(watch, fallen, tmp_path):
+  path = tmp_path / 'x.jsonl'
+  with open(path, 'wb') as file:
+    _write_lines(file, fallen[0][:250])
+  begun_at = '2026-01-01T22:00:00+01:00'
+  _, code, out = watch(str(path), settings=SETTINGS | {'begun_at': begun_at})
+  assert code == 0
+  assert 'later than' not in out
+
+
+@pytest.mark.usefixtures('unasked')
+def test_an_event_is_written_when_nobody_is_seen_any_more(
+  watch, fallen, tmp_path, monkeypatch
+):
+  joints, falls = fallen
+  path = tmp_path / 'x.jsonl'
+  with open(path, 'wb') as file:
+    _write_lines(file, joints[: round(20 * falls[0].end_s) + 80])
+    file.write(b'null\n' * 200)
+    _write_lines(file, joints[:300])
+  order = []
+  for name in 'add_event', 'add_unseen':
+    method = getattr(timeline.Writer, name)
+
+    def noted(self, one, name=name, method=method):
+      order.append(name)
+      return method(self, one)
+
+    monkeypatch.setattr(timeline.Writer, name, noted)
+  folder, code, _ = watch(str(path))
+  assert code == 0
+  assert len(_rows(folder / 'timeline.csv')) == 1
+  assert order[0] == 'add_event'
+  assert order.count('add_unseen') > 1
 
 
 @pytest.mark.usefixtures('unasked')

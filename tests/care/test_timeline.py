@@ -1,6 +1,7 @@
 import csv
 import datetime
 import json
+import os
 import re
 
 import pytest
@@ -78,8 +79,14 @@ def test_no_curve_is_drawn_where_nobody_was_seen():
 
 
 def test_an_earlier_watch_is_put_aside_or_is_the_same(tmp_path):
-  live = {'motion': '-', 'video': None, 'is_live': True}
-  day = {'motion': 'day.npy', 'video': None, 'is_live': False}
+  path = tmp_path / 'today.npy'
+  path.write_bytes(b'one')
+
+  def of_today():
+    return {'files': [timeline.state_of(str(path))], 'is_live': False}
+
+  live = {'files': [], 'is_live': True}
+  day = of_today()
   folder = str(tmp_path / 'a [1]')
   assert timeline.keep(folder, live) == ''
 
@@ -91,20 +98,60 @@ def test_an_earlier_watch_is_put_aside_or_is_the_same(tmp_path):
 
   write(day)
   assert timeline.keep(folder, day) == ''
-  # Of another recording, and one that cannot be watched again.
-  first = timeline.keep(folder, day | {'motion': 'other.npy'})
+  # Of another recording by that name, and one that cannot be watched again.
+  was = path.stat()
+  path.write_bytes(b'two')
+  os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns + 10**9))
+  first = timeline.keep(folder, of_today())
+  path.write_bytes(b'three')
+  os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+  write(day)
+  longer = timeline.keep(folder, of_today())
   write(live)
   second = timeline.keep(folder, live)
   write(day, is_whole=False)
   third = timeline.keep(folder, day)
-  kept = [first, second, third]
-  assert len(set(kept)) == 3
+  kept = [first, longer, second, third]
+  assert len(set(kept)) == 4
   for aside in kept:
     with open(f'{aside}/windows.csv', encoding='utf-8') as f:
       assert len(f.readlines()) == 3
   assert sorted(x.name for x in (tmp_path / 'a [1]').iterdir()) == sorted(
     aside.rpartition('/')[2] for aside in kept
   )
+
+
+def test_no_old_figure_stays_beside_new_tables(tmp_path):
+  def begun():
+    writer = timeline.Writer(str(tmp_path), {'fall': 'model'}, '')
+    writer.add_window(windows.Window(0.0, 6.0), {'fall': 0.1})
+    return writer
+
+  begun().close({'thresholds': {'fall': 0.5}})
+  assert {x.suffix for x in tmp_path.iterdir()} == {'.csv', '.json', '.svg'}
+  begun()  # And the power is cut.
+  assert {x.suffix for x in tmp_path.iterdir()} == {'.csv'}
+
+
+@pytest.mark.parametrize(
+  'notice', ['Short', 'no medical device ' * 14, timeline.NOTICE]
+)
+def test_all_of_any_notice_stands_in_the_figure(notice):
+  drawn = figure.draw(
+    [windows.Window(0, 6)],
+    [{'fall': 0}],
+    [],
+    {'fall': 0.5},
+    {'fall': 'model'},
+    notice=notice,
+  )
+  lines = re.findall(r'y="(\d+)" class="notice">([^<]*)<', drawn)
+  by_place = sorted((int(y), text) for y, text in lines)
+  assert ' '.join(text for _, text in by_place) == notice.strip()
+  height = int(re.search(r'height="(\d+)"', drawn)[1])
+  ticks = [int(y) for y in re.findall(r'y="(\d+)" text-anchor="mid', drawn)]
+  assert max(ticks) < by_place[0][0] < height
+  assert by_place[-1][0] < height
 
 
 def test_what_is_seen_is_there_before_the_watch_ends(tmp_path):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from vimonet_jax.care import calibration
 from vimonet_jax.data import long_motion, records, video_file, windows
 from vimonet_jax.data import video as videos
-from vimonet_jax.infer import engine
+from vimonet_jax.models import clip_video
 from vimonet_jax.motion import readers
 
 PIPE, _LINES = '-', '.jsonl'
@@ -43,9 +43,12 @@ def opened(
   fitting: calibration.Settings,
   follow_s: float,
   said: dict[str, Any],
-  asking: engine.Engine,
+  tower: clip_video.Config,
 ) -> Given:
-  """Windows of all that is given, each as soon as it is whole."""
+  """Windows of all that is given, each as soon as it is whole.
+
+  Pipes are emptied from now on.
+  """
   size = {'length_s': fitting.window_s, 'hop_s': fitting.hop_s}
   shown, arriving = None, {}
   if recording:
@@ -74,7 +77,6 @@ def opened(
     else:
       source = video
       videos.read_head(video)  # Says what is wrong before anything is fitted.
-    tower = asking.bundle.model.video
     filmed = windows.of_video(
       video_file.in_time(source, video),
       count=tower.frames,

@@ -33,7 +33,7 @@ from vimonet_jax.care import (
   timeline,
 )
 from vimonet_jax.data import records, windows
-from vimonet_jax.infer import engine
+from vimonet_jax.infer import engine, model_folder
 
 _MAX_NEW_TOKENS = 32
 # Of the settings, what is not about detectors.
@@ -87,22 +87,31 @@ def run(
   media = [
     medium for medium, path in (('motion', recording), ('video', video)) if path
   ]
-  asking = engine.Engine.load(os.path.join(workdir, 'model'), quantize=quantize)
-  _check_media(asking, media)
+  folder = os.path.join(workdir, 'model')
+  tower = model_folder.read(folder).model.video
   said = {'fps': fps, 'up': up, 'unit': unit}
   with contextlib.ExitStack() as files:
+    # Before all that takes long: whoever writes into a pipe would wait for it.
     shown = given.opened(
-      files, recording, video, fitting, follow_s, said, asking
+      files, recording, video, fitting, follow_s, said, tower
     )
+    asking = engine.Engine.load(folder, quantize=quantize)
+    _check_media(asking, media)
     lock = os.path.join(output, 'watch.lock')
     files.enter_context(locks.held(lock, f'write to {output}'))
     # Behind what is read, which may be a wrong path.
     found = calibration.ready(workdir, asking, media, fitting)
-    is_live = recording == given.PIPE or follow_s > 0
     about = {
-      'motion': recording, 'video': video, 'workdir': workdir,
-      'is_live': is_live,
-    }  # fmt: skip
+      'motion': recording,
+      'video': video,
+      'workdir': workdir,
+      'is_live': _is_live(recording, shown, follow_s),
+      'files': [
+        timeline.state_of(path)
+        for path in (recording, video)
+        if path and path != given.PIPE
+      ],
+    }
     if aside := timeline.keep(output, about):
       print(f'The earlier watch in {output} is kept in {aside}.')
     return _watch(
@@ -154,6 +163,14 @@ def _check(recording, video, output, question, follow_s) -> None:
     )
 
 
+def _is_live(
+  recording: str | None, shown: given.Given, follow_s: float
+) -> bool:
+  """Whether what is watched goes on, and cannot be watched again."""
+  pipes = [isinstance(x, windows.Piped) for x in shown.arriving.values()]
+  return recording == given.PIPE or follow_s > 0 or any(pipes)
+
+
 def _check_media(asking: engine.Engine, media: Sequence[str]) -> None:
   if unread := [medium for medium in media if medium not in asking.media]:
     raise ValueError(
@@ -201,6 +218,7 @@ def _watch(
       for some in windows.groups(watched.shown, group):
         if not begun_at:
           writer.begun_at = _begun_of(watched.arriving)
+        if about['is_live']:
           late_s = _late_s(watched.arriving, writer, some[-1], late_s)
         begun_s = time.perf_counter()
         is_seen = ['motion' not in media or x.joints is not None for x in some]
@@ -211,7 +229,7 @@ def _watch(
         asked_s += time.perf_counter() - begun_s
         for window, is_known in zip(some, is_seen, strict=True):
           if not is_known:
-            _miss(window, writer)
+            _miss(watches, window, writer)
             continue
           signs, answer = next(learnt)
           sure = judge.judge(window, signs)
@@ -312,8 +330,15 @@ def _answers(asking, shown, question: str) -> list[str]:
   )
 
 
-def _miss(window, writer: timeline.Writer) -> None:
-  """Notes that nobody is seen, and prints it where that is new."""
+def _miss(watches, window, writer: timeline.Writer) -> None:
+  """Notes that nobody is seen, and prints it where that is new.
+
+  Whoever is seen again is so in a window that begins later, so all events that
+  go on are over.
+  """
+  for watch in watches.values():
+    if over := watch.close():
+      writer.add_event(over)
   if writer.add_unseen(window):
     print(
       f'{_clock(writer, window.end_s)}  nobody is seen for some time between '

@@ -1,6 +1,7 @@
 """The figure of a timeline: a lane for each kind of event, as SVG."""
 
 import datetime
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from vimonet_jax.data import windows
 # Pixels.
 _WIDTH, _LEFT, _RIGHT, _TOP, _LANE, _BOTTOM = 1100, 170, 60, 64, 62, 76
 _MOST_POINTS = 900
+# Characters in a line of the notice.
+_NOTICE = 90
 _COLOURS = (
   '#b91c1c', '#b45309', '#7c3aed', '#be185d', '#0f766e', '#1d4ed8',
 )  # fmt: skip
@@ -112,10 +115,9 @@ def draw(
       f'<text x="16" y="{_TOP + (i + 1) * _LANE - 6}" class="quiet small">'
       f'{sources[kind]}</text>'
     )
-  half = notice.index(', so') + 1
-  for i, line in enumerate((notice[:half], notice[half:].strip())):
+  for i, line in enumerate(reversed(textwrap.wrap(notice, _NOTICE))):
     parts.append(
-      f'<text x="16" y="{height - 26 + 16 * i}" class="notice">'
+      f'<text x="16" y="{height - 10 - 16 * i}" class="notice">'
       f'{page.escape(line)}</text>'
     )
   return (

@@ -16,6 +16,7 @@ import datetime
 import glob
 import json
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ def keep(folder: str, about: Mapping[str, Any]) -> str:
 
   Args:
     folder: of the files.
-    about: of the watch that is to begin; see `Writer.close`.
+    about: of the watch that is to begin, with `is_live` and `files`, what
+      `state_of` gives of what is watched; see `Writer.close`.
 
   Returns:
     where the earlier one lies now; '' where nothing was put aside.
@@ -65,6 +67,16 @@ def keep(folder: str, about: Mapping[str, Any]) -> str:
   return aside
 
 
+def state_of(path: str) -> dict[str, Any]:
+  """What tells a finished recording from another one under the same name."""
+  found = os.stat(path)
+  return {
+    'path': os.path.abspath(path),
+    'bytes': found.st_size,
+    'mtime_ns': found.st_mtime_ns,
+  }
+
+
 def _in(folder: str, pattern: str) -> str:
   return os.path.join(glob.escape(folder), pattern)
 
@@ -74,7 +86,7 @@ def _is_of(folder: str, about: Mapping[str, Any]) -> bool:
   try:
     with open(os.path.join(folder, 'timeline.json'), encoding='utf-8') as f:
       fields = json.load(f)
-    same = ('motion', 'video', 'is_live')
+    same = ('files', 'is_live')
     return all(fields.get(x) == about[x] for x in same)
   except (FileNotFoundError, ValueError, AttributeError):
     return False
@@ -100,7 +112,7 @@ class Writer:
     *,
     is_live: bool = False,
   ):
-    """Begins anew; what is there is written over.
+    """Begins anew; what is there is written over, or removed until the end.
 
     Args:
       folder: of the files; is made.
@@ -119,6 +131,8 @@ class Writer:
     self._sources = sources
     self._question = question
     os.makedirs(folder, exist_ok=True)
+    for name in 'timeline.json', 'timeline.svg':
+      pathlib.Path(folder, name).unlink(missing_ok=True)
     shown = ('start_s', 'end_s', 'clock', *sources)
     if question:
       shown += ('answer',)
