@@ -325,7 +325,15 @@ def test_a_video_that_is_late_does_not_hold_up_who_writes_joints(
   assert 'The video has ended at' in out
 
 
-@pytest.mark.usefixtures('unasked')
+@pytest.fixture
+def heard():
+  """Ctrl-C is heard, also where whoever started us has turned it off."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures('unasked', 'heard')
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_stopped_it_leaves_whole_files(
   watch, fallen, tmp_path, monkeypatch, number
@@ -342,6 +350,7 @@ def test_stopped_it_leaves_whole_files(
         if window.start_s > falls[0].end_s - 2:
           os.kill(os.getpid(), number)
           time.sleep(60)
+          pytest.fail('Nobody has heard the signal.')
         yield window
 
     return found._replace(shown=shown())
