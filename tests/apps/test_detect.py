@@ -61,7 +61,7 @@ def test_a_file_of_answers_is_not_gone_on_with_by_another_mark(
   lines = list(records.read_json_lines(path))
   assert {line['watermark'] for line in lines} == {MARK.name}
   for mark in (None, OTHER):
-    with pytest.raises(ValueError, match='expected an answer with the waterm'):
+    with pytest.raises(ValueError, match='expected an answer with waterm'):
       answer.run(tiny_model.workdir, questions, path, mark=mark)
   assert pathlib.Path(path).read_text() == before
   assert answer.run(tiny_model.workdir, questions, path, mark=MARK) == 1

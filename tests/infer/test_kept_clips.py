@@ -55,7 +55,9 @@ def test_a_bank_is_what_the_model_makes_of_the_whole_record(asking):
   )
   for banks, bank_MD in zip(found, want, strict=True):
     assert [len(x) for x in banks] == [model.motion_tokens, model.video_tokens]
-    np.testing.assert_allclose(np.concatenate(banks), bank_MD, atol=1e-5)
+    np.testing.assert_allclose(
+      np.concatenate(banks), bank_MD, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_a_clip_is_encoded_once_for_all_who_ask(asking, encoded):
