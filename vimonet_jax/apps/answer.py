@@ -40,9 +40,9 @@ from typing import Any, NamedTuple
 
 import tqdm
 
-from vimonet_jax import fingerprint, locks, weight_files
+from vimonet_jax import fingerprint, locks
 from vimonet_jax.apps import inputs
-from vimonet_jax.audit import watermark
+from vimonet_jax.audit import privacy, watermark
 from vimonet_jax.data import records
 from vimonet_jax.infer import engine, generate, model_folder, scheduler
 
@@ -54,7 +54,6 @@ _KINDS = {
   'top_k': int, 'top_p': (int, float), 'max_new_tokens': int, 'seed': int,
   'stop': list,
 }  # fmt: skip
-_MEDIA = ('motion', 'video')
 _SAID = ('fps', 'up', 'unit')
 _SAMPLING = ('temperature', 'top_k', 'top_p', 'max_new_tokens')
 
@@ -157,7 +156,7 @@ def run(
   folder = os.path.join(workdir, 'model')
   bundle = model_folder.read(folder)
   settings = Settings(
-    fingerprint.of(weight_files.Lazy(model_folder.weights(folder))),
+    model_folder.weights_fingerprint(folder),
     generate.preset(sampling),
     seed,
     quantize,
@@ -170,7 +169,7 @@ def run(
       asked,
       settings,
       pathlib.Path(questions).parent,
-      ('motion',) if motion_only else _MEDIA,
+      ('motion',) if motion_only else privacy.KINDS,
     )
     left = [x for x in asked if x.fields['id'] not in kept]
     if kept:
@@ -264,13 +263,14 @@ def _submit(together, read, folder, settings: Settings, asked: _Asked):
 
 
 def _paths(folder: pathlib.Path, fields: Mapping[str, Any]) -> dict[str, str]:
-  return {x: str(folder / fields[x]) for x in _MEDIA if x in fields}
+  return {x: str(folder / fields[x]) for x in privacy.KINDS if x in fields}
 
 
 def _read_files(tower, *, motion_only: bool, **asked) -> _Files:
   """What `inputs.read` makes of files, and by what they are known again."""
   given = inputs.read(tower, motion_only=motion_only, **asked)
-  return _Files(given, {x: _digest(asked[x]) for x in _MEDIA if x in asked})
+  digests = {x: _digest(asked[x]) for x in privacy.KINDS if x in asked}
+  return _Files(given, digests)
 
 
 def _digest(path: str) -> str:
@@ -365,7 +365,7 @@ def _kept(
   if not os.path.exists(output):
     os.makedirs(os.path.dirname(output) or '.', exist_ok=True)
     return set()
-  known = {x.fields['id']: x for x in asked}
+  known, wanted = {x.fields['id']: x for x in asked}, _flat(settings.columns())
   digest = functools.cache(_digest)
   with open(output, encoding='utf-8') as f:
     whole = f.read().split('\n')[:-1]
@@ -388,7 +388,7 @@ def _kept(
         f'another one, {line["id"]!r}; choose another --output, or remove the '
         'line.'
       )
-    _check_settings(where, found, _flat(settings.columns()))
+    _check_settings(where, found, wanted)
     for medium, path in _paths(folder, question.fields).items():
       # What has gone since then cannot be asked about again.
       if medium in files and medium in media and os.path.exists(path):

@@ -18,7 +18,6 @@ from typing import Any
 
 import uvicorn
 
-from vimonet_jax import fingerprint, weight_files
 from vimonet_jax.apps import listening, uploads
 from vimonet_jax.audit import log as logs
 from vimonet_jax.audit import policy as policies
@@ -186,8 +185,7 @@ def _book(
   if log is None:
     return None
   ends.enter_context(log)
-  weights = weight_files.Lazy(model_folder.weights(folder))
-  return noted.Book(log, fingerprint.of(weights), is_marked)
+  return noted.Book(log, model_folder.weights_fingerprint(folder), is_marked)
 
 
 def _warm(

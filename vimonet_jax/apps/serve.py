@@ -23,7 +23,6 @@ from typing import Any
 
 import uvicorn
 
-from vimonet_jax import fingerprint, weight_files
 from vimonet_jax.apps import listening, service, uploads
 from vimonet_jax.audit import log, policy, privacy, watermark
 from vimonet_jax.infer import (
@@ -119,7 +118,7 @@ def run(config, workdir: str, *, sampling: str = 'greedy') -> int:
     print(f'Loading {name} ...', flush=True)
     offer = service.Offer(
       name=name,
-      weights=fingerprint.of(weight_files.Lazy(model_folder.weights(folder))),
+      weights=model_folder.weights_fingerprint(folder),
       keys=keys,
       sampling=preset,
       policy=rules,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from vimonet_jax import fingerprint, weight_files
+from vimonet_jax import fingerprint
 from vimonet_jax.care import detectors, evidence
 from vimonet_jax.data import records, windows
 from vimonet_jax.infer import engine, model_folder
@@ -114,11 +114,8 @@ def ready(
     settings: of the fit.
   """
   path = os.path.join(workdir, 'monitor', f'{"-".join(media)}.json')
-  weights = weight_files.Lazy(
-    model_folder.weights(os.path.join(workdir, 'model'))
-  )
   made_of = {
-    'weights': fingerprint.of(weights),
+    'weights': model_folder.weights_fingerprint(os.path.join(workdir, 'model')),
     'settings': dataclasses.asdict(settings),
     'quantize': asking.bundle.model.llm.quantize,
     'signs': fingerprint.digest(repr((SIGNS, evidence.QUESTIONS))),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vimonet_jax import cluster, weight_writer
+from vimonet_jax import cluster, fingerprint, weight_files, weight_writer
 from vimonet_jax.data import text, tokenizer
 from vimonet_jax.models import lora, vimonet
 from vimonet_jax.motion import features
@@ -76,6 +76,11 @@ def save(
 def weights(folder: str) -> str:
   """Where its weights lie; see weight_files."""
   return os.path.join(folder, 'weights')
+
+
+def weights_fingerprint(folder: str) -> str:
+  """A word that tells its weights from others, of which all are read."""
+  return fingerprint.of(weight_files.Lazy(weights(folder)))
 
 
 def _save_bundle(folder: str, bundle: Bundle) -> None:

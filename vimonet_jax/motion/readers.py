@@ -228,11 +228,8 @@ def _convert(
       )
     joints_TJ3 = source.joints_TJ3.astype(np.float32)
     return Motion(joints_TJ3, fps, source.features, source.notes)
-  unit, unit_notes = _decide_unit(source, unit)
-  joints_TJ3 = source.joints_TJ3 * _METRES[unit]
-  _check_body(joints_TJ3)
-  up, up_notes = _decide_up(source, joints_TJ3, up)
-  notes = [*source.notes, *unit_notes, *up_notes]
+  joints_TJ3, _, up, found = _in_metres(source, up, unit)
+  notes = [*source.notes, *found]
   joints_TJ3 = resample(joints_TJ3 @ TO_Y_UP[up].T, fps)
   if len(joints_TJ3) != len(source.joints_TJ3):
     notes.append(f'Resampled from {fps:.5g} to {FPS:g} fps.')
@@ -303,6 +300,20 @@ def _decide_unit(source: _Source, unit: str | None) -> tuple[str, list[str]]:
   return stated, []
 
 
+def _in_metres(
+  source: _Source,
+  up: str | None,
+  unit: str | None,
+  numbers_T: np.ndarray | None = None,
+) -> tuple[np.ndarray, str, str, list[str]]:
+  """Joints of a body, their unit, the axis that points up, and notes."""
+  unit, unit_notes = _decide_unit(source, unit)
+  joints_TJ3 = source.joints_TJ3 * _METRES[unit]
+  _check_body(joints_TJ3, numbers_T)
+  up, up_notes = _decide_up(source, joints_TJ3, up)
+  return joints_TJ3, unit, up, [*unit_notes, *up_notes]
+
+
 def settle(
   joints_TJ3: np.ndarray,
   numbers_T: np.ndarray,
@@ -330,10 +341,7 @@ def settle(
   source = _Source(joints_TJ3.astype(np.float64))
   fps = _decide_fps(source, fps)
   _check_frames(source, fps)
-  unit, _ = _decide_unit(source, unit)
-  joints_TJ3 = source.joints_TJ3 * _METRES[unit]
-  _check_body(joints_TJ3, numbers_T)
-  up, _ = _decide_up(source, joints_TJ3, up)
+  _, unit, up, _ = _in_metres(source, up, unit, numbers_T)
   return fps, TO_Y_UP[up].T * _METRES[unit]
 
 
