@@ -115,6 +115,27 @@ def test_a_timeline_is_made_from_all_that_was_watched(config, tmp_path):
     assert output.made_from == ('work/model', 'day.npy', 'day.mp4')
 
 
+def test_an_input_of_several_outputs_is_read_once(
+  config, tmp_path, monkeypatch
+):
+  folder, day = tmp_path / 'watch', tmp_path / 'day.npy'
+  folder.mkdir()
+  day.write_bytes(b'abc')
+  command = outputs.Command('monitor', config, 'work', str(day), str(folder))
+  names = ['timeline.json', 'timeline.csv', 'windows.csv', 'alarms.csv']
+  read, digest = [], provenance.file_digest
+  monkeypatch.setattr(
+    provenance,
+    'file_digest',
+    lambda path: read.append(os.path.basename(path)) or digest(path),
+  )
+  _do(command, lambda: [(folder / x).write_text(x) for x in names])
+  assert sorted(read) == sorted(['day.npy', *names])
+  for name in names:
+    (given,) = _read(folder / name)['made_from']
+    assert given['bytes'] == 3
+
+
 def _dataset(workdir):
   folder = workdir / 'data' / 'vimos' / 'synthetic' / '1.0.0'
   folder.mkdir(parents=True)

@@ -9,6 +9,7 @@
 """
 
 import contextlib
+import functools
 import glob
 import json
 import os
@@ -162,8 +163,12 @@ def _write(
 ) -> None:
   """Of what was written and, unless it must be new, of what has none.
 
-  Who is stopped reads nothing but what it has written.
+  Who is stopped reads no weights and no datasets.
   """
+  # Once for all outputs: a video may have the length of a night.
+  known = functools.cache(
+    functools.partial(_known_of_input, is_stopped=is_stopped)
+  )
   done = set()
   for path, output in [(x, one) for one in made for x in _paths(one.path)]:
     real = os.path.realpath(path)  # Runs of a study link the same dataset.
@@ -187,13 +192,18 @@ def _write(
       path,
       said,
       covers=output.covers,
-      made_from={
-        x: {} if is_stopped or _has_manifest(x) else _contents(x)
-        for x in _inputs([output])
-      },
+      made_from={x: known(x) for x in _inputs([output])},
       key_file=key_file,
       before=was.state,
     )
+
+
+def _known_of_input(path: str, *, is_stopped: bool) -> dict[str, Any]:
+  if _has_manifest(path):
+    return {}
+  if os.path.isfile(path):
+    return provenance.file_digest(path)
+  return {} if is_stopped else _contents(path)
 
 
 def _has_manifest(path: str) -> bool:

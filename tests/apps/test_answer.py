@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+import os
 import shutil
 
 import numpy as np
@@ -214,6 +215,9 @@ def test_an_answer_about_a_file_that_has_changed_is_not_kept_for_it(ask, files):
     ask(QUESTIONS[1:2])
   assert path.read_text() == before
   # What has gone cannot have changed into anything, and keeps its answer.
+  for name in os.listdir(files / 'images'):
+    os.remove(files / 'images' / name)
+  ask(QUESTIONS[1:2])
   shutil.rmtree(files / 'images')
   ask(QUESTIONS[1:2])
   assert path.read_text() == before

@@ -17,7 +17,7 @@ from vimonet_jax.apps import given, monitor
 from vimonet_jax.audit import privacy
 from vimonet_jax.care import calibration, detectors, evidence, timeline
 from vimonet_jax.data import windows
-from vimonet_jax.infer import engine
+from vimonet_jax.infer import engine, model_folder
 from vimonet_jax.synthetic import recordings
 
 SETTINGS = {
@@ -323,6 +323,24 @@ def test_a_video_that_is_late_does_not_hold_up_who_writes_joints(
   assert has_fed
   assert len(_rows(folder / 'windows.csv')) >= 4
   assert 'The video has ended at' in out
+  # When the video began nobody knows, and of the joints it is known.
+  assert json.loads((folder / 'timeline.json').read_text())['begun_at']
+
+
+@pytest.mark.usefixtures('unasked')
+def test_who_may_not_write_takes_nothing_from_anothers_pipe(
+  watch, fallen, tmp_path
+):
+  path = tmp_path / 'named.jsonl'
+  os.mkfifo(path)
+  with open(os.open(path, os.O_RDWR), 'r+b', buffering=0) as pipe:
+    pipe.write(b'null\n')
+    with (
+      locks.held(str(tmp_path / 'timeline' / 'watch.lock'), 'watch'),
+      pytest.raises(locks.HeldError, match='nobody else to write to'),
+    ):
+      watch(str(path))
+    assert pipe.read(9) == b'null\n'
 
 
 @pytest.fixture
@@ -434,6 +452,14 @@ def test_what_cannot_be_watched_is_said(watch, said, sentence):
     watch(**({'recording': 'x.npy'} | said))
 
 
+def test_a_model_that_sees_no_videos_says_so_before_one_is_opened(
+  watch, monkeypatch
+):
+  monkeypatch.setattr(model_folder, 'media_of', lambda paths: ('motion',))
+  with pytest.raises(ValueError, match=r'trained on \(motion\), found video'):
+    watch('x.npy', video='x.mp4')
+
+
 @pytest.mark.usefixtures('unasked')
 def test_a_broken_line_is_named_and_what_was_seen_is_kept(
   watch, fallen, tmp_path
@@ -487,6 +513,25 @@ def test_bad_frames_in_the_middle_do_not_end_a_watch(watch, fallen, tmp_path):
   assert len(found) == len(falls)
   for row, fall in zip(found, falls, strict=True):
     assert 0 < row['alarm_s'] - late_s - fall.start_s < 8
+
+
+@pytest.mark.usefixtures('unasked')
+def test_a_tracker_that_loses_frames_now_and_then_is_watched(
+  watch, fallen, tmp_path
+):
+  joints, falls = fallen
+  path = tmp_path / 'x.jsonl'
+  with open(path, 'wb') as file:
+    for start in range(0, len(joints), 40):
+      _write_lines(file, joints[start : start + 38])
+      file.write(b'null\n' * 2)
+    _write_lines(file, joints[-1:])
+  folder, code, out = watch(str(path))
+  assert code == 0
+  assert 'nobody is seen' not in out
+  fields = json.loads((folder / 'timeline.json').read_text())
+  assert fields['filled_frames'] == len(joints) // 20
+  assert len(fields['events']) == len(falls)
 
 
 def test_detectors_are_fitted_once_and_kept_beside_the_model(

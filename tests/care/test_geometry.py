@@ -95,15 +95,18 @@ def test_who_fell_and_moves_their_arms_still_lies_after_a_fall(
   assert seen[-1][evidence.FELL] < 0.3
 
 
-@pytest.mark.parametrize(('unseen', 'is_gap'), [(1, False), (200, True)])
+@pytest.mark.parametrize(
+  ('unseen', 'is_gap'),
+  [([300], False), ([300, 400, 500], False), (range(300, 500), True)],
+)
 def test_nobody_lies_on_across_a_long_time_in_which_nobody_was_seen(
   drawn, unseen, is_gap
 ):
-  """A frame alone that is missing is none."""
+  """Frames alone that are missing are none, however long windows lack them."""
   lying = np.repeat(body.to_joints(gestures.lie(*drawn))[-1:], 601, 0)
   upright = np.repeat(body.to_joints(drawn[0].standing[None]), 80, 0)
   joints = np.concatenate([upright, lying]).astype(np.float64)
-  joints[300 : 300 + unseen] = np.nan
+  joints[list(unseen)] = np.nan
   measuring = geometry.Geometry()
   shown = [
     x
@@ -124,7 +127,7 @@ def test_nobody_lies_on_across_a_long_time_in_which_nobody_was_seen(
   np.testing.assert_allclose(counted[again + 1], expected + 2)
 
 
-def test_no_fall_is_remembered_across_a_long_time_without_anybody():
+def test_a_fall_is_forgotten_after_a_while_where_nobody_measures():
   judge = detectors.Judge(
     {'fall': detectors.Detector(('a',), (0.0,), (1.0,), (9.0,), 0.0)}
   )
@@ -137,7 +140,7 @@ def test_no_fall_is_remembered_across_a_long_time_without_anybody():
   assert judged(0.0, 1.0) > 0.9
   assert judged(6.0, -1.0) > 0.9
   assert judged(14.0, -1.0) > 0.9
-  assert judged(30.5, -1.0) < 0.1
+  assert judged(22.0, -1.0) < 0.1
 
 
 def test_heights_are_above_the_floor_that_was_touched(drawn):

@@ -63,6 +63,36 @@ def test_windows_in_which_nobody_is_seen_have_no_joints():
   assert [x.start_s for x in made if x.joints is None] == [2, 4, 6, 8]
 
 
+def test_a_gap_of_a_quarter_of_a_second_is_filled_and_no_longer_one():
+  true = _joints(100)
+  lost = true.copy()
+  for gap in (0, 30, slice(40, 45), slice(60, 66), 99):
+    lost[gap] = np.nan
+  lost[30, 1:] = true[30, 1:]  # Only a part of a body.
+  filled = windows.Filled([lost[:42], lost[42:43], lost[43:43], lost[43:]])
+  made = np.concatenate(list(filled))
+  assert made.dtype == np.float32
+  assert filled.frames == 6
+  gone = [0, *range(60, 66), 99]
+  assert np.isnan(made[gone]).any(axis=(1, 2)).all()
+  seen = np.setdiff1d(np.arange(100), gone)
+  np.testing.assert_allclose(made[seen], true[seen], rtol=1e-6)
+
+
+def test_frames_that_are_there_do_not_wait():
+  def frames():
+    for i, frame in enumerate(_joints(20)):
+      given.append(i)
+      yield np.full((1, 22, 3), np.nan) if 3 <= i < 15 else frame[None]
+
+  given = []
+  came = []
+  for piece in windows.Filled(frames()):
+    came += [len(given)] * len(piece)
+  # Six are no gap to be filled any more, and those behind them none, either.
+  assert came == [1, 2, 3, *[9] * 6, *range(10, 21)]
+
+
 @pytest.mark.parametrize(
   'line',
   ['null', json.dumps([[None] * 3] * 22), json.dumps([[float('nan')] * 3] * 22),
@@ -230,7 +260,8 @@ def test_the_end_is_waited_for_once():
 def test_who_writes_into_a_pipe_never_waits_for_who_reads():
   end, begin = os.pipe()
   file = open(end, 'rb', buffering=0)  # noqa: SIM115
-  source = windows.Piped(file, wait_s=9.0)
+  source = windows.Piped(file, wait_s=9.0, name='x')
+  source.begin()
   assert source.begun_at is None
   # A pipe has room for 64 KiB.
   text = _lines(_joints(600))
@@ -253,7 +284,8 @@ def test_who_writes_into_a_pipe_never_waits_for_who_reads():
 def test_a_pipe_that_stalls_is_over_where_that_is_wanted():
   end, begin = os.pipe()
   file = open(end, 'rb', buffering=0)  # noqa: SIM115
-  source = windows.Piped(file, wait_s=0.2)
+  source = windows.Piped(file, wait_s=0.2, name='x')
+  source.begin()
   os.write(begin, b'ab')
   assert source.read(1) == b'a'
   assert source.has_more
@@ -265,7 +297,8 @@ def test_a_pipe_that_stalls_is_over_where_that_is_wanted():
 
 def test_a_pipe_is_over_once_however_often_it_is_asked():
   end, begin = os.pipe()
-  source = windows.Piped(open(end, 'rb', buffering=0), wait_s=0.1)  # noqa: SIM115
+  source = windows.Piped(open(end, 'rb', buffering=0), wait_s=0.1, name='x')  # noqa: SIM115
+  source.begin()
   assert source.read(9) == b''
   os.write(begin, b'late')
   time.sleep(0.3)
@@ -278,7 +311,8 @@ def test_a_connection_that_breaks_is_no_end():
     theirs = socket.create_connection(server.getsockname())
     ours, _ = server.accept()
   file = open(ours.detach(), 'rb', buffering=0)  # noqa: SIM115
-  source = windows.Piped(file, wait_s=9.0)
+  source = windows.Piped(file, wait_s=9.0, name='x')
+  source.begin()
   theirs.sendall(b'ab')
   assert source.read(9) == b'ab'
   # Closed so, it sends a reset.
@@ -294,7 +328,8 @@ def test_a_pipe_that_was_opened_not_to_wait_is_waited_for():
   end, begin = os.pipe()
   os.set_blocking(end, False)
   file = open(end, 'rb', buffering=0)  # noqa: SIM115
-  source = windows.Piped(file, wait_s=9.0)
+  source = windows.Piped(file, wait_s=9.0, name='x')
+  source.begin()
   time.sleep(0.2)
   os.write(begin, b'ab')
   assert source.read(9) == b'ab'
@@ -304,7 +339,8 @@ def test_a_pipe_that_was_opened_not_to_wait_is_waited_for():
 
 def test_a_pipe_began_when_its_first_bytes_came_whenever_it_is_read():
   end, begin = os.pipe()
-  source = windows.Piped(open(end, 'rb', buffering=0), wait_s=9.0)  # noqa: SIM115
+  source = windows.Piped(open(end, 'rb', buffering=0), wait_s=9.0, name='x')  # noqa: SIM115
+  source.begin()
   time.sleep(0.5)
   before = datetime.datetime.now().astimezone()
   os.write(begin, b'ab')

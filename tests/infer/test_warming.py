@@ -16,7 +16,8 @@ class _Together:
     self._busy = busy
 
   def ask_all(self, asked):
-    if len(asked) > self.max_waiting or self._busy:
+    assert len(asked) <= self.max_waiting, 'They would never be let in.'
+    if self._busy:
       self._busy -= 1
       raise scheduler.BusyError('Expected fewer.')
     self.asked += asked

@@ -320,7 +320,7 @@ def test_half_of_a_pair_is_refused_before_it_is_written_down(written):
   who = _somebody('h6')
   does.choose(types.SimpleNamespace(number=0), who)
   *_, (_, _, told) = _asked(does, 'What \ud800?', who)
-  assert "found '\\ud800', half of a pair; write both" in told['wrong']
+  assert "found '\\ud800', half of a pair; give both" in told['wrong']
   (line,) = lines()
   assert (line['outcome'], line['question']) == ('refused', 'What ??')
   assert does.visits.of('h6').turns == []

@@ -275,11 +275,25 @@ def _read_files(tower, *, motion_only: bool, **asked) -> _Files:
 
 def _digest(path: str) -> str:
   """Of the bytes of all that is read of it, in the order of reading."""
-  made = hashlib.blake2s(digest_size=8)
-  for file in inputs.files(path):
+  first, *others = inputs.files(path)
+  with open(first, 'rb') as f:
+    made = hashlib.file_digest(f, _short_digest)
+  for file in others:
     with open(file, 'rb') as f:
       made.update(hashlib.file_digest(f, 'blake2s').digest())
   return made.hexdigest()
+
+
+def _short_digest():
+  return hashlib.blake2s(digest_size=8)
+
+
+def _digest_now(path: str) -> str | None:
+  """None where a part of it has gone, or nobody knows which its body is."""
+  try:
+    return _digest(path)
+  except (ValueError, OSError):
+    return None
 
 
 def _read(path: str) -> list[_Asked]:
@@ -366,7 +380,7 @@ def _kept(
     os.makedirs(os.path.dirname(output) or '.', exist_ok=True)
     return set()
   known, wanted = {x.fields['id']: x for x in asked}, _flat(settings.columns())
-  digest = functools.cache(_digest)
+  digest = functools.cache(_digest_now)
   with open(output, encoding='utf-8') as f:
     whole = f.read().split('\n')[:-1]
   lines = []
@@ -391,7 +405,7 @@ def _kept(
     _check_settings(where, found, wanted)
     for medium, path in _paths(folder, question.fields).items():
       # What has gone since then cannot be asked about again.
-      if medium in files and medium in media and os.path.exists(path):
+      if medium in files and medium in media and digest(path):
         _check_file(where, path, digest(path), files[medium])
     if 'error' not in line:
       lines.append(text)

@@ -104,6 +104,17 @@ class RequestError(ValueError):
     }
 
 
+def check_unicode(text: str) -> None:
+  """Raises a RequestError where half of a pair has no bytes to be told with."""
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    raise RequestError(
+      f'Expected text in Unicode, found {ascii(text[error.start])}, half of a '
+      'pair; give both halves or none.'
+    ) from error
+
+
 @dataclasses.dataclass(frozen=True)
 class Asked:
   """A request that can be answered.

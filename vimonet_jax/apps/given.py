@@ -30,10 +30,18 @@ class Given(NamedTuple):
   Attributes:
     shown: windows of all of it.
     arriving: 'motion', 'video' -> what is read as it arrives.
+    filled: joints that arrive, of which short gaps are filled; None without.
   """
 
   shown: Iterator[windows.Window]
   arriving: dict[str, windows.Growing | windows.Piped]
+  filled: windows.Filled | None
+
+  def begin(self) -> None:
+    """Empties pipes from now on."""
+    for source in self.arriving.values():
+      if isinstance(source, windows.Piped):
+        source.begin()
 
 
 def opened(
@@ -47,10 +55,10 @@ def opened(
 ) -> Given:
   """Windows of all that is given, each as soon as it is whole.
 
-  Pipes are emptied from now on.
+  Nothing is taken from a pipe yet: somebody else may be reading it.
   """
   size = {'length_s': fitting.window_s, 'hop_s': fitting.hop_s}
-  shown, arriving = None, {}
+  shown, filled, arriving = None, None, {}
   if recording:
     if _arrives(recording):
       every = _every(said)
@@ -62,7 +70,8 @@ def opened(
         unit=said['unit'] or 'm',
         every=every,
       )
-      shown = _of_a_body(windows.of_joints(pieces, **size), recording)
+      filled = windows.Filled(pieces)
+      shown = _of_a_body(windows.of_joints(filled, **size), recording)
     else:
       _check_whole(recording, follow_s)
       shown = windows.of_joints(long_motion.read(recording, **said), **size)
@@ -84,7 +93,7 @@ def opened(
       **size,
     )
     shown = windows.together(shown, filmed) if recording else filmed
-  return Given(shown, arriving)
+  return Given(shown, arriving, filled)
 
 
 def _arrives(recording: str) -> bool:
@@ -135,5 +144,5 @@ def _arriving(
   where = os.dup(sys.stdin.fileno()) if path == PIPE else path
   file = open(where, 'rb', buffering=0)  # noqa: SIM115
   if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-    return windows.Piped(file, follow_s)  # Which closes it.
+    return windows.Piped(file, follow_s, _named(path))  # Which closes it.
   return windows.Growing(files.enter_context(file), follow_s)

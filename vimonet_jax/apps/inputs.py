@@ -82,7 +82,7 @@ def files(path: str) -> list[pathlib.Path]:
 
   Raises:
     ValueError: a folder has no images, or an .amc no .asf.
-    OSError: there is no such file.
+    OSError: the folder of an .amc cannot be read; a file is not looked for.
   """
   found = pathlib.Path(path)
   if found.is_dir():

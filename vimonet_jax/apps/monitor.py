@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vimonet_jax import locks
+from vimonet_jax import locks, weight_files
 from vimonet_jax.apps import given, listening
 from vimonet_jax.audit import privacy
 from vimonet_jax.care import (
@@ -89,29 +89,30 @@ def run(
   ]
   folder = os.path.join(workdir, 'model')
   tower = model_folder.read(folder).model.video
+  _check_media(folder, media)
+  lock = os.path.join(output, 'watch.lock')
   said = {'fps': fps, 'up': up, 'unit': unit}
   with contextlib.ExitStack() as files:
-    # Before all that takes long: whoever writes into a pipe would wait for it.
     shown = given.opened(
       files, recording, video, fitting, follow_s, said, tower
     )
-    asking = engine.Engine.load(folder, quantize=quantize)
-    _check_media(asking, media)
-    lock = os.path.join(output, 'watch.lock')
+    # Behind what is opened, which may be a wrong path, and before anything is
+    # taken from a pipe, which another watch may be reading.
     files.enter_context(locks.held(lock, f'write to {output}'))
-    # Behind what is read, which may be a wrong path.
-    found = calibration.ready(workdir, asking, media, fitting)
+    # Before all that takes long: whoever writes into a pipe would wait for it.
+    shown.begin()
+    is_live = _is_live(recording, shown, follow_s)
+    paths = [path for path in (recording, video) if path]
     about = {
       'motion': recording,
       'video': video,
       'workdir': workdir,
-      'is_live': _is_live(recording, shown, follow_s),
-      'files': [
-        timeline.state_of(path)
-        for path in (recording, video)
-        if path and path != given.PIPE
-      ],
+      'is_live': is_live,
+      # What goes on is another one whenever somebody looks.
+      'files': [] if is_live else [timeline.state_of(path) for path in paths],
     }
+    asking = engine.Engine.load(folder, quantize=quantize)
+    found = calibration.ready(workdir, asking, media, fitting)
     if aside := timeline.keep(output, about):
       print(f'The earlier watch in {output} is kept in {aside}.')
     return _watch(
@@ -171,11 +172,13 @@ def _is_live(
   return recording == given.PIPE or follow_s > 0 or any(pipes)
 
 
-def _check_media(asking: engine.Engine, media: Sequence[str]) -> None:
-  if unread := [medium for medium in media if medium not in asking.media]:
+def _check_media(folder: str, media: Sequence[str]) -> None:
+  weights = weight_files.Lazy(model_folder.weights(folder))
+  known = model_folder.media_of(weights)
+  if unread := [medium for medium in media if medium not in known]:
     raise ValueError(
       'Expected only media that this model was trained on '
-      f'({" and ".join(asking.media) or "none"}), found '
+      f'({" and ".join(known) or "none"}), found '
       f'{" and ".join(unread)}; leave it out or use another --workdir.'
     )
 
@@ -248,6 +251,7 @@ def _watch(
           'thresholds': thresholds,
           'asked_s': round(asked_s, 3),
           'late_s': round(late_s, 3),
+          'filled_frames': watched.filled.frames if watched.filled else 0,
         }
         writer.close(about)
   end_s = writer.end_s
@@ -280,9 +284,12 @@ def _stopped_by(number: int) -> Iterator[list[int]]:
 
 
 def _begun_of(arriving) -> datetime.datetime | None:
-  """When what arrives began; None where that was before, or nothing does."""
+  """When what arrives began; None where that was before, or nothing does.
+
+  A second is the same of both, so one that is known tells it of the other.
+  """
   times = [source.begun_at for source in arriving.values()]
-  return min(times) if times and all(times) else None
+  return min(filter(None, times), default=None)
 
 
 def _late_s(arriving, writer: timeline.Writer, window, late_s) -> float:

@@ -683,14 +683,6 @@ def _json(body: bytearray) -> Any:
   """What a body says; raises where it is no JSON."""
   try:
     fields = json.loads(body.decode())
-    if b'\\u' in body:  # Half of a pair has no bytes to be told with.
-      json.dumps(fields, ensure_ascii=False).encode()
-  except UnicodeEncodeError as error:
-    half = ascii(error.object[error.start])
-    raise completions.RequestError(
-      f'Expected text in Unicode, found {half}, half of a pair; send both '
-      'halves or none.'
-    ) from error
   except json.JSONDecodeError as error:
     found = f'{error.doc[error.pos :][:40]!r} at character {error.pos + 1}'
     if not error.doc.strip():
@@ -705,6 +697,8 @@ def _json(body: bytearray) -> Any:
       f'Expected JSON in UTF-8, found {bytes(body[:40])!r}; send an object '
       'with model and messages.'
     ) from error
+  if b'\\u' in body:
+    completions.check_unicode(json.dumps(fields, ensure_ascii=False))
   return fields
 
 

@@ -1,4 +1,4 @@
-"""What was asked of a server and what came of it, without what was shown.
+"""What a server or page was asked and what came of it, without what was shown.
 
     config.log.file          JSON lines, to which entries are added; '': none
     config.log.secret_file   a secret: head -c 32 /dev/urandom > log.secret
@@ -17,9 +17,10 @@ and nothing else. `seal` is keyed as well and covers the line and the seal of
 the one before, so that nobody without the secret can change, remove or add a
 line unnoticed, but for the last ones: from the end a log can always be cut.
 
-A stream has two entries of one `request`: its start, with `outcome` "begun",
-before its first word, and its end before it is told to be over. One without an
-end was cut short by a crash; what had been told of it is not known.
+What is told while it is written, a stream of a server or an answer on a page,
+has two entries of one `request`: its start, with `outcome` "begun", before its
+first word, and its end before it is told to be over. One without an end was cut
+short by a crash; what had been told of it is not known.
 
 What a crash has left of a line is kept in the next one, as "torn". Lines
 outlive the process, not the machine: nothing waits for the disk.
@@ -38,7 +39,7 @@ from typing import Any, NamedTuple
 from vimonet_jax import locks
 from vimonet_jax.audit import provenance
 
-# How a stream's first entry says that another one should follow.
+# How the first of two entries says that another one should follow.
 BEGUN = 'begun'
 _LEAST_SECRET = 16  # Bytes.
 _START = b'{"number": '  # Of every line.

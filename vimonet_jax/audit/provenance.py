@@ -132,7 +132,7 @@ def write(
     said: what else to say: `what`, `made_by` and so on, as JSON values.
     covers: see `state`.
     made_from: paths of its inputs, and what is known of those that have no
-      manifest.
+      manifest; a file's digest is made here where it is not among that.
     key_file: see signature.sign; nobody signs where it is empty.
     before: the state when whatever has changed it began.
 
@@ -297,11 +297,12 @@ def _link_found(folder: str, name: str) -> ValueError:
 
 def _digests(folder: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
   with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-    made = pool.map(lambda x: _digest(os.path.join(folder, x)), names)
+    made = pool.map(lambda x: file_digest(os.path.join(folder, x)), names)
     return dict(zip(names, made, strict=True))
 
 
-def _digest(path: str) -> dict[str, Any]:
+def file_digest(path: str) -> dict[str, Any]:
+  """`bytes` and `sha256` of a file, all of which is read."""
   with open(path, 'rb') as f:
     found = hashlib.file_digest(f, 'sha256').hexdigest()
     return {'bytes': f.tell(), 'sha256': found}
@@ -314,7 +315,7 @@ def _input(given: str, folder: str, known: Mapping[str, Any]) -> dict[str, Any]:
   if told is not None:
     return {**found, 'manifest': digest(told)}
   if os.path.isfile(given):
-    return {**found, **_digest(given), **known}
+    return {**found, **(known or file_digest(given))}
   return {**found, 'manifest': None, **known}
 
 
@@ -455,9 +456,8 @@ def _said_of(made_from: Mapping[str, Any], output: str) -> str:
   if not os.path.exists(given):
     now = 'is not here'
   elif 'sha256' in made_from:
-    is_same = (
-      os.path.isfile(given) and _digest(given)['sha256'] == made_from['sha256']
-    )
+    is_file = os.path.isfile(given)
+    is_same = is_file and file_digest(given)['sha256'] == made_from['sha256']
     now = 'is the same' if is_same else 'is another by now'
   elif made_from['manifest'] is None:
     now = 'had no manifest'

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vimonet_jax.care import events, evidence, geometry
+from vimonet_jax.care import events, evidence
 from vimonet_jax.data import windows
 from vimonet_jax.synthetic import recordings
 
@@ -79,15 +79,11 @@ class Judge:
   def __init__(self, found: Mapping[str, Detector]):
     self._detectors = found
     self._falls: collections.deque = collections.deque()
-    self._end_s = 0.0
 
   def judge(
     self, window: windows.Window, told: dict[str, float]
   ) -> dict[str, float]:
     """Kind -> probability; adds the sign of lying after a fall to `told`."""
-    if window.start_s > self._end_s + geometry.UNSEEN_S:
-      self._falls.clear()
-    self._end_s = window.end_s
     sure = {}
     for kind, detector in self._detectors.items():
       sure[kind] = detector(told)

@@ -21,7 +21,7 @@ _DROP_S, _SETTLED_S = 0.3, 0.7
 _LYING_M, _STILL_M_S, _MOVING_M_S = 0.33, 0.12, 0.1
 _LONG_S = 15.0
 # Whoever was not seen for so long may have got up meanwhile.
-UNSEEN_S = 10.0
+_UNSEEN_S = 10.0
 
 
 class _Before(NamedTuple):
@@ -58,7 +58,7 @@ class Geometry:
     to and fro         0 to 1: without rest for a minute, and to nowhere
     """
     joints = window.joints
-    if window.start_s > self._now_s + UNSEEN_S:
+    if window.unseen_s >= _UNSEEN_S:
       self._down_since_s = self._lying_since_s = None
     new = max(2, round((window.end_s - self._now_s) * records.FPS) + 1)
     self._now_s = window.end_s

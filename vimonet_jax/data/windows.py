@@ -9,7 +9,8 @@
 Every window is a clip of its own: its features are taken from its own floor and
 heading, as those of the clips that a model was trained on. Joints that arrive
 are JSON, a frame a line: 22 times [x, y, z], in the order of skeleton.NAMES, or
-null where nobody is seen.
+null where nobody is seen. Trackers lose somebody for a frame now and then, and
+each would take all windows that have it: up to a quarter of a second is filled.
 """
 
 import collections
@@ -31,6 +32,8 @@ from vimonet_jax.motion import readers, skeleton
 _POLL_S = 0.1
 # What a pipe gives and nobody has asked for yet: most of an hour of lines.
 _MOST_WAITING = 2**26
+# A gap of so many frames is filled, which is less than anything takes.
+_MOST_FILLED = records.FPS // 4
 # Joints that are not seen are often written as zeros, upon each other.
 _SHORTEST_BONE = 1e-4
 
@@ -43,12 +46,66 @@ class Window(NamedTuple):
     joints: [T, 22, 3] metres, y up, 20 fps; None where there is no motion, or
       somebody is not seen all the time.
     frames: uint8 [I, H, W, 3], None where there is no video.
+    unseen_s: how long nobody was seen at a stretch, at the most, since the last
+      window with joints.
   """
 
   start_s: float
   end_s: float
   joints: np.ndarray | None = None
   frames: np.ndarray | None = None
+  unseen_s: float = 0.0
+
+
+class Filled:
+  """Joints of a recording, with short gaps filled by straight lines.
+
+  Attributes:
+    frames: how many were filled so far.
+  """
+
+  def __init__(self, pieces: Iterable[np.ndarray]):
+    """Reads nothing yet.
+
+    Args:
+      pieces: as for `of_joints`.
+    """
+    self.frames = 0
+    self._pieces = pieces
+
+  def __iter__(self) -> Iterator[np.ndarray]:
+    """Pieces; a frame without a body waits until it is known what follows."""
+    last_J3, gap = None, []
+    for piece_TJ3 in self._pieces:
+      if not gap and np.isfinite(piece_TJ3).all():  # Nearly all are.
+        yield piece_TJ3
+        last_J3 = piece_TJ3[-1] if len(piece_TJ3) else last_J3
+        continue
+      for frame_J3 in piece_TJ3:
+        if not np.isfinite(frame_J3).all():
+          gap.append(frame_J3)
+          if len(gap) > _MOST_FILLED:
+            last_J3 = None
+          if last_J3 is None:
+            yield np.stack(gap)
+            gap = []
+          continue
+        if gap:
+          yield _between(last_J3, frame_J3, len(gap))
+          self.frames += len(gap)
+        yield frame_J3[None]
+        last_J3, gap = frame_J3, []
+    if gap:
+      yield np.stack(gap)
+
+
+def _between(
+  last_J3: np.ndarray, next_J3: np.ndarray, number: int
+) -> np.ndarray:
+  """So many frames between two."""
+  share_T11 = np.arange(1, number + 1)[:, None, None] / (number + 1)
+  made_TJ3 = last_J3 + share_T11 * (next_J3 - last_J3)
+  return made_TJ3.astype(last_J3.dtype)
 
 
 def of_joints(
@@ -69,15 +126,22 @@ def of_joints(
   # One more frame of joints than of features, which are steps between them.
   length, hop = _frames(length_s) + 1, _frames(hop_s)
   kept: collections.deque[np.ndarray] = collections.deque(maxlen=length)
-  have = end = unseen = 0
+  # `unseen` is the last frame without a body, `gap` how many of them follow one
+  # another, `longest` likewise, and `end` where the last window ends.
+  have = end = unseen = gap = longest = 0
   for piece in pieces:
     for frame_J3 in piece:
       kept.append(frame_J3)
       have += 1
-      if not np.isfinite(frame_J3).all():
-        unseen = have
+      if np.isfinite(frame_J3).all():
+        gap = 0
+      else:
+        unseen, gap = have, gap + 1
+        longest = max(longest, gap)
       if have >= length and (have - length) % hop == 0:
-        yield _window(kept, have, unseen)
+        made = _window(kept, have, unseen, longest)
+        longest = longest if made.joints is None else 0
+        yield made
         end = have
   if have > end:
     if have <= records.MIN_MOTION_FRAMES:
@@ -86,7 +150,7 @@ def of_joints(
         f'{records.MIN_MOTION_FRAMES / records.FPS:g} s, found {have} frames '
         f'at {records.FPS} fps; give a longer one.'
       )
-    yield _window(kept, have, unseen)
+    yield _window(kept, have, unseen, longest)
 
 
 def _frames(seconds: float) -> int:
@@ -94,12 +158,17 @@ def _frames(seconds: float) -> int:
 
 
 def _window(
-  kept: collections.deque[np.ndarray], end: int, unseen: int
+  kept: collections.deque[np.ndarray], end: int, unseen: int, longest: int
 ) -> Window:
-  """Of frames up to `end`; `unseen` is the last of them without a body."""
+  """Of frames up to `end`; see `of_joints`."""
   start = end - len(kept)
   joints = np.stack(list(kept)) if unseen <= start else None
-  return Window(start / records.FPS, (end - 1) / records.FPS, joints)
+  return Window(
+    start / records.FPS,
+    (end - 1) / records.FPS,
+    joints,
+    unseen_s=longest / records.FPS,
+  )
 
 
 def of_video(
@@ -262,25 +331,31 @@ class Piped:
     is_over: nothing more will be read.
   """
 
-  def __init__(self, file: IO[bytes], wait_s: float):
-    """Begins to read, in a thread, until the pipe's end.
+  def __init__(self, file: IO[bytes], wait_s: float, name: str):
+    """Takes nothing before `begin`.
 
     Args:
-      file: raw, and used by nobody else.
+      file: raw, and used by nobody else from `begin` on, which closes it.
       wait_s: how long nothing may come before that is the end; 0: for ever.
+      name: of the pipe, for errors.
     """
     self.begun_at: datetime.datetime | None = None
     self.is_over = False
+    self._file = file
     self._wait_s = wait_s
+    self._name = name
     self._is_closed = False
     self._error: OSError | None = None
     self._waiting = bytearray()
     self._changed = threading.Condition()
-    threading.Thread(target=self._take, args=(file,), daemon=True).start()
 
-  def _take(self, file: IO[bytes]) -> None:
+  def begin(self) -> None:
+    """Empties the pipe from now on, in a thread, until its end."""
+    threading.Thread(target=self._take, daemon=True).start()
+
+  def _take(self) -> None:
     try:
-      with file:
+      with self._file as file:
         while some := _some(file):
           with self._changed:
             self.begun_at = self.begun_at or _now()
@@ -310,7 +385,7 @@ class Piped:
       self._changed.notify_all()
     if not some and self._error:
       raise ValueError(
-        f'Expected a pipe that can be read to its end, found {self._error}; '
+        f'Expected {self._name} to be read to its end, found {self._error}; '
         'connect it anew, and watch what follows as a recording of its own.'
       ) from self._error
     self.is_over = not some

@@ -65,15 +65,7 @@ class Engine:
     """
     params = {path: jnp.asarray(x) for path, x in params.items()}
     self.bundle = bundle
-    self.media = tuple(
-      medium
-      for medium in ('motion', 'video')
-      # Both, for parts that others have trained may come one by one.
-      if all(
-        any(path.startswith(part) for path in params)
-        for part in (f'translators/{medium}/', f'{medium}/')
-      )
-    )
+    self.media = model_folder.media_of(params)
     self._mesh = _mesh_of(params)
     self._variables = variables(vimonet.unstack(params, bundle.model))
 

@@ -6,7 +6,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,6 +76,19 @@ def save(
 def weights(folder: str) -> str:
   """Where its weights lie; see weight_files."""
   return os.path.join(folder, 'weights')
+
+
+def media_of(paths: Collection[str]) -> tuple[str, ...]:
+  """Of `motion` and `video`, what a model with such parameters can read."""
+  return tuple(
+    medium
+    for medium in ('motion', 'video')
+    # Both, for parts that others have trained may come one by one.
+    if all(
+      any(path.startswith(part) for path in paths)
+      for part in (f'translators/{medium}/', f'{medium}/')
+    )
+  )
 
 
 def weights_fingerprint(folder: str) -> str:

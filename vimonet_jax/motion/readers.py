@@ -12,6 +12,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 from scipy import interpolate
@@ -228,9 +229,9 @@ def _convert(
       )
     joints_TJ3 = source.joints_TJ3.astype(np.float32)
     return Motion(joints_TJ3, fps, source.features, source.notes)
-  joints_TJ3, _, up, found = _in_metres(source, up, unit)
-  notes = [*source.notes, *found]
-  joints_TJ3 = resample(joints_TJ3 @ TO_Y_UP[up].T, fps)
+  body = _in_metres(source, up, unit, np.arange(len(source.joints_TJ3)))
+  notes = [*source.notes, *body.notes]
+  joints_TJ3 = resample(body.joints_TJ3 @ TO_Y_UP[body.up].T, fps)
   if len(joints_TJ3) != len(source.joints_TJ3):
     notes.append(f'Resampled from {fps:.5g} to {FPS:g} fps.')
   _check_speed(joints_TJ3)
@@ -300,18 +301,30 @@ def _decide_unit(source: _Source, unit: str | None) -> tuple[str, list[str]]:
   return stated, []
 
 
+class _Body(NamedTuple):
+  """What has been found out about a body.
+
+  Attributes:
+    joints_TJ3: [T, 22, 3] metres, in the axes of the file.
+    unit: what they were in.
+    up: the axis that points up.
+    notes: on what was not said.
+  """
+
+  joints_TJ3: np.ndarray
+  unit: str
+  up: str
+  notes: list[str]
+
+
 def _in_metres(
-  source: _Source,
-  up: str | None,
-  unit: str | None,
-  numbers_T: np.ndarray | None = None,
-) -> tuple[np.ndarray, str, str, list[str]]:
-  """Joints of a body, their unit, the axis that points up, and notes."""
+  source: _Source, up: str | None, unit: str | None, numbers_T: np.ndarray
+) -> _Body:
   unit, unit_notes = _decide_unit(source, unit)
   joints_TJ3 = source.joints_TJ3 * _METRES[unit]
   _check_body(joints_TJ3, numbers_T)
   up, up_notes = _decide_up(source, joints_TJ3, up)
-  return joints_TJ3, unit, up, [*unit_notes, *up_notes]
+  return _Body(joints_TJ3, unit, up, [*unit_notes, *up_notes])
 
 
 def settle(
@@ -341,8 +354,8 @@ def settle(
   source = _Source(joints_TJ3.astype(np.float64))
   fps = _decide_fps(source, fps)
   _check_frames(source, fps)
-  _, unit, up, _ = _in_metres(source, up, unit, numbers_T)
-  return fps, TO_Y_UP[up].T * _METRES[unit]
+  body = _in_metres(source, up, unit, numbers_T)
+  return fps, TO_Y_UP[body.up].T * _METRES[body.unit]
 
 
 def check_piece(
@@ -376,7 +389,7 @@ def check_stream(joints_TJ3: np.ndarray) -> None:
       f'expected legs of {low} to {high} m (hip to knee to ankle), found '
       f'{leg_m:.3g} m; pass --unit, one of {", ".join(UNITS)}.'
     )
-  _check_body(joints_TJ3)
+  _check_body(joints_TJ3, np.arange(len(joints_TJ3)))
   if _standing_axis(joints_TJ3) == '-y':
     raise ValueError(
       'expected a body with y up, found one that stands upside down; negate y '
@@ -384,9 +397,7 @@ def check_stream(joints_TJ3: np.ndarray) -> None:
     )
 
 
-def _check_body(
-  joints_TJ3: np.ndarray, numbers_T: np.ndarray | None = None
-) -> None:
+def _check_body(joints_TJ3: np.ndarray, numbers_T: np.ndarray) -> None:
   """Joints that are no body: upon each other, in another order, mirrored."""
   _check_bones(joints_TJ3, numbers_T)
   left, right = (_path_length(joints_TJ3, leg) for leg in _LEGS)
@@ -406,20 +417,18 @@ def _check_body(
     )
 
 
-def _check_bones(
-  joints_TJ3: np.ndarray, numbers_T: np.ndarray | None = None
-) -> None:
+def _check_bones(joints_TJ3: np.ndarray, numbers_T: np.ndarray) -> None:
   """Joints upon each other in some frame, which is told by its number."""
   parents = list(skeleton.PARENTS[1:])
   bones_TJ3 = joints_TJ3[:, 1:] - joints_TJ3[:, parents]
   empty_TJ = np.linalg.norm(bones_TJ3, axis=-1) < _SHORTEST_BONE_M
   if empty_TJ.any():
     frame, bone = np.argwhere(empty_TJ)[0]
-    number = frame if numbers_T is None else numbers_T[frame]
     raise ValueError(
       f'expected joints apart from each other, found '
       f'{skeleton.NAMES[bone + 1]} upon {skeleton.NAMES[parents[bone]]} in '
-      f'frame {number}; mend the joint, or cut off frames that are empty.'
+      f'frame {numbers_T[frame]}; mend the joint, or cut off frames that are '
+      'empty.'
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 
+from vimonet_jax.apps import completions
 from vimonet_jax.audit import log as logs
 from vimonet_jax.audit import policy as policies
 from vimonet_jax.infer import generate, scheduler
@@ -270,14 +271,7 @@ def _refuse(why: str) -> tuple[dict[str, str], Any, Any, Any]:
 def _check(visit: talk.Visit, question: str, letters: int) -> None:
   if not question:
     raise ValueError('Expected a question, found none; write one.')
-  try:
-    question.encode()
-  except UnicodeEncodeError as error:
-    half = ascii(question[error.start])
-    raise ValueError(
-      f'Expected text in Unicode, found {half}, half of a pair; write both '
-      'halves or none.'
-    ) from error
+  completions.check_unicode(question)
   if letters > MOST_LETTERS:
     raise ValueError(
       f'Expected at most {MOST_LETTERS} letters of a question, found '

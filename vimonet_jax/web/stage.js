@@ -2,8 +2,8 @@
 // frames in step with it, and the files that are given.
 //
 // Runs inside Gradio's HTML component, behind body.js: `element` is what
-// stage.html has become, `props.value` what clip.as_shown tells. It raises
-// 'given' with a ticket for a file that was read, 'removed' with a medium and
+// stage.html has become, `props.value` what clip.as_shown tells, or what is
+// wrong with a file that was given. It raises 'given' with a ticket for a file that was read, 'removed' with a medium and
 // 'example' with a number.
 
 const find = (selector) => element.querySelector(selector);
@@ -354,7 +354,11 @@ async function give_all(files, kind = null) {
       motions.includes(one) ? bodies[0] : null,
     ]);
   for (const medium of Object.keys(props.endings)) {
-    const alike = wanted.filter(([, of]) => of === medium);
+    // Of others it is said that they are none, one by one.
+    const alike = wanted.filter(
+      ([one, of]) =>
+        of === medium && props.endings[medium].includes(ending(one.name)),
+    );
     if (alike.length > 1)
       return say(
         `Expected one ${medium} at a time, found ` +
