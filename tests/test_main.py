@@ -170,6 +170,14 @@ def test_a_wrong_configuration_ends_with_a_sentence(arguments, sentence):
   assert 'Traceback' not in found.stderr
 
 
+def test_a_package_that_is_not_there_is_installed_with_its_extra():
+  error = ModuleNotFoundError("No module named 'uvicorn'", name='uvicorn')
+  assert main._sentence(error, 'demo') == (
+    "Expected the package uvicorn, found none; pip install -e '.[demo]' gets "
+    'what --task=demo needs.'
+  )
+
+
 @pytest.mark.parametrize(
   ('kind', 'status', 'sentence'),
   [
@@ -186,9 +194,8 @@ def test_a_wrong_configuration_ends_with_a_sentence(arguments, sentence):
     (
       'import nowhere.deeper',
       1,
-      'Expected the package nowhere, found none; pip install -e . gets what '
-      "every task needs, and -e '.[EXTRA]' an extra of setup.py.\n"
-      '(--verbosity=1 shows where.)',
+      "Expected the package nowhere, found none; pip install -e '.' gets what "
+      '--task=pipeline needs.\n(--verbosity=1 shows where.)',
     ),
   ],
 )

@@ -347,6 +347,8 @@ TASKS = {
 
 # Tasks that keep what they have done when they are stopped.
 _RESUMED = ('pipeline', 'eval', 'annotate', 'study', 'answer', 'audit')
+# Tasks that need the extra of setup.py that is called like them.
+_EXTRAS = ('demo', 'parity', 'serve')
 # Tasks whose --output is no folder.
 _TO_A_FILE = ('answer',)
 # What a wrong path comes to where nobody has looked at it before.
@@ -453,14 +455,14 @@ def main(argv: list[str]) -> int:
     return 128 + signal.SIGINT
   except (ValueError, OSError, FloatingPointError, ImportError) as error:
     # Settings, data or an installation that do not fit.
-    if not (sentence := _sentence(error)):
+    if not (sentence := _sentence(error, task)):
       raise
     print(f'\n{sentence}\n(--verbosity=1 shows where.)', file=sys.stderr)
     logging.debug('It was raised here:', exc_info=True)
     return 1
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception, task: str) -> str:
   """What is told of an error; nothing where it is a bug.
 
   Ours are written for the user. The system's only name a path, and Python's a
@@ -475,9 +477,10 @@ def _sentence(error: Exception) -> str:
     package = error.name.partition('.')[0]
     if package == 'vimonet_jax' or not isinstance(error, ModuleNotFoundError):
       return ''
+    extra = f'[{task}]' if task in _EXTRAS else ''
     return (
-      f'Expected the package {package}, found none; pip install -e . gets what '
-      "every task needs, and -e '.[EXTRA]' an extra of setup.py."
+      f'Expected the package {package}, found none; pip install -e '
+      f"'.{extra}' gets what --task={task} needs."
     )
   return str(error)
 
