@@ -289,38 +289,48 @@ def test_an_event_is_written_when_nobody_is_seen_any_more(
 
 
 @pytest.mark.usefixtures('unasked')
+@pytest.mark.parametrize('is_pipe', [False, True])
 def test_a_video_that_is_late_does_not_hold_up_who_writes_joints(
-  watch, fallen, tmp_path, monkeypatch
+  watch, fallen, tmp_path, monkeypatch, is_pipe
 ):
   joints = fallen[0][:500]
   content = films.write(tmp_path / 'day.ts', 1, frames=30 * 12).read_bytes()
   late = tmp_path / 'late.ts'
-  late.write_bytes(content[:4000])
+  if is_pipe:
+    os.mkfifo(late)
+  else:
+    late.write_bytes(content[:4000])
+    content = content[4000:]
   end, begin = os.pipe()
-  has_fed = []
+  fed, done, was_fed = threading.Event(), threading.Event(), []
 
   def feed():
     with open(begin, 'wb') as file:
       _write_lines(file, joints)
       file.flush()
-      has_fed.append(True)
-      # Frames go on when all joints are there, and joints do not end.
-      with open(late, 'ab') as film:
-        film.write(content[4000:])
-      done.wait(60)
+      fed.set()
+      done.wait(60)  # Joints do not end.
 
-  done = threading.Event()
+  def film():
+    # Frames go on when all joints are there.
+    was_fed.append(fed.wait(30))
+    with open(late, 'ab') as file:
+      file.write(content)
+
   feeding = threading.Thread(target=feed, daemon=True)
+  filming = threading.Thread(target=film, daemon=True)
   with open(end, 'rb') as pipe:
     monkeypatch.setattr('sys.stdin', pipe)
     feeding.start()
+    filming.start()
     folder, code, out = watch(
       '-', video=str(late), settings=SETTINGS | {'follow_s': 4.0}
     )
   done.set()
   feeding.join()
+  filming.join()
   assert code == 0
-  assert has_fed
+  assert was_fed == [True]
   assert len(_rows(folder / 'windows.csv')) >= 4
   assert 'The video has ended at' in out
   # When the video began nobody knows, and of the joints it is known.
@@ -340,6 +350,7 @@ def test_who_may_not_write_takes_nothing_from_anothers_pipe(
       pytest.raises(locks.HeldError, match='nobody else to write to'),
     ):
       watch(str(path))
+    os.set_blocking(pipe.fileno(), False)  # Or a failure would wait for ever.
     assert pipe.read(9) == b'null\n'
 
 

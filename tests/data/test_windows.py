@@ -64,7 +64,7 @@ def test_windows_in_which_nobody_is_seen_have_no_joints():
 
 
 def test_a_gap_of_a_quarter_of_a_second_is_filled_and_no_longer_one():
-  true = _joints(100)
+  true = _joints(100) / 100
   lost = true.copy()
   for gap in (0, 30, slice(40, 45), slice(60, 66), 99):
     lost[gap] = np.nan
@@ -77,6 +77,16 @@ def test_a_gap_of_a_quarter_of_a_second_is_filled_and_no_longer_one():
   assert np.isnan(made[gone]).any(axis=(1, 2)).all()
   seen = np.setdiff1d(np.arange(100), gone)
   np.testing.assert_allclose(made[seen], true[seen], rtol=1e-6)
+
+
+@pytest.mark.parametrize(('metres', 'is_filled'), [(0.5, True), (0.7, False)])
+def test_nothing_is_filled_in_between_two_people(metres, is_filled):
+  body = np.random.default_rng(0).normal(size=(22, 3))
+  lost = np.stack([body, body, np.full_like(body, np.nan), np.nan * body, body])
+  lost[4] += [metres, 0, 0]
+  made = np.concatenate(list(windows.Filled([lost])))
+  assert np.isfinite(made).all() == is_filled
+  np.testing.assert_array_equal(made[[0, 1, 4]], lost[[0, 1, 4]])
 
 
 def test_frames_that_are_there_do_not_wait():
@@ -261,7 +271,6 @@ def test_who_writes_into_a_pipe_never_waits_for_who_reads():
   end, begin = os.pipe()
   file = open(end, 'rb', buffering=0)  # noqa: SIM115
   source = windows.Piped(file, wait_s=9.0, name='x')
-  source.begin()
   assert source.begun_at is None
   # A pipe has room for 64 KiB.
   text = _lines(_joints(600))
@@ -285,7 +294,6 @@ def test_a_pipe_that_stalls_is_over_where_that_is_wanted():
   end, begin = os.pipe()
   file = open(end, 'rb', buffering=0)  # noqa: SIM115
   source = windows.Piped(file, wait_s=0.2, name='x')
-  source.begin()
   os.write(begin, b'ab')
   assert source.read(1) == b'a'
   assert source.has_more
@@ -298,7 +306,6 @@ def test_a_pipe_that_stalls_is_over_where_that_is_wanted():
 def test_a_pipe_is_over_once_however_often_it_is_asked():
   end, begin = os.pipe()
   source = windows.Piped(open(end, 'rb', buffering=0), wait_s=0.1, name='x')  # noqa: SIM115
-  source.begin()
   assert source.read(9) == b''
   os.write(begin, b'late')
   time.sleep(0.3)
@@ -312,7 +319,6 @@ def test_a_connection_that_breaks_is_no_end():
     ours, _ = server.accept()
   file = open(ours.detach(), 'rb', buffering=0)  # noqa: SIM115
   source = windows.Piped(file, wait_s=9.0, name='x')
-  source.begin()
   theirs.sendall(b'ab')
   assert source.read(9) == b'ab'
   # Closed so, it sends a reset.
@@ -329,7 +335,6 @@ def test_a_pipe_that_was_opened_not_to_wait_is_waited_for():
   os.set_blocking(end, False)
   file = open(end, 'rb', buffering=0)  # noqa: SIM115
   source = windows.Piped(file, wait_s=9.0, name='x')
-  source.begin()
   time.sleep(0.2)
   os.write(begin, b'ab')
   assert source.read(9) == b'ab'
@@ -340,7 +345,6 @@ def test_a_pipe_that_was_opened_not_to_wait_is_waited_for():
 def test_a_pipe_began_when_its_first_bytes_came_whenever_it_is_read():
   end, begin = os.pipe()
   source = windows.Piped(open(end, 'rb', buffering=0), wait_s=9.0, name='x')  # noqa: SIM115
-  source.begin()
   time.sleep(0.5)
   before = datetime.datetime.now().astimezone()
   os.write(begin, b'ab')

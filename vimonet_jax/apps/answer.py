@@ -289,10 +289,10 @@ def _short_digest():
 
 
 def _digest_now(path: str) -> str | None:
-  """None where a part of it has gone, or nobody knows which its body is."""
+  """None where nothing is left of it, or nobody knows which its body is."""
   try:
     return _digest(path)
-  except (ValueError, OSError):
+  except (ValueError, FileNotFoundError):
     return None
 
 

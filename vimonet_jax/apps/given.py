@@ -37,11 +37,31 @@ class Given(NamedTuple):
   arriving: dict[str, windows.Growing | windows.Piped]
   filled: windows.Filled | None
 
-  def begin(self) -> None:
-    """Empties pipes from now on."""
-    for source in self.arriving.values():
-      if isinstance(source, windows.Piped):
-        source.begin()
+
+def check(
+  recording: str | None,
+  video: str | None,
+  follow_s: float,
+  said: dict[str, Any],
+) -> None:
+  """Raises where it cannot be watched, as far as that is seen from outside.
+
+  Raises:
+    ValueError: it is of another kind, or cannot grow.
+    OSError: it is not there.
+  """
+  if recording and _arrives(recording):
+    _every(said)
+  elif recording:
+    _check_whole(recording, follow_s)
+  if video and os.path.isdir(video):
+    raise ValueError(
+      'Expected --video to be a video, whose frames say when they are '
+      f'shown, found the folder {video}; make a video of its images.'
+    )
+  for path in (recording, video):
+    if path and path != PIPE:
+      os.stat(path)
 
 
 def opened(
@@ -53,34 +73,27 @@ def opened(
   said: dict[str, Any],
   tower: clip_video.Config,
 ) -> Given:
-  """Windows of all that is given, each as soon as it is whole.
+  """Windows of all that `check` lets pass, each as soon as it is whole.
 
-  Nothing is taken from a pipe yet: somebody else may be reading it.
+  Pipes are emptied from now on.
   """
   size = {'length_s': fitting.window_s, 'hop_s': fitting.hop_s}
   shown, filled, arriving = None, None, {}
   if recording:
     if _arrives(recording):
-      every = _every(said)
       arriving['motion'] = _arriving(files, recording, follow_s)
       pieces = windows.joints_of(
         arriving['motion'],
         _named(recording),
         up=said['up'] or 'y',
         unit=said['unit'] or 'm',
-        every=every,
+        every=_every(said),
       )
       filled = windows.Filled(pieces)
       shown = _of_a_body(windows.of_joints(filled, **size), recording)
     else:
-      _check_whole(recording, follow_s)
       shown = windows.of_joints(long_motion.read(recording, **said), **size)
   if video:
-    if os.path.isdir(video):
-      raise ValueError(
-        'Expected --video to be a video, whose frames say when they are '
-        f'shown, found the folder {video}; make a video of its images.'
-      )
     if follow_s:
       source = arriving['video'] = _arriving(files, video, follow_s)
     else:

@@ -92,15 +92,14 @@ def run(
   _check_media(folder, media)
   lock = os.path.join(output, 'watch.lock')
   said = {'fps': fps, 'up': up, 'unit': unit}
+  given.check(recording, video, follow_s, said)
   with contextlib.ExitStack() as files:
+    # Before a pipe is opened, which another watch may be reading.
+    files.enter_context(locks.held(lock, f'write to {output}'))
+    # Before all that takes long: whoever writes into a pipe would wait for it.
     shown = given.opened(
       files, recording, video, fitting, follow_s, said, tower
     )
-    # Behind what is opened, which may be a wrong path, and before anything is
-    # taken from a pipe, which another watch may be reading.
-    files.enter_context(locks.held(lock, f'write to {output}'))
-    # Before all that takes long: whoever writes into a pipe would wait for it.
-    shown.begin()
     is_live = _is_live(recording, shown, follow_s)
     paths = [path for path in (recording, video) if path]
     about = {

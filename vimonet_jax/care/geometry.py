@@ -58,7 +58,7 @@ class Geometry:
     to and fro         0 to 1: without rest for a minute, and to nowhere
     """
     joints = window.joints
-    if window.unseen_s >= _UNSEEN_S:
+    if window.start_s > self._now_s + _UNSEEN_S:
       self._down_since_s = self._lying_since_s = None
     new = max(2, round((window.end_s - self._now_s) * records.FPS) + 1)
     self._now_s = window.end_s

@@ -32,8 +32,10 @@ from vimonet_jax.motion import readers, skeleton
 _POLL_S = 0.1
 # What a pipe gives and nobody has asked for yet: most of an hour of lines.
 _MOST_WAITING = 2**26
-# A gap of so many frames is filled, which is less than anything takes.
+# A gap of so many frames is filled, which is less than anything takes, unless
+# the pelvis is another one behind it: nobody falls or walks so fast.
 _MOST_FILLED = records.FPS // 4
+_FASTEST_M_S = 4.0
 # Joints that are not seen are often written as zeros, upon each other.
 _SHORTEST_BONE = 1e-4
 
@@ -46,15 +48,12 @@ class Window(NamedTuple):
     joints: [T, 22, 3] metres, y up, 20 fps; None where there is no motion, or
       somebody is not seen all the time.
     frames: uint8 [I, H, W, 3], None where there is no video.
-    unseen_s: how long nobody was seen at a stretch, at the most, since the last
-      window with joints.
   """
 
   start_s: float
   end_s: float
   joints: np.ndarray | None = None
   frames: np.ndarray | None = None
-  unseen_s: float = 0.0
 
 
 class Filled:
@@ -90,13 +89,21 @@ class Filled:
             yield np.stack(gap)
             gap = []
           continue
-        if gap:
+        if gap and _is_far(last_J3, frame_J3, len(gap)):
+          yield np.stack(gap)
+        elif gap:
           yield _between(last_J3, frame_J3, len(gap))
           self.frames += len(gap)
         yield frame_J3[None]
         last_J3, gap = frame_J3, []
     if gap:
       yield np.stack(gap)
+
+
+def _is_far(last_J3: np.ndarray, next_J3: np.ndarray, number: int) -> bool:
+  """Whether nobody gets from one to the other in so many frames."""
+  seconds = (number + 1) / records.FPS
+  return np.linalg.norm(next_J3[0] - last_J3[0]) > _FASTEST_M_S * seconds
 
 
 def _between(
@@ -126,22 +133,15 @@ def of_joints(
   # One more frame of joints than of features, which are steps between them.
   length, hop = _frames(length_s) + 1, _frames(hop_s)
   kept: collections.deque[np.ndarray] = collections.deque(maxlen=length)
-  # `unseen` is the last frame without a body, `gap` how many of them follow one
-  # another, `longest` likewise, and `end` where the last window ends.
-  have = end = unseen = gap = longest = 0
+  have = end = unseen = 0
   for piece in pieces:
     for frame_J3 in piece:
       kept.append(frame_J3)
       have += 1
-      if np.isfinite(frame_J3).all():
-        gap = 0
-      else:
-        unseen, gap = have, gap + 1
-        longest = max(longest, gap)
+      if not np.isfinite(frame_J3).all():
+        unseen = have
       if have >= length and (have - length) % hop == 0:
-        made = _window(kept, have, unseen, longest)
-        longest = longest if made.joints is None else 0
-        yield made
+        yield _window(kept, have, unseen)
         end = have
   if have > end:
     if have <= records.MIN_MOTION_FRAMES:
@@ -150,7 +150,7 @@ def of_joints(
         f'{records.MIN_MOTION_FRAMES / records.FPS:g} s, found {have} frames '
         f'at {records.FPS} fps; give a longer one.'
       )
-    yield _window(kept, have, unseen, longest)
+    yield _window(kept, have, unseen)
 
 
 def _frames(seconds: float) -> int:
@@ -158,17 +158,12 @@ def _frames(seconds: float) -> int:
 
 
 def _window(
-  kept: collections.deque[np.ndarray], end: int, unseen: int, longest: int
+  kept: collections.deque[np.ndarray], end: int, unseen: int
 ) -> Window:
-  """Of frames up to `end`; see `of_joints`."""
+  """Of frames up to `end`; `unseen` is the last of them without a body."""
   start = end - len(kept)
   joints = np.stack(list(kept)) if unseen <= start else None
-  return Window(
-    start / records.FPS,
-    (end - 1) / records.FPS,
-    joints,
-    unseen_s=longest / records.FPS,
-  )
+  return Window(start / records.FPS, (end - 1) / records.FPS, joints)
 
 
 def of_video(
@@ -332,30 +327,26 @@ class Piped:
   """
 
   def __init__(self, file: IO[bytes], wait_s: float, name: str):
-    """Takes nothing before `begin`.
+    """Begins to read, in a thread, until the pipe's end.
 
     Args:
-      file: raw, and used by nobody else from `begin` on, which closes it.
+      file: raw, and used by nobody else.
       wait_s: how long nothing may come before that is the end; 0: for ever.
       name: of the pipe, for errors.
     """
     self.begun_at: datetime.datetime | None = None
     self.is_over = False
-    self._file = file
     self._wait_s = wait_s
     self._name = name
     self._is_closed = False
     self._error: OSError | None = None
     self._waiting = bytearray()
     self._changed = threading.Condition()
+    threading.Thread(target=self._take, args=(file,), daemon=True).start()
 
-  def begin(self) -> None:
-    """Empties the pipe from now on, in a thread, until its end."""
-    threading.Thread(target=self._take, daemon=True).start()
-
-  def _take(self) -> None:
+  def _take(self, file: IO[bytes]) -> None:
     try:
-      with self._file as file:
+      with file:
         while some := _some(file):
           with self._changed:
             self.begun_at = self.begun_at or _now()

@@ -2,9 +2,9 @@
 // frames in step with it, and the files that are given.
 //
 // Runs inside Gradio's HTML component, behind body.js: `element` is what
-// stage.html has become, `props.value` what clip.as_shown tells, or what is
-// wrong with a file that was given. It raises 'given' with a ticket for a file that was read, 'removed' with a medium and
-// 'example' with a number.
+// stage.html has become, `props.value` what clip.as_shown tells, or what is wrong
+// with a file that was given. It raises 'given' with a ticket for a file that was
+// read, 'removed' with a medium and 'example' with a number.
 
 const find = (selector) => element.querySelector(selector);
 const view = find('.view');
@@ -284,6 +284,10 @@ let given = null; // the last motion, to be read again: arguments of `give`
 // What is wrong with a file; '' where it was read. `body` is of an .amc alone; a
 // request holds both, one behind the other.
 async function give(one, kind, body = null) {
+  if (!called(kind).includes(ending(one.name))) {
+    const wanted = props.endings[kind].join(', ');
+    return `Expected a ${kind} called ${wanted}, found ${one.name}; convert it.`;
+  }
   const most = props.most_bytes[kind];
   if (one.size + (body?.size ?? 0) > most) {
     // Nobody waits for it to be sent and refused.
@@ -332,6 +336,9 @@ function say(text, is_error = false) {
 }
 
 const ending = (name) => name.slice(name.lastIndexOf('.')).toLowerCase();
+// Endings of a medium's files; an .amc comes with another file.
+const called = (kind) =>
+  props.endings[kind].concat(kind === 'motion' ? props.pair.slice(0, 1) : []);
 const kind_of = (name) =>
   props.endings.video?.includes(ending(name)) ? 'video' : 'motion';
 
@@ -356,8 +363,7 @@ async function give_all(files, kind = null) {
   for (const medium of Object.keys(props.endings)) {
     // Of others it is said that they are none, one by one.
     const alike = wanted.filter(
-      ([one, of]) =>
-        of === medium && props.endings[medium].includes(ending(one.name)),
+      ([one, of]) => of === medium && called(of).includes(ending(one.name)),
     );
     if (alike.length > 1)
       return say(
