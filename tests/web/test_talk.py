@@ -1,6 +1,7 @@
 import asyncio
 import dataclasses
 import functools
+import threading
 
 import pytest
 
@@ -171,9 +172,13 @@ def test_what_goes_wrong_stands_in_the_answers_place(together):
   assert visit.turns[1].answers[0].text
 
 
-def test_those_before_somebody_are_counted(asking):
-  visit = _visit('motion')
+def test_those_before_somebody_are_counted(asking, monkeypatch):
+  visit, has_seen, pages = _visit('motion'), threading.Event(), []
   with scheduler.Scheduler(asking, max_rows=1) as together:
+    advance = together._advance
+    monkeypatch.setattr(
+      together, '_advance', lambda: (has_seen.wait(30), advance())
+    )
     others = [
       together.ask(
         scheduler.Question(
@@ -184,8 +189,15 @@ def test_those_before_somebody_are_counted(asking):
       )
       for seed in range(3)
     ]
-    pages = _talk(together, visit, 'What?')
-    for other in others:
-      other.cancel()
+
+    async def run():
+      async for _ in talk.ask(together, visit, 'What?', sampling=SHORT):
+        pages.append(transcript.conversation(visit.turns))
+        if 'before this one' in pages[-1]:
+          for other in others:
+            other.cancel()
+          has_seen.set()
+
+    asyncio.run(run())
   assert any('before this one' in page for page in pages)
   assert visit.turns[0].answers[0].end
