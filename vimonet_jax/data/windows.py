@@ -92,7 +92,9 @@ class Filled:
         if gap and _is_far(last_J3, frame_J3, len(gap)):
           yield np.stack(gap)
         elif gap:
-          yield _between(last_J3, frame_J3, len(gap))
+          dtype = last_J3.dtype
+          line = np.linspace(last_J3, frame_J3, len(gap) + 2, dtype=dtype)
+          yield line[1:-1]
           self.frames += len(gap)
         yield frame_J3[None]
         last_J3, gap = frame_J3, []
@@ -104,15 +106,6 @@ def _is_far(last_J3: np.ndarray, next_J3: np.ndarray, number: int) -> bool:
   """Whether nobody gets from one to the other in so many frames."""
   seconds = (number + 1) / records.FPS
   return np.linalg.norm(next_J3[0] - last_J3[0]) > _FASTEST_M_S * seconds
-
-
-def _between(
-  last_J3: np.ndarray, next_J3: np.ndarray, number: int
-) -> np.ndarray:
-  """So many frames between two."""
-  share_T11 = np.arange(1, number + 1)[:, None, None] / (number + 1)
-  made_TJ3 = last_J3 + share_T11 * (next_J3 - last_J3)
-  return made_TJ3.astype(last_J3.dtype)
 
 
 def of_joints(
